@@ -1,0 +1,14 @@
+"""artclf: build a data set of paintings, teach a network their periods, look at what it learned."""
+import importlib
+import warnings
+
+__version__ = "0.1.0"
+__all__ = ["Classifier", "load", "load_learner", "read_catalogue"]
+
+_HOME = {"Classifier": "predict", "load": "predict", "load_learner": "predict", "read_catalogue": "catalogue"}
+
+
+def __getattr__(name):
+    """Import the module behind a public name when it is first used, so that `import artclf` stays instant."""
+    if name not in _HOME: raise AttributeError(f"module 'artclf' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"artclf.{_HOME[name]}"), name)

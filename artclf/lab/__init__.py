@@ -1,0 +1,1 @@
+"""Experiments and helpers that a newcomer may ignore; they use the pipeline and are never imported by it."""
