@@ -1,7 +1,11 @@
 """Fixtures that several test files share."""
+import os
+import shutil
 from pathlib import Path
 
 import pytest
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 
 
 @pytest.fixture(scope="session")
@@ -10,3 +14,55 @@ def paintings() -> Path:
     folder = Path(__file__).resolve().parents[2] / "shared" / "paintings"
     if not (folder / "manifest.csv").exists(): pytest.skip("no ../shared/paintings beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium under playwright; the test is skipped where there is none, and fails if one is required."""
+    program = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if program is None:
+        problem = "no Chromium on the PATH: the pages were not looked at"
+        if os.environ.get("ARTCLF_REQUIRE_BROWSER") == "1": pytest.fail(problem)
+        pytest.skip(problem)
+    from playwright.sync_api import sync_playwright
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=flags)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def errors_of_a_run(tmp_path_factory):
+    """Folders DATA and EXPORT of a made-up run: drawn pictures, a catalogue, predictions from seeded Dirichlets.
+
+    One class has no images, one title is an attack on HTML, another on mathematical text, one picture has moved.
+    """
+    import numpy as np
+    import pandas as pd
+    from PIL import Image
+
+    from artclf.catalogue import Catalogue
+    data, out, rng = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("export"), np.random.default_rng(7)
+    names = ["01-early", "02-high", "05-baroque", "9-realism", "10-late", "12-empty"]
+    given = rng.choice(5, 150, p=[.4, .2, .2, .1, .1])
+    chances = np.array([rng.dirichlet(.2 + 3 * np.exp(-abs(np.arange(6) - i))) for i in given])
+    rows, facts = [], []
+    for place, (i, chance) in enumerate(zip(given, chances, strict=True)):
+        file = Path("clean", names[i], f"{place:016x}.jpg")
+        (data / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (90, 60 + place), tuple(rng.integers(0, 256, 3).tolist())).save(data / file)
+        part = ("train", "train", "valid", "test", "test")[place % 5]
+        rows.append([file.as_posix(), part, names[i], names[chance.argmax()], chance.max(), -np.log(chance[i])])
+        facts.append({"url": f"http://a.example/{place}", "period": names[i], "title": f"No. {place}",
+                      "artist": "A. & B. <Painter>", "year": "1650.0"})
+    facts[3]["title"], facts[4]["title"] = "</script><script>window.hacked = 1</script>", r"$\frac{$ <img src=x>"
+    with Catalogue(data) as catalogue:
+        catalogue.add(facts)
+        catalogue.update({"url": fact["url"], "period": fact["period"], "file": f"raw/{row[2]}/{Path(row[0]).stem}.png"}
+                         for row, fact in zip(rows, facts, strict=True))
+    (data / rows[8][0]).unlink()
+    table = pd.DataFrame(rows, columns=["file", "part", "period", "predicted", "probability", "loss"])
+    table[[f"p_{name}" for name in names]] = chances
+    table.to_csv(out / "predictions.csv", index=False)
+    return data, out

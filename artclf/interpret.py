@@ -1,0 +1,250 @@
+"""Where the classifier errs, and how far in time: tables, plots and a report made from the predictions.
+
+Reads `EXPORT/predictions.csv` and the catalogue and pictures of `DATA`; writes `EXPORT/report.html`, `EXPORT/plots/`,
+`EXPORT/per_class.csv` and `EXPORT/most_confused.csv`. Needs no network and no model. Shown in `04_interpret`.
+"""
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+
+from artclf.catalogue import read_catalogue
+
+PARTS = ("train", "valid", "test")
+COLUMNS = {"file": str, "part": str, "period": str, "predicted": str, "probability": float, "loss": float}
+FACTS = ["title", "artist", "year", "source"]
+COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9"]  # Okabe and Ito: told apart by the colour-blind
+
+
+def read(out, data):
+    """The predictions of every image of every part, with title, artist, year and source: a DataFrame, a row an image.
+
+    Columns as in `predictions.csv` of folder `out`, and the facts of the catalogue in `data` ('' where unknown). Raises
+    FileNotFoundError where a step before this one is missing, ValueError for a table that isn't one of predictions.
+    """
+    import pandas as pd
+    path = Path(out) / "predictions.csv"
+    if not path.exists(): raise FileNotFoundError(f"no {path}: run `artclf train` first")
+    try:  # no text counts as missing: there may be a class called NA
+        predictions = pd.read_csv(path, dtype=COLUMNS, keep_default_na=False, na_values={"loss": ["", "nan"]})
+        scores = [name for name in predictions if name.startswith("p_")]
+        predictions = predictions.astype(dict.fromkeys(scores, float))
+    except ValueError as error:
+        raise ValueError(f"{path} is not a table of predictions ({error}): run `artclf train` again") from error
+    missing = [name for name in COLUMNS if name not in predictions]
+    if missing or predictions.empty or not scores:
+        raise ValueError(f"{path} lacks {', '.join(missing) or 'rows, or columns p_<class>'}: run `artclf train` again")
+    facts = read_catalogue(data).dropna(subset="file")
+    facts = facts.assign(key=_key(facts.file)).drop_duplicates("key")[["key", *FACTS]]
+    joined = predictions.assign(key=_key(predictions.file)).merge(facts, how="left", on="key").drop(columns="key")
+    joined[FACTS] = joined[FACTS].fillna("").astype(str)
+    return joined.assign(year=joined.year.str.removesuffix(".0"))  # tables often hold years as 1889.0
+
+
+def _key(files):
+    """`<period>/<stem>`, which the raw file and the clean one share."""
+    return files.str.replace(r"^[^/]*/|\.[^./]*$", "", regex=True)
+
+
+def classes(predictions) -> list[str]:
+    """All classes, those without images too, in time order: by the number of `NN-name`, then by name."""
+    known = {name.removeprefix("p_") for name in predictions if name.startswith("p_")}
+    return sorted(known | set(predictions.period) | set(predictions.predicted), key=lambda name: (_number(name), name))
+
+
+def positions(names: list[str]) -> np.ndarray:
+    """Each class's place in time: its leading number, or, where any class has none, its rank in `names`."""
+    numbers = np.array([_number(name) for name in names])
+    return numbers if np.isfinite(numbers).all() else np.arange(len(names), dtype=float)
+
+
+def _number(name: str) -> float:
+    found = re.match(r"(\d{1,9})-", name)
+    return float(found[1]) if found else math.inf
+
+
+def of_part(predictions, part: str):
+    """The rows of one part. Raises ValueError where it has none."""
+    rows = predictions[predictions.part == part]
+    if rows.empty: raise ValueError(f"no image of part {part!r}: the parts are {', '.join(predictions.part.unique())}")
+    return rows
+
+
+def confusion(predictions, part="test"):
+    """The confusion matrix of a part: a square DataFrame of counts, given periods down, predicted ones across."""
+    import pandas as pd
+    rows, names = of_part(predictions, part), classes(predictions)
+    counts = pd.crosstab(rows.period.rename("given"), rows.predicted)
+    return counts.reindex(index=names, columns=names, fill_value=0)
+
+
+def distances(predictions, part="test"):
+    """The errors of a part by period distance: a DataFrame, a row a distance, with counts `errors` and `chance`.
+
+    The distance is the difference between the places in time of the given and the predicted class (`positions`).
+    `chance` is what is expected of random errors: each misclassified image keeps its given class i and gets a class
+    j != i with probability n_j / (N - n_i), where n counts the images given to each class in this part and N is their
+    sum. The expectation is summed over all pairs of classes, not sampled; it is 0 where only one class was given.
+    """
+    import pandas as pd
+    matrix = confusion(predictions, part)
+    counts, place, other = matrix.to_numpy(), positions(list(matrix)), 1 - np.eye(len(matrix))
+    given, errors = counts.sum(1), counts * other
+    chance = other * errors.sum(1)[:, None] * given / np.maximum(given.sum() - given, 1)[:, None]
+    gaps = np.abs(place[:, None] - place).astype(int)
+    return pd.DataFrame({"errors": errors.ravel(), "chance": chance.ravel()}).groupby(gaps.ravel()).sum()
+
+
+def metrics(predictions) -> dict[str, dict]:
+    """The figures of each part: `{part: {name: value}}`, all of scikit-learn's definition where it has one.
+
+    `top3_accuracy` counts images whose period is among the three most probable. `baseline_*` are those of always
+    answering the class most frequent in train. Distances are in periods (see `distances`): `distance` over all images,
+    `error_distance` over the errors, and the same two for random errors as `*_chance`; nan where there are none.
+    """
+    train = predictions[predictions.part == "train"]
+    frequent = (train if len(train) else predictions).period.mode()[0]
+    return {part: _metrics(predictions, part, frequent) for part in PARTS if (predictions.part == part).any()}
+
+
+def _metrics(predictions, part, frequent):
+    from sklearn.metrics import accuracy_score, f1_score
+    rows, gaps = of_part(predictions, part), distances(predictions, part)
+    given, always = rows.period, np.full(len(rows), frequent, dtype=object)
+    accuracy, sums = accuracy_score(given, rows.predicted), gaps.mul(gaps.index, axis=0).sum()
+    return {
+        "images": len(rows), "accuracy": accuracy, "error_rate": 1 - accuracy,
+        "macro_f1": f1_score(given, rows.predicted, average="macro"),
+        "weighted_f1": f1_score(given, rows.predicted, average="weighted"), "top3_accuracy": _top_accuracy(rows, 3),
+        "baseline": frequent, "baseline_accuracy": accuracy_score(given, always),
+        "baseline_macro_f1": f1_score(given, always, average="macro"),
+        "distance": float(sums.errors / len(rows)), "distance_chance": float(sums.chance / len(rows)),
+        "error_distance": float((sums / gaps.sum()).errors),
+        "error_distance_chance": float((sums / gaps.sum()).chance),
+    }
+
+
+def _top_accuracy(rows, k: int) -> float:
+    # scikit-learn's top_k_accuracy_score refuses two classes, and classes that the model doesn't know
+    scores = rows.filter(regex="^p_")
+    column = scores.columns.get_indexer("p_" + rows.period)
+    own = np.where(column >= 0, scores.to_numpy()[np.arange(len(rows)), column], math.inf)
+    return float(((scores.to_numpy() > own[:, None]).sum(1) < k)[column >= 0].sum() / len(rows))
+
+
+def per_class(predictions):
+    """Precision, recall, F1 and number of images of each class in train and test: a DataFrame, a row a class.
+
+    Columns `precision_train, ..., support_test`; nan where a ratio has nothing to divide by.
+    """
+    import pandas as pd
+    from sklearn.metrics import precision_recall_fscore_support
+    names, table = classes(predictions), {}
+    for part in ("train", "test"):
+        rows = predictions[predictions.part == part]
+        figures = [np.nan] * 3 + [0]
+        if len(rows):
+            figures = precision_recall_fscore_support(rows.period, rows.predicted, labels=names, zero_division=np.nan)
+        table |= {f"{name}_{part}": column
+                  for name, column in zip(("precision", "recall", "f1", "support"), figures, strict=True)}
+    return pd.DataFrame(table, index=pd.Index(names, name="period"))
+
+
+def most_confused(predictions, n=10, part="test"):
+    """The `n` pairs of classes most often confused: `given, predicted, count`, and `rate` among the images given so."""
+    matrix = confusion(predictions, part)
+    pairs = matrix.stack().rename("count").reset_index().query("given != predicted and count > 0")
+    pairs = pairs.assign(rate=pairs["count"] / matrix.sum(axis=1)[pairs.given].to_numpy())
+    return pairs.sort_values(["count", "rate"], ascending=False, kind="stable").head(n).reset_index(drop=True)
+
+
+def top_losses(predictions, n=12, part="test"):
+    """The `n` images of a part with the highest loss, highest first."""
+    return of_part(predictions, part).sort_values("loss", ascending=False, kind="stable").head(n)
+
+
+def pair_of(predictions, pair, part="test"):
+    """The images behind one row of `most_confused`, those that the network was surest of first."""
+    rows = of_part(predictions, part)
+    rows = rows[(rows.period == pair.given) & (rows.predicted == pair.predicted)]
+    return rows.sort_values("probability", ascending=False, kind="stable")
+
+
+def plot_confusion(predictions, part="test", rates=False, ax=None):
+    """The confusion matrix as a Figure: counts, or percent of each row; the colour is the share of the row."""
+    matrix = confusion(predictions, part)
+    n, shares = len(matrix), matrix.div(matrix.sum(axis=1).clip(lower=1), axis=0).to_numpy()
+    ax = ax or axes_of_size(3 + max(.4 * n, 2), 2.5 + max(.4 * n, 2))
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    names = [_short(name) for name in matrix]
+    ax.set_xticks(range(n), names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
+    ax.set_yticks(range(n), names, parse_math=False)
+    ax.set(xlabel="predicted", ylabel="given",
+           title=f"{part}: {'percent of the given period' if rates else 'number of images'}")
+    for row, column in zip(*matrix.to_numpy().nonzero(), strict=True):
+        share = shares[row, column]
+        ax.text(column, row, f"{100 * share:.0f}" if rates else matrix.iat[row, column], ha="center", va="center",
+                fontsize=8, color="white" if share > .65 else "black")
+    return ax.figure
+
+
+def plot_per_class(predictions, ax=None):
+    """F1 of every class in train and test as a Figure of bars, in time order from above."""
+    table = per_class(predictions)
+    place = np.arange(len(table))
+    ax = ax or axes_of_size(6, 1.2 + .34 * len(table))
+    for part, shift, colour in (("train", -.2, COLOURS[1]), ("test", .2, COLOURS[0])):
+        ax.barh(place + shift, table[f"f1_{part}"].fillna(0), .38, color=colour, label=part)
+    names = [f"{_short(name)} ({count})" for name, count in table.support_test.items()]
+    ax.set_yticks(place, names, parse_math=False)
+    ax.set(xlim=(0, 1), xlabel="F1", title="F1 of each period (images in test)")
+    ax.margins(y=.01)
+    ax.invert_yaxis()
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return ax.figure
+
+
+def plot_distance(predictions, part="test", ax=None):
+    """Over how many periods the errors of a part reach, beside random errors (`distances`), as a Figure of bars."""
+    table = distances(predictions, part)
+    ax = ax or axes_of_size(7, 3.5)
+    for name, shift, colour in (("errors", -.2, COLOURS[0]), ("chance", .2, "#999999")):
+        total = max(table[name].sum(), 1)
+        mean = (table[name] * table.index).sum() / total
+        ax.bar(table.index + shift, table[name] / total, .4, color=colour, label=f"{name} (mean {mean:.1f})")
+    ax.set(xlim=(.4, max(table.index.max(), 1) + .6), xlabel="periods between the given and the predicted one",
+           ylabel="share of the errors", title=f"{part}: how far in time the errors lie")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend(frameon=False)
+    return ax.figure
+
+
+def axes_of_size(width, height):
+    """The axes of a new Figure that no window shows and no notebook shows twice."""
+    import matplotlib.pyplot as plt
+    figure, ax = plt.subplots(figsize=(width, height), layout="constrained")
+    plt.close(figure)
+    return ax
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 28 else f"{name[:27]}…"
+
+
+def write(out, data, part="test", n=12) -> dict:
+    """Write report, plots (PNG and SVG) and tables into folder `out`; the summary: their paths, and the part's figures.
+
+    `n` is the number of top losses shown. Raises FileNotFoundError and ValueError as `read` and `of_part` do.
+    """
+    from artclf import explorer  # it builds on this module
+    out, predictions = Path(out), read(out, data)
+    figures = explorer.plots(predictions, data, out, part, n)
+    paths = [out / "plots" / f"{name}.{kind}" for name in figures for kind in ("png", "svg")]
+    (out / "plots").mkdir(exist_ok=True)
+    for path in paths: figures[path.stem].savefig(path, dpi=150)
+    per_class(predictions).to_csv(out / "per_class.csv", encoding="utf-8")
+    most_confused(predictions, None, part).to_csv(out / "most_confused.csv", index=False, encoding="utf-8")
+    (out / "report.html").write_text(explorer.report(predictions, data, out, part, n), encoding="utf-8")
+    return {"report": str(out / "report.html"), "plots": [str(path) for path in paths], "part": part,
+            **metrics(predictions)[part]}
