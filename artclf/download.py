@@ -85,27 +85,28 @@ class Run:
         with Catalogue(self.data) as cat:
             cat.add({"source": _host(row["url"]), **row, "period": period} for period, path in lists.items()
                     for row in islice(read_list(path), max_per_period))
-            hosts = self._queue(cat, max_per_period, retry_failed)
+            self._queue(cat, max_per_period, retry_failed)
             lanes = fetcher.per_host + SPARE
-            rows = (rows for (host,) in hosts for rows in repeat(_rows(cat, host), lanes))
+            hosts = _walk(cat, "SELECT rowid, host FROM hosts WHERE 1")
+            rows = (rows for host in hosts for rows in repeat(_rows(cat, host), lanes))
             try:
                 async with fetcher, asyncio.TaskGroup() as group:
                     for _ in range(HOSTS * lanes): group.create_task(self._lane(cat, rows, fetcher))
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from errors
 
-    def _queue(self, cat: Catalogue, max_per_period: int | None, retry_failed: bool) -> Iterator[tuple[str]]:
-        """Write down what to fetch in a table on disk; the hosts, those with most rows first."""
+    def _queue(self, cat: Catalogue, max_per_period: int | None, retry_failed: bool):
+        """Write down in tables on disk what to fetch, by rank in the lists, and the hosts, the busiest first."""
         cat.db.create_function("host", 1, _host, deterministic=True)
-        cat.db.execute("CREATE TEMP TABLE queue (id INTEGER, host TEXT, rank INTEGER)")
+        cat.db.execute("CREATE TEMP TABLE queue (id INTEGER, host TEXT)")
         cat.db.execute(
-            "INSERT INTO queue SELECT id, host, rank FROM (SELECT rowid AS id, host(url) AS host, status,"
+            "INSERT INTO queue SELECT id, host(url) FROM (SELECT rowid AS id, url, status,"
             " row_number() OVER (PARTITION BY period ORDER BY rowid) AS rank FROM images WHERE url NOT LIKE 'import:%')"
-            " WHERE rank <= ? AND status IN ('pending', ?)",
+            " WHERE rank <= ? AND status IN ('pending', ?) ORDER BY rank",
             (max_per_period or 1 << 62, "failed" if retry_failed else "pending"))
-        cat.db.execute("CREATE INDEX temp.by_host ON queue (host, rank)")
+        cat.db.execute("CREATE INDEX temp.by_host ON queue (host)")
+        cat.db.execute("CREATE TEMP TABLE hosts AS SELECT host FROM queue GROUP BY host ORDER BY count(*) DESC")
         self.total = cat.db.execute("SELECT count(*) FROM queue").fetchone()[0]
-        return cat.db.execute("SELECT host FROM queue GROUP BY host ORDER BY count(*) DESC")
 
     async def _lane(self, cat: Catalogue, hosts: Iterator[Iterator[dict]], fetch: Fetcher):
         for rows in hosts:
@@ -118,10 +119,12 @@ class Run:
                 picture = await fetch(row["url"])
                 return {**self._place(row, picture), "tries": row["tries"] + tries}
             except Failure as error: failure = error
-            pause = max(self.backoff * 2 ** (tries - 1) * random.uniform(0.5, 1.5), failure.retry_after or 0)
-            if pause > LONGEST_WAIT: failure.reason += f", try again in over {LONGEST_WAIT} s"
-            if not failure.retry or pause > LONGEST_WAIT or tries == self.tries: break
-            await asyncio.sleep(pause)
+            if not failure.retry or tries == self.tries: break
+            if (failure.retry_after or 0) > LONGEST_WAIT:
+                failure = Failure(f"{failure.reason}, try again in over {LONGEST_WAIT} s", failure.http_status)
+                break
+            pause = self.backoff * 2 ** (tries - 1) * random.uniform(0.5, 1.5)
+            await asyncio.sleep(max(pause, failure.retry_after or 0))
         return {**_failed(failure), "tries": row["tries"] + tries}
 
     def take_in(self, cat: Catalogue, row: dict, file: Path):
@@ -184,9 +187,17 @@ def _sha256(file: Path) -> str:
 
 
 def _rows(cat: Catalogue, host: str) -> Iterator[dict]:
-    """The rows to fetch from a host, in the order of their rank in the lists."""
-    for (rowid,) in cat.db.execute("SELECT id FROM queue WHERE host = ? ORDER BY rank", (host,)):
+    """The rows to fetch from a host."""
+    for rowid in _walk(cat, "SELECT rowid, id FROM queue WHERE host = ?", host):
         yield cat.select("rowid = ?", (rowid,))[0]
+
+
+def _walk(cat: Catalogue, query: str, *args) -> Iterator:
+    """The second column of a query, row by row; an open cursor would keep SQLite from ever shortening its log."""
+    last = 0
+    while found := cat.db.execute(f"{query} AND rowid > ? ORDER BY rowid LIMIT 1", (*args, last)).fetchone():
+        last, value = found
+        yield value
 
 
 def _host(url: str) -> str:

@@ -97,7 +97,7 @@ class Fetcher:
         await self._session.close()
 
     async def __call__(self, url: str) -> Fetched:
-        response, body = await self._get(_quoted(url), self.max_bytes, self.robots)
+        response, body = await self._get(_url(url), self.max_bytes, self.robots)
         try:
             return Fetched(body, response.status, *probe(body, response.content_type, self.max_pixels))
         except Failure as failure:
@@ -108,9 +108,8 @@ class Fetcher:
         """The last response and its body, after following redirects."""
         left = self.deadline
         for _ in range(MAX_REDIRECTS + 1):
-            url = _checked(url)
             if robots: await self._ask_robots(url)
-            seat = self._seats.setdefault(url.host.lower(), asyncio.Semaphore(self.per_host))
+            seat = self._seats.setdefault(url.raw_host.lower(), asyncio.Semaphore(self.per_host))
             async with seat, self._slots:
                 start = monotonic()
                 try:
@@ -119,7 +118,7 @@ class Fetcher:
                 except Exception as error: raise _in_plain_words(error) from error
                 left -= monotonic() - start
             if body is not None: return response, body
-            url = url.join(_quoted(response.headers["Location"]))
+            url = _url(response.headers["Location"], url)
         raise Failure("too many redirects", response.status)
 
     async def _request(self, url: URL, max_bytes: int, robots: bool):
@@ -187,19 +186,17 @@ def _public_socket(address_info) -> socket.socket:
     return socket.socket(family, kind, protocol)
 
 
-def _quoted(text: str) -> URL:
+def _url(text: str, base: URL | None = None) -> URL:
     """`text` as a URL: percent-encoding and query stay as they are, only what no URL may hold is encoded."""
     try:
         url = URL(quote(text.strip(), safe="!#$%&'()*+,/:;=?@[]~", errors="surrogateescape"), encoded=True)
         host = unquote(url.raw_host or "")
-        return url if host.isascii() else url.with_host(host)
+        if not host.isascii(): url = url.with_host(host)
+        if base: url = base.join(url)
     except ValueError as error:
         raise Failure("invalid URL") from error
-
-
-def _checked(url: URL) -> URL:
-    if url.scheme and url.scheme not in ("http", "https"): raise Failure(f"unsupported scheme: {url.scheme[:20]}")
-    if not url.scheme or not url.host: raise Failure("invalid URL")
+    if url.scheme not in ("http", "https", ""): raise Failure(f"unsupported scheme: {url.scheme[:20]}")
+    if not url.scheme or not url.raw_host: raise Failure("invalid URL")
     return url
 
 

@@ -185,8 +185,17 @@ def test_pauses_grow_and_vary_and_servers_are_heard(data, tmp_path, fake, monkey
 def test_who_asks_for_too_much_patience_gets_none(server, data, tmp_path):
     server.routes["/later"] = answer(status="429 Too Many", Retry_After="86400")
     run(write_lists(tmp_path / "lists", one=[f"{server.url}/later"]), data)
-    row = read_catalogue(data).iloc[0]
-    assert (row.status, row.reason, row.tries) == ("failed", "http 429, try again in over 120 s", 1)
+    server.routes["/robots.txt"] = answer(status="503 Busy", Retry_After="86400")
+    run(write_lists(tmp_path / "lists", one=[f"{server.url}/{i}" for i in range(3)]), data)
+    later, *others = read_catalogue(data)[["status", "reason", "tries"]].values.tolist()
+    assert later == ["failed", "http 429, try again in over 120 s", 1]
+    assert others == [["failed", "robots.txt: http 503, try again in over 120 s", 1]] * 3
+
+
+def test_what_is_gone_is_gone_whatever_it_asks_for(server, data, tmp_path):
+    server.routes["/gone"] = answer(status="410 Gone", Retry_After="86400")
+    run(write_lists(tmp_path / "lists", one=[f"{server.url}/gone"]), data)
+    assert read_catalogue(data).reason.tolist() == ["http 410"]
 
 
 def test_errors_that_pass_are_survived(server, data, tmp_path):
@@ -207,9 +216,9 @@ def test_a_slow_host_does_not_keep_the_others_waiting(server, data, tmp_path, mo
     fast = [f"http://fast.test:{server.port}/picture?{i}" for i in range(12)]
     run(write_lists(tmp_path / "lists", one=slow + fast), data)
     order = [host for host, path in server.requests if path != "/robots.txt"]
-    assert order.index("slow.test") < 3
-    assert order[:16].count("fast.test") == 12
-    assert server.most["slow.test"] == server.most["fast.test"] == 2
+    assert "slow.test" in order[:8]
+    assert order[:-4].count("fast.test") == 12
+    assert server.most["slow.test"] == 2 >= server.most["fast.test"]
 
 
 def test_waiting_for_another_try_keeps_nobody_waiting(data, tmp_path, fake):
@@ -227,6 +236,19 @@ def test_the_rows_in_memory_are_few_however_long_the_lists(data, tmp_path, fake,
     fake.answers = {url: Failure("http 404", 404) for url in urls}
     assert run(write_lists(tmp_path / "lists", one=urls), data, fetcher=fake).failed.tolist() == [2000]
     assert fake.most[None] <= most
+
+
+def test_the_log_of_the_catalogue_stays_short(data, tmp_path, fake):
+    sizes = []
+
+    class Looking(fake):
+        async def __call__(self, url):
+            sizes.append((data / "catalogue.db-wal").stat().st_size)
+            raise Failure("http 404", 404)
+
+    lists = write_lists(tmp_path / "lists", one=[f"http://h{i % 200}.test/{i}" for i in range(2000)])
+    run(lists, data, fetcher=Looking)
+    assert max(sizes) < 6_000_000  # SQLite shortens it at 4 MB, unless a cursor is open
 
 
 def test_it_works_where_a_loop_is_running(server, data, tmp_path):

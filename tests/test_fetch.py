@@ -242,9 +242,11 @@ def test_answers_that_are_none(server, route, reason, retry):
 def test_hosts_that_are_not_there(server, monkeypatch):
     resolve_tests_to_loopback(monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as closed: port = closed.getsockname()[1]
-    results = get("http://gone.example/x", f"http://127.0.0.1:{port}/x", f"https://127.0.0.1:{server.port}/x")
+    results = get("http://gone.example/x", "http://xn--99999999/", f"http://127.0.0.1:{port}/x",
+                  f"https://127.0.0.1:{server.port}/x")
     assert [(failure.reason, failure.retry) for failure in results] == [
-        ("cannot resolve host", True), ("cannot connect", True), ("no secure connection", False)]
+        ("cannot resolve host", True), ("cannot resolve host", True), ("cannot connect", True),
+        ("no secure connection", False)]
 
 
 # Addresses
