@@ -63,9 +63,10 @@ def test_other_settings_or_another_manifest_are_refused(tmp_path):
     sample.draw(tmp_path, count=1, size=96, workers=1, periods=FEW[:1])
     for other in ({"size": 120}, {"size": 96, "seed": 1}):
         with pytest.raises(ValueError, match="manifest.csv isn't of"): sample.draw(tmp_path, count=1, **other)
-    (tmp_path / "manifest.csv").write_text("file,title\na.jpg,mine\n")
-    with pytest.raises(ValueError, match="name another folder"): sample.draw(tmp_path, count=1, size=96)
-    assert (tmp_path / "manifest.csv").read_text() == "file,title\na.jpg,mine\n"
+    for own in ("file,title\na.jpg,mine\n", "title\nmine\n"):
+        (tmp_path / "manifest.csv").write_text(own)
+        with pytest.raises(ValueError, match="name another folder"): sample.draw(tmp_path, count=1, size=96)
+        assert (tmp_path / "manifest.csv").read_text() == own
 
 
 def test_bad_arguments_are_named(tmp_path):

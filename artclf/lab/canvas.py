@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 ROLES = ("sky", "ground", "light", "main", "second", "accent", "dark")  # what the seven colours of a palette are for
 WORDS = ("POP", "WOW!", "DADA", "ART", "Merz", "No 5", "JOURNAL", "BANG", "da da", "?!")
 FACE = ((-.3, 1.12, .15, .07, "light", 1.2), (.3, 1.12, .15, .07, "light", 1.2), (-.3, 1.12, .065, .07, "dark", .8),
-        (.3, 1.12, .065, .07, "dark", .8), (-.3, .9, .19, .03, "dark", 1.5), (.3, .9, .19, .03, "dark", 1.5),
-        (.06, 1.42, .1, .2, "light", .85), (0, 1.78, .2, .06, "main", .9))  # x, y, radii in heads, role, shade
+        (.3, 1.12, .065, .07, "dark", .8), (-.3, .86, .18, .025, "dark", 1.6), (.3, .86, .18, .025, "dark", 1.6),
+        (.06, 1.42, .1, .2, "light", .85), (0, 1.78, .2, .05, "light", .62))  # x, y, radii in heads, role, shade
 
 
 class Canvas:
@@ -218,7 +218,7 @@ class Canvas:
     def screen(self):
         """The dots of cheap print, larger where it is darker."""
         dots, grey = np.cos((self.x + self.y) * 140) * np.cos((self.x - self.y) * 140), self.pixels.mean(-1)
-        self.pixels = self.pixels * (1 - .6 * self.h["halftone"] * ((grey < 150 + 110 * dots) & (grey > 40)))[..., None]
+        self.pixels = self.pixels * (1 - .6 * self.h["halftone"] * ((grey < 115 + 85 * dots) & (grey > 40)))[..., None]
 
     def age(self):
         """An arched panel, craquelure, yellow varnish."""
@@ -230,7 +230,7 @@ class Canvas:
     def letter(self, image):
         for _ in range(self.rng.integers(1, 5) if self.rng.random() < self.h["letters"] else 0):
             font = ImageFont.load_default(self.unit * self.rng.uniform(.06, .2))
-            ink = tuple(self.colours[self.pick([3, 6, 6])].astype(int).tolist())
+            ink = tuple(self.colours[ROLES.index(self.pick(["main", "dark", "dark"]))].astype(int).tolist())
             ImageDraw.Draw(image).text(tuple(self.rng.random(2) * image.size * .8), str(self.pick(WORDS)), ink, font)
         return image
 

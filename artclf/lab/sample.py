@@ -60,7 +60,7 @@ PERIODS = {
     "14-cubism": row(1907, 1924, "a89c84 7c7058 d8c8a0 5c5c54 8c7448 b08c54 24201c",
         "still still portrait", facets=1, contour=.15, strokes=.25, width=.2, letters=.2),
     "15-surrealism": row(1922, 1959, "6fa8c8 d8ac68 f4e4c4 a84830 48788c e8c850 2c2430",
-        "dream dream dream portrait", model=.9, bend=.25, soft=.2),
+        "dream dream dream still", model=.9, bend=.25, soft=.2),
     "16-modernism": row(1915, 1965, "ece6d8 d0c8b4 f8f4e8 d03424 2850a0 f0c020 181818",
         "shapes shapes shapes dream", flat=.8, contour=.1),
     "17-dadaism": row(1916, 1926, "d8c8a4 b09c78 f0e4c8 b83828 4c5450 c89c50 181410",
@@ -68,6 +68,7 @@ PERIODS = {
     "18-pop-art": row(1955, 1979, "f8d820 f04890 ffd8b8 e82020 2070e0 f8f8f0 0a0a0a",
         "portrait portrait still shapes", halftone=1, flat=1, contour=.9, letters=.6, contrast=.7),
 }
+HABITS = sorted(set().union(*(period.habits for period in PERIODS.values())))
 
 
 def style(period: str, number: int, seed: int):
@@ -87,7 +88,7 @@ def style(period: str, number: int, seed: int):
     for source, spread in ((touch, 7), (rng, 4)):
         colours = colours * source.normal(1, .08) + source.normal(0, spread, colours.shape)
     habits = {}
-    for name in sorted(own.habits | other.habits):
+    for name in HABITS:
         value = (1 - lean) * own.habits.get(name, 0) + lean * other.habits.get(name, 0)
         habits[name] = min(1.0, value * np.exp(touch.normal(0, .25) + rng.normal(0, .2)) * (rng.random() > .06))
     facts = {"title": f"{motif} {number:03d}, drawn by code", "artist": f"drawn hand {hand + 1:02d} of {period[3:]}",
@@ -116,7 +117,7 @@ def draw(folder, count: int = 40, size: int = 400, seed: int = 42, workers: int 
     _write_manifest(folder, rows)
     missing = [(folder / file, *job) for file, job in jobs.items() if not (folder / file).exists()]
     if not missing: return 0
-    workers = min(workers or os.cpu_count() or 1, len(missing))
+    workers = min(workers or os.cpu_count() or 1, len(missing), 32)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_watch_parent) as pool:
         drawn = pool.map(partial(_save, size=size, seed=seed), missing, chunksize=4)
         return sum(1 for _ in progress(drawn, total=len(missing), desc="drawing"))
@@ -139,7 +140,7 @@ def _write_manifest(folder: Path, rows: dict[str, dict]):
     # It is written before the first canvas, so that a run that was stopped can't go on with another seed or size.
     path, source = folder / "manifest.csv", next(iter(rows.values()))["source"]
     before = path.read_text(encoding="utf-8") if path.exists() else ""
-    known = {row["file"]: row for row in csv.DictReader(io.StringIO(before))}
+    known = {row.get("file"): row for row in csv.DictReader(io.StringIO(before))}
     if any(row.get("source") != source for row in known.values()):
         raise ValueError(f"{path} isn't of {source!r}: name another folder, or delete this one")
     text = io.StringIO()
