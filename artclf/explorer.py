@@ -56,8 +56,7 @@ def page(predictions, data, part="test", limit=4000) -> str:
     thumbs = thumbnails(rows.file[:limit], data) + [""] * max(len(rows) - limit, 0)
     images = [_image(row, top, thumb, names)
               for row, top, thumb in zip(rows.itertuples(), _top(rows), thumbs, strict=True)]
-    parts = [name for name in interpret.PARTS if (rows.part == name).any()]
-    content = {"classes": names, "parts": parts, "part": part, "images": images}
+    content = {"classes": names, "parts": interpret.parts(predictions), "part": part, "images": images}
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return (TEMPLATES / "explorer.html").read_text(encoding="utf-8").replace("EXPLORER_DATA", text)
 
@@ -91,12 +90,19 @@ def show(predictions, data, part="test", height=None):
     return HTML(frame(predictions, data, part, height))
 
 
+def behind(predictions, pair, part="test"):
+    """The images behind one row of `most_confused`, those that the network was surest of first."""
+    rows = interpret.of_part(predictions, part)
+    rows = rows[(rows.period == pair.given) & (rows.predicted == pair.predicted)]
+    return rows.sort_values("probability", ascending=False, kind="stable")
+
+
 def plot_most_confused(predictions, data, n=5, part="test", ax=None):
     """The most confused pairs as a Figure, a row a pair, with the four pictures that the network was surest of."""
     tiles = []
     for place, pair in enumerate(interpret.most_confused(predictions, n, part).itertuples()):
         head = f"{pair.given} taken for {pair.predicted}: {pair.count}, {pair.rate:.0%} of {pair.given}"
-        for column, row in enumerate(interpret.pair_of(predictions, pair, part).head(4).itertuples()):
+        for column, row in enumerate(behind(predictions, pair, part).head(4).itertuples()):
             tiles.append((place, column, row, head if column == 0 else ""))
     return _gallery(tiles, data, ax)
 
@@ -155,9 +161,9 @@ def report(predictions, data, out, part="test", n=12) -> str:
     from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup
     pages = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    pages.filters |= {"percent": lambda value: "–" if value is None or math.isnan(value) else f"{100 * value:.1f}%",
-                      "number": lambda value: "–" if math.isnan(value) else f"{value:.2f}"}
-    pairs = [(pair, _cards(interpret.pair_of(predictions, pair, part).head(4), data))
+    pages.filters |= {"percent": lambda value: "–" if math.isnan(value) else f"{100 * value:.1f}%",
+                      "number": lambda value: "–" if value is None else f"{value:.2f}"}
+    pairs = [(pair, _cards(behind(predictions, pair, part).head(4), data))
              for pair in interpret.most_confused(predictions, 8, part).itertuples()]
     config = Path(out) / "config.json"
     return pages.get_template("report.html").render(

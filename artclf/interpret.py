@@ -64,10 +64,15 @@ def _number(name: str) -> float:
     return float(found[1]) if found else math.inf
 
 
+def parts(predictions) -> list[str]:
+    """The parts that have images: train, valid and test, then any other."""
+    return sorted(predictions.part.unique(), key=lambda part: (*PARTS, part).index(part))
+
+
 def of_part(predictions, part: str):
     """The rows of one part. Raises ValueError where it has none."""
     rows = predictions[predictions.part == part]
-    if rows.empty: raise ValueError(f"no image of part {part!r}: the parts are {', '.join(predictions.part.unique())}")
+    if rows.empty: raise ValueError(f"no image of part {part!r}: the parts are {', '.join(parts(predictions))}")
     return rows
 
 
@@ -84,8 +89,8 @@ def distances(predictions, part="test"):
 
     The distance is the difference between the places in time of the given and the predicted class (`positions`).
     `chance` is what is expected of random errors: each misclassified image keeps its given class i and gets a class
-    j != i with probability n_j / (N - n_i), where n counts the images given to each class in this part and N is their
-    sum. The expectation is summed over all pairs of classes, not sampled; it is 0 where only one class was given.
+    j != i with probability n_j / (N - n_i), where n counts the images of each given class in this part and N is their
+    sum: the class of any image of another class. It is summed over all pairs, not sampled; 0 where one class was given.
     """
     import pandas as pd
     matrix = confusion(predictions, part)
@@ -101,11 +106,11 @@ def metrics(predictions) -> dict[str, dict]:
 
     `top3_accuracy` counts images whose period is among the three most probable. `baseline_*` are those of always
     answering the class most frequent in train. Distances are in periods (see `distances`): `distance` over all images,
-    `error_distance` over the errors, and the same two for random errors as `*_chance`; nan where there are none.
+    `error_distance` over the errors, and the same two for random errors as `*_chance`; None where there are none.
     """
     train = predictions[predictions.part == "train"]
     frequent = (train if len(train) else predictions).period.mode()[0]
-    return {part: _metrics(predictions, part, frequent) for part in PARTS if (predictions.part == part).any()}
+    return {part: _metrics(predictions, part, frequent) for part in parts(predictions)}
 
 
 def _metrics(predictions, part, frequent):
@@ -113,6 +118,7 @@ def _metrics(predictions, part, frequent):
     rows, gaps = of_part(predictions, part), distances(predictions, part)
     given, always = rows.period, np.full(len(rows), frequent, dtype=object)
     accuracy, sums = accuracy_score(given, rows.predicted), gaps.mul(gaps.index, axis=0).sum()
+    error, chance = (float(sums[name] / gaps[name].sum()) if gaps[name].sum() else None for name in gaps)
     return {
         "images": len(rows), "accuracy": accuracy, "error_rate": 1 - accuracy,
         "macro_f1": f1_score(given, rows.predicted, average="macro"),
@@ -120,8 +126,7 @@ def _metrics(predictions, part, frequent):
         "baseline": frequent, "baseline_accuracy": accuracy_score(given, always),
         "baseline_macro_f1": f1_score(given, always, average="macro"),
         "distance": float(sums.errors / len(rows)), "distance_chance": float(sums.chance / len(rows)),
-        "error_distance": float((sums / gaps.sum()).errors),
-        "error_distance_chance": float((sums / gaps.sum()).chance),
+        "error_distance": error, "error_distance_chance": chance,
     }
 
 
@@ -153,22 +158,18 @@ def per_class(predictions):
 
 def most_confused(predictions, n=10, part="test"):
     """The `n` pairs of classes most often confused: `given, predicted, count`, and `rate` among the images given so."""
+    import pandas as pd
     matrix = confusion(predictions, part)
-    pairs = matrix.stack().rename("count").reset_index().query("given != predicted and count > 0")
-    pairs = pairs.assign(rate=pairs["count"] / matrix.sum(axis=1)[pairs.given].to_numpy())
+    counts, names = matrix.to_numpy(), np.array(list(matrix), dtype=object)
+    given, predicted = np.nonzero(counts * (1 - np.eye(len(names))))
+    pairs = pd.DataFrame({"given": names[given], "predicted": names[predicted], "count": counts[given, predicted],
+                          "rate": counts[given, predicted] / counts.sum(1)[given]})
     return pairs.sort_values(["count", "rate"], ascending=False, kind="stable").head(n).reset_index(drop=True)
 
 
 def top_losses(predictions, n=12, part="test"):
     """The `n` images of a part with the highest loss, highest first."""
     return of_part(predictions, part).sort_values("loss", ascending=False, kind="stable").head(n)
-
-
-def pair_of(predictions, pair, part="test"):
-    """The images behind one row of `most_confused`, those that the network was surest of first."""
-    rows = of_part(predictions, part)
-    rows = rows[(rows.period == pair.given) & (rows.predicted == pair.predicted)]
-    return rows.sort_values("probability", ascending=False, kind="stable")
 
 
 def plot_confusion(predictions, part="test", rates=False, ax=None):
@@ -198,9 +199,7 @@ def plot_per_class(predictions, ax=None):
         ax.barh(place + shift, table[f"f1_{part}"].fillna(0), .38, color=colour, label=part)
     names = [f"{_short(name)} ({count})" for name, count in table.support_test.items()]
     ax.set_yticks(place, names, parse_math=False)
-    ax.set(xlim=(0, 1), xlabel="F1", title="F1 of each period (images in test)")
-    ax.margins(y=.01)
-    ax.invert_yaxis()
+    ax.set(xlim=(0, 1), ylim=(len(table) - .5, -.5), xlabel="F1", title="F1 of each period (images in test)")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return ax.figure
 

@@ -110,9 +110,9 @@ def test_period_distances_agree_with_counting_image_by_image(predictions, part):
 
 def test_metrics_of_perfect_and_of_one_class_predictions():
     perfect = interpret.metrics(made_up([("01-a", "01-a"), ("02-b", "02-b")] * 3))["test"]
-    assert perfect["accuracy"] == 1 and perfect["distance"] == 0 and math.isnan(perfect["error_distance"])
+    assert perfect["accuracy"] == 1 and perfect["distance"] == 0 and perfect["error_distance"] is None
     one = interpret.metrics(made_up([("01-a", "02-b"), ("01-a", "01-a")]))["test"]
-    assert one["error_distance"] == 1 and math.isnan(one["error_distance_chance"]) and one["top3_accuracy"] == 1
+    assert one["error_distance"] == 1 and one["error_distance_chance"] is None and one["top3_accuracy"] == 1
     unknown = interpret.metrics(made_up([("03-new", "01-a")], names=["01-a", "02-b"]))["test"]
     assert unknown["top3_accuracy"] == 0 and unknown["error_distance"] == 2
 
@@ -137,9 +137,9 @@ def test_most_confused_counts_pairs_and_rates(predictions):
     assert table["count"].is_monotonic_decreasing and len(interpret.most_confused(predictions, n=2)) == 2
     first = table.iloc[0]
     assert first.rate == pytest.approx(pairs[first.given, first.predicted] / (test.period == first.given).sum())
-    behind = interpret.pair_of(predictions, first)
-    assert set(behind.period) == {first.given} and set(behind.predicted) == {first.predicted}
-    assert len(behind) == first["count"] and behind.probability.is_monotonic_decreasing
+    images = explorer.behind(predictions, first)
+    assert set(images.period) == {first.given} and set(images.predicted) == {first.predicted}
+    assert len(images) == first["count"] and images.probability.is_monotonic_decreasing
 
 
 def test_top_losses_come_highest_first(predictions):
