@@ -1,5 +1,6 @@
 """One URL: what servers can do wrong, on loopback."""
 import asyncio
+import os
 import socket
 import struct
 import time
@@ -92,9 +93,10 @@ def test_it_says_who_it_is(server):
     with pytest.raises(ValueError, match="contact"): Fetcher(contact="me\r\nCookie: x")
 
 
-def test_cookies_are_not_kept(server):
+def test_cookies_are_not_kept(server, monkeypatch):
+    resolve_tests_to_loopback(monkeypatch)
     server.routes["/picture"] = answer(picture(), Set_Cookie="id=1")
-    get(f"{server.url}/picture", f"{server.url}/picture")
+    get(*[f"http://museum.test:{server.port}/picture"] * 2)
     assert not any("Cookie" in head for head in server.heads)
 
 
@@ -197,7 +199,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 def reset(connection):
     connection.sendall(answer(b"x" * 1000, length=99_999))
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if os.name == "nt" else "ii", 1, 0))
     connection.close()
 
 
