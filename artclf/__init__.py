@@ -7,6 +7,9 @@ __all__ = ["Classifier", "load", "load_learner", "read_catalogue"]
 
 _HOME = {"Classifier": "predict", "load": "predict", "load_learner": "predict", "read_catalogue": "catalogue"}
 
+# What libraries below say about each other, which a reader of a notebook can do nothing about:
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\b")  # fastai scripts a function on import
+
 
 def __getattr__(name):
     """Import the module behind a public name when it is first used, so that `import artclf` stays instant."""

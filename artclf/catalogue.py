@@ -4,6 +4,7 @@ Reads URL lists (`urls_*.csv`) and folders of pictures; writes `DATA/catalogue.d
 `read_catalogue(DATA)`.
 """
 import csv
+import io
 import re
 import sqlite3
 import sys
@@ -40,6 +41,7 @@ class Catalogue:
         self.db.execute("PRAGMA synchronous=NORMAL")
         columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
         self.db.execute(f"CREATE TABLE IF NOT EXISTS images ({columns}, PRIMARY KEY (url, period))")
+        self.db.execute("CREATE TABLE IF NOT EXISTS settings (step TEXT PRIMARY KEY, value TEXT NOT NULL)")
 
     def __enter__(self): return self
     def __exit__(self, *exc): self.close()
@@ -82,6 +84,14 @@ class Catalogue:
         """The rows for which `where` holds, in the order they were added."""
         return [dict(row) for row in self.db.execute(f"SELECT * FROM images WHERE {where} ORDER BY rowid", args)]
 
+    def setting(self, step: str) -> str | None:
+        """The settings that a step last ran with."""
+        row = self.db.execute("SELECT value FROM settings WHERE step = ?", (step,)).fetchone()
+        return row and row[0]
+
+    def set_setting(self, step: str, value: str):
+        self.db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (step, value))
+
     def count(self, where: str = "1", args=()) -> int:
         return self.db.execute(f"SELECT count(*) FROM images WHERE {where}", args).fetchone()[0]
 
@@ -112,19 +122,26 @@ def read_list(path) -> Iterator[dict]:
     """The rows of a URL list, each a dict with `url` and any of the columns in `FACTS`.
 
     With a header that has a column `url`, its columns are read by name; without one, the first column is the URL.
-    Comments (`#`), blank lines, quotes, a byte order mark and any line ending are fine.
+    Comments (`#`), blank lines, quotes, a byte order mark and any line ending are fine. Raises ValueError for a file
+    that isn't UTF-8.
     """
+    header = None
+    for cells in _csv_rows(path):
+        if header is None:
+            names = [cell.lower() for cell in cells]
+            header = names if "url" in names else ["url"]
+            if "url" in names: continue
+        row = {k: v for k, v in zip(header, cells, strict=False) if v and (k == "url" or k in FACTS)}
+        if "url" in row: yield row
+
+
+def _csv_rows(path) -> Iterator[list[str]]:
     with Path(path).open(encoding="utf-8-sig", newline="") as file:
         lines = (line for line in file if line.strip() and not line.lstrip().startswith("#"))
-        header = None
-        for cells in csv.reader(lines, skipinitialspace=True):
-            cells = [cell.strip() for cell in cells]
-            if header is None:
-                names = [cell.lower() for cell in cells]
-                header = names if "url" in names else ["url"]
-                if "url" in names: continue
-            row = {k: v for k, v in zip(header, cells, strict=False) if v and (k == "url" or k in FACTS)}
-            if "url" in row: yield row
+        try:
+            yield from ([cell.strip() for cell in cells] for cells in csv.reader(lines, skipinitialspace=True))
+        except UnicodeDecodeError as e:
+            raise ValueError(f"{path} is not UTF-8: save it as UTF-8") from e
 
 
 def find_manifest(folder) -> Path | None:
@@ -169,6 +186,11 @@ def _read_manifest(path: Path, label_column: str | None) -> dict[Path, dict]:
                  **({"period": class_name(row[label_column])} if label_column else {})} for row in reader}
 
 
+def clean_path(row: dict) -> str:
+    """The path of an image's clean copy, relative to the data folder."""
+    return f"clean/{row['period']}/{Path(row['file']).stem}.jpg"
+
+
 def class_name(label: str) -> str:
     """`label` as a folder name: without path separators, leading dots or control characters."""
     return re.sub(r'[\x00-\x1f/\\:*?"<>|]+', "_", label.strip()).lstrip(".")
@@ -193,4 +215,4 @@ def progress(items=None, total: int | None = None, desc: str = ""):
             if self.handle: self.handle.update(line, raw=True)
             elif line["text/plain"]: self.handle = display(line, raw=True, display_id=True)
 
-    return NotebookBar(items, total=total, desc=desc, file=sys.stderr, ncols=80, mininterval=0.5)
+    return NotebookBar(items, total=total, desc=desc, file=io.StringIO(), ncols=80, mininterval=0.5)

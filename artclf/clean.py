@@ -1,0 +1,223 @@
+"""Step clean: decode every raw image whole and write a normalised copy.
+
+Reads `DATA/raw/` and the catalogue; writes `DATA/clean/<period>/<stem>.jpg` and the columns `clean_status` (ok,
+flagged, rejected, duplicate, conflict) and `clean_reason`. Raw files are never changed or deleted.
+Notebook: `02_clean`.
+"""
+import hashlib
+import json
+import os
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+
+from PIL import Image, ImageOps, ImageStat
+
+from artclf.catalogue import Catalogue, clean_path, progress, read_catalogue
+
+MAX_PIXELS = 100_000_000
+CRASHED = {"clean_status": "rejected", "clean_reason": "crashed the decoder"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a clean copy is: longer side at most `max_size` px, JPEG `quality`, shorter side at least `min_size` px.
+
+    An image is flagged as of one colour where no channel varies by more than `min_contrast` (standard deviation of
+    0..255, on a copy of 32 px).
+    """
+    max_size: int = 500
+    quality: int = 90
+    min_size: int = 64
+    min_contrast: float = 3.0
+
+
+DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
+                  Image.DecompressionBombError)
+
+
+class Rejected(Exception):
+    """An image that can't be used, and why."""
+
+
+def normalise(data, max_size: int = 500, quality: int = 90, workers: int | None = None):
+    """Clean what is new, find exact duplicates, and return the counts: a DataFrame, a row a period, a column a status.
+
+    A rerun decodes only what is new, unless the settings changed. Uses `workers` processes (all cores); an image
+    that crashes the decoder gets that as its reason. Raises FileNotFoundError where there is no catalogue.
+    """
+    data, settings = Path(data), Settings(max_size, quality)
+    read_catalogue(data)
+    with Catalogue(data) as cat:
+        _forget_if_changed(cat, settings)
+        todo = [row for row in cat.select("status = 'ok'") if not _done(data, row)]
+        jobs = ((row, data / row["file"], data / clean_path(row)) for row in todo)
+        done = _in_processes(partial(_job, settings), jobs, workers or os.cpu_count())
+        with progress(desc="clean", total=len(todo)) as bar:
+            for results in done:
+                cat.update({"url": job[0]["url"], "period": job[0]["period"], **(columns or CRASHED)}
+                           for job, columns in results)
+                bar.update(len(results))
+        _mark_duplicates(cat)
+    return counts(data)
+
+
+def counts(data):
+    """How many images of each period have which `clean_status`: a DataFrame, a row a period."""
+    import pandas as pd
+    table = read_catalogue(data)
+    table = table[table.clean_status.notna()]
+    return pd.crosstab(table.period, table.clean_status)
+
+
+def issues(data):
+    """The issues found: a DataFrame with `issue`, the `number` of images, and one of them as `example` (a raw file)."""
+    table = read_catalogue(data)
+    table = table[table.clean_status.notna() & (table.clean_status != "ok")]
+    issue = table.clean_status + ": " + table.clean_reason.str.replace(r" \(.*", "", regex=True)
+    groups = table.groupby(issue.rename("issue")).file
+    return groups.agg(number="size", example="first").sort_values("number", ascending=False).reset_index()
+
+
+def open_rgb(file, max_size: int = 500) -> Image.Image:
+    """The picture in `file` (a path or a binary stream) decoded whole: upright, RGB, longer side at most `max_size`.
+
+    Alpha is laid on white, 16 bits are scaled to 8. JPEGs are decoded at the smallest scale that is large enough.
+    Raises `Rejected` with the reason, in words, where that can't be done.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have a limit of our own
+            im = Image.open(file)
+        if im.width * im.height > MAX_PIXELS: raise Rejected("over 100 megapixels")
+        if getattr(im, "n_frames", 1) > 1 and im.format != "MPO": raise Rejected("animated or of several pages")
+        im.draft("RGB", (max_size, max_size))
+        im.load()
+        return shrink(to_rgb(ImageOps.exif_transpose(im)), max_size)
+    except DECODER_ERRORS as e:
+        raise Rejected(_reason(e)) from e
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError): return "over 100 megapixels"
+    if isinstance(error, Image.UnidentifiedImageError): return "not an image"
+    if isinstance(error, FileNotFoundError): return "file is missing"
+    return "truncated" if "truncated" in str(error) else f"cannot be decoded ({error})"
+
+
+def to_rgb(im: Image.Image) -> Image.Image:
+    """`im` in mode RGB: alpha on white, 16-bit and floating-point greys scaled to 0..255."""
+    if im.mode == "RGB": return im
+    if im.mode.startswith("I") or im.mode == "F":
+        import numpy as np
+        pixels = np.asarray(im, dtype=float)
+        top = 1 if im.mode == "F" and pixels.max() <= 1 else 255 if pixels.max() <= 255 else 65535
+        im = Image.fromarray((pixels.clip(0, top) * (255 / top)).astype("uint8"))
+    if im.has_transparency_data:
+        im = im.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", im.size, "white"), im).convert("RGB")
+    return im.convert("RGB")
+
+
+def shrink(im: Image.Image, max_size: int) -> Image.Image:
+    """`im` with its longer side at most `max_size` px, its shape kept; never enlarged."""
+    if max(im.size) > max_size: im.thumbnail((max_size, max_size), Image.Resampling.LANCZOS, reducing_gap=2)
+    return im
+
+
+def _job(settings: Settings, job) -> dict:
+    """Clean one image; the columns of the catalogue to set."""
+    row, raw, copy = job
+    verdict = {"clean_status": "ok", "clean_reason": None}
+    if min(row["width"], row["height"]) < settings.min_size:
+        return {**verdict, "clean_status": "rejected", "clean_reason": f"under {settings.min_size} px"}
+    try:
+        im = open_rgb(raw, settings.max_size)
+    except Rejected as e:
+        return {**verdict, "clean_status": "rejected", "clean_reason": str(e)}
+    if max(ImageStat.Stat(im.resize((32, 32), Image.Resampling.BOX)).stddev) < settings.min_contrast:
+        verdict |= {"clean_status": "flagged", "clean_reason": "of one colour or nearly so"}
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    part = copy.with_name(f".{copy.name}.part")
+    im.save(part, "JPEG", quality=settings.quality)
+    part.replace(copy)
+    return {**verdict, "pixel_sha256": hashlib.sha256(repr(im.size).encode() + im.tobytes()).hexdigest()}
+
+
+def _done(data: Path, row: dict) -> bool:
+    if row["clean_status"] in (None, "rejected"): return row["clean_status"] is not None
+    return (data / clean_path(row)).exists()
+
+
+def _forget_if_changed(cat: Catalogue, settings: Settings):
+    wanted = json.dumps(asdict(settings))
+    if cat.setting("clean") == wanted: return
+    with cat.transaction() as db: db.execute("UPDATE images SET clean_status = NULL, clean_reason = NULL")
+    cat.set_setting("clean", wanted)
+
+
+def _mark_duplicates(cat: Catalogue):
+    """Of the images with equal pixels keep the first in a period; under two periods set them all aside."""
+    groups = defaultdict(list)
+    for row in cat.db.execute("SELECT url, period, file, pixel_sha256, clean_status, clean_reason FROM images "
+                              "WHERE pixel_sha256 IS NOT NULL AND clean_status != 'rejected' ORDER BY rowid"):
+        groups[row["pixel_sha256"]].append(row)
+    verdicts = ((row, _verdict(row, group)) for group in groups.values() for row in group)
+    cat.update({"url": row["url"], "period": row["period"], "clean_status": status, "clean_reason": reason}
+               for row, (status, reason) in verdicts if (status, reason) != (row["clean_status"], row["clean_reason"]))
+
+
+def _verdict(row, group) -> tuple[str, str | None]:
+    others = sorted({other["period"] for other in group} - {row["period"]})
+    if others: return "conflict", f"same picture under another period ({', '.join(others)})"
+    if row is not group[0]: return "duplicate", f"same picture twice ({group[0]['file']})"
+    if row["clean_status"] in ("duplicate", "conflict"): return "ok", None
+    return row["clean_status"], row["clean_reason"]
+
+
+def _in_processes(fn: Callable, jobs: Iterable, workers: int, size: int = 16) -> Iterator[list]:
+    """Lists of up to `size` pairs of job and `fn(job)`, in any order, computed by `workers` processes.
+
+    When a process dies, the jobs under way are done again, each in a process of its own; the result of a job that
+    kills that one too is None.
+    """
+    jobs = iter(jobs)
+    chunks, under_way, pool = iter(lambda: list(islice(jobs, size)), []), {}, _pool(workers)
+    try:
+        while True:
+            under_way |= {pool.submit(_map, fn, chunk): chunk for chunk in islice(chunks, 2 * workers - len(under_way))}
+            if not under_way: return
+            ready = next(iter(wait(under_way, return_when=FIRST_COMPLETED).done))
+            try:
+                results = ready.result()
+            except BrokenProcessPool:
+                pool = _pool(workers)
+                for chunk in under_way.values(): yield [(job, _alone(fn, job)) for job in chunk]
+                under_way = {}
+            else:
+                yield list(zip(under_way.pop(ready), results, strict=True))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))  # a fork of torch's threads may deadlock
+
+
+def _map(fn: Callable, jobs: list) -> list:
+    return [fn(job) for job in jobs]
+
+
+def _alone(fn: Callable, job):
+    with _pool(1) as pool:
+        try:
+            return pool.submit(fn, job).result()
+        except BrokenProcessPool:
+            return None

@@ -1,0 +1,153 @@
+"""The command line: one command a step, each a call of the function that the step's notebook calls."""
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+                  help="Build a data set of paintings, teach a network their periods, look at what it learned.")
+
+EXPECTED = (ValueError, OSError, ImportError, RuntimeError)  # bad input or surroundings: one line, exit 1
+
+Data = Annotated[Path, typer.Option(help="Folder of the data set.")]
+Out = Annotated[Path, typer.Option(help="Folder of the export.")]
+Lists = Annotated[Path, typer.Option(help="Folder of URL lists, urls_<class>.csv.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")]
+Exclude = Annotated[list[str] | None, typer.Option(help="A class to leave out; may be repeated.")]
+DATA, EXPORT, URLS = Path("data/sample"), Path("exports/sample"), Path("paintings_urls")
+
+
+def main():
+    """Run the command line; an expected error is one line on standard error and exit code 1."""
+    try:
+        app()
+    except EXPECTED as error:
+        if os.environ.get("ARTCLF_TRACEBACK"): raise
+        sys.exit(f"artclf: {error}")
+    except KeyboardInterrupt:
+        sys.exit("artclf: interrupted; the same command goes on from here")
+
+
+def _call(function: Callable, *args, **kwargs):
+    """Call a step with its words on standard error, so that standard output holds the summary alone."""
+    with redirect_stdout(sys.stderr): return function(*args, **kwargs)
+
+
+def _print(summary, as_json: bool):
+    """Print a DataFrame or dict for a person, or as JSON."""
+    frame = hasattr(summary, "to_json")
+    if not as_json: return print(summary.to_string() if frame else "\n".join(f"{k}: {v}" for k, v in summary.items()))
+    return print(summary.to_json(orient="index") if frame else json.dumps(summary, default=str))
+
+
+def _parts(text: str) -> tuple[float, ...]:
+    try:
+        parts = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        parts = ()
+    if len(parts) != 3 or min(parts) < 0 or parts[0] == 0:
+        raise typer.BadParameter(f"{text!r} is not three shares of train, valid and test, such as 70,15,15")
+    return parts
+
+
+@app.command()
+def sample(folder: Annotated[Path, typer.Argument()] = Path("data/sample/gallery"), count: int = 40, size: int = 400,
+           seed: int = 42):
+    """Draw canvases for all 18 periods, COUNT each, by code."""
+    from artclf.lab.sample import draw
+    print(f"{draw(folder, count, size, seed)} canvases drawn, {folder}")
+
+
+@app.command()
+def search(query: str, period: Annotated[str, typer.Option(help="The class that the pictures are of.")],
+           max_images: Annotated[int, typer.Option("--max")] = 300, lists: Lists = URLS, engine: str = "ddgs"):
+    """Collect URLs by image search and append them to the list of a period."""
+    from artclf.search import collect
+    summary = collect(query, period, lists, max_images, engine)
+    print(summary)
+    if summary.gave_up and not summary.found: raise typer.Exit(1)
+
+
+@app.command()
+def download(lists: Lists = URLS, data: Data = Path("data/paintings"), max_per_period: int | None = None,
+             retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed.")] = False,
+             per_host: Annotated[int, typer.Option(help="Requests at a time to one host.")] = 2,
+             total: Annotated[int, typer.Option(help="Requests at a time over all.")] = 32,
+             deadline: Annotated[float, typer.Option(help="Seconds for one image, redirects included.")] = 60,
+             contact: Annotated[str, typer.Option(help="Your address, told to servers in the User-Agent.")] = "",
+             robots: Annotated[bool, typer.Option(help="Respect robots.txt and X-Robots-Tag.")] = True,
+             allow_private: Annotated[bool, typer.Option("--allow-private", help="Allow addresses of this network."
+                                                         )] = False, as_json: Json = False):
+    """Fetch what the URL lists name; goes on where it was."""
+    from artclf.download import fetch_lists
+    options = {"contact": contact} if contact else {}
+    _print(_call(fetch_lists, lists, data, max_per_period=max_per_period, retry_failed=retry_failed, per_host=per_host,
+                 total=total, deadline=deadline, robots=robots, allow_private=allow_private, **options), as_json)
+
+
+@app.command("import")
+def import_(folder: Path, data: Annotated[Path | None, typer.Option(help="Default: data/<name of FOLDER>.")] = None,
+            manifest: Path | None = None, label_column: str | None = None, as_json: Json = False):
+    """Take in a folder FOLDER/<class>/ of pictures, or one folder and a CSV of facts."""
+    from artclf.download import import_folder
+    _print(_call(import_folder, folder, data or Path("data") / folder.resolve().name, manifest, label_column), as_json)
+
+
+@app.command()
+def clean(data: Data = DATA, max_size: int = 500, quality: int = 90, as_json: Json = False):
+    """Verify every image by decoding it whole, write normalised copies, set duplicates aside."""
+    from artclf.clean import normalise
+    _print(_call(normalise, data, max_size, quality), as_json)
+
+
+@app.command()
+def train(data: Data = DATA, out: Out = EXPORT,
+          arch: Annotated[str, typer.Option(help="auto, or a name of torchvision or timm.")] = "auto",
+          epochs: int = 4, unfrozen_epochs: int = 2, lr: float = 2e-3, size: int = 224,
+          resize: Annotated[str, typer.Option(help="squish, crop or pad.")] = "squish", batch_size: int = 32,
+          parts: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = "70,15,15", seed: int = 42,
+          exclude: Exclude = None, width: Annotated[int, typer.Option(help="Units of a hidden layer.")] = 512,
+          depth: Annotated[int, typer.Option(help="Hidden layers of the head.")] = 1, dropout: float = 0.5,
+          pretrained: bool = True, as_json: Json = False):
+    """Train with the head alone, then the whole network, and export."""
+    shares = _parts(parts)
+    from artclf import predict
+    from artclf.train import fit
+    _call(fit, data, out, epochs, unfrozen_epochs, lr, arch=arch, size=size, resize=resize, batch_size=batch_size,
+          parts=shares, seed=seed, exclude=exclude or (), width=width, depth=depth, dropout=dropout,
+          pretrained=pretrained)
+    _print(predict.headline(out), as_json)
+
+
+@app.command()
+def interpret(data: Data = DATA, out: Out = EXPORT, part: str = "test"):
+    """Write report.html, plots and tables from the predictions."""
+    from artclf.interpret import write
+    _print(_call(write, out, data, part), False)
+
+
+@app.command()
+def predict(images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")], out: Out = EXPORT,
+            k: int = 3, as_json: Json = False):
+    """Tell the periods of pictures."""
+    from artclf.predict import load
+    _print(_call(load(out).predict, images, k), as_json)
+
+
+@app.command()
+def run(gallery: Annotated[Path | None, typer.Argument(help="A folder of your own, GALLERY/<class>/*.jpg.")] = None,
+        lists: Annotated[Path | None, typer.Option(help="A folder of URL lists to fetch over the internet.")] = None,
+        parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE for the notebooks."
+                                                            )] = None):
+    """Run the notebooks 01 to 05 top to bottom: on drawn canvases, on a folder of your own, or on URL lists."""
+    from artclf.lab.run import run_notebooks
+    run_notebooks(gallery, lists, parameter or [])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Step predict: export a trained learner, load it anywhere, ask it about pictures.
+
+Reads and writes `EXPORT/`: `model.safetensors` and `config.json`, which `load` opens without running pickled code,
+fastai's `learner.pkl`, `predictions.csv` and `metrics.json`. Notebook: `05_predict`.
+"""
+import hashlib
+import json
+import os
+import platform
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import torch
+from fastai.learner import Learner
+from fastai.vision.all import PILImage, Resize
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from artclf import backbones, split
+from artclf.catalogue import IMAGE_SUFFIXES
+from artclf.clean import Rejected, open_rgb, shrink, to_rgb
+
+VERSIONS = ("artclf", "torch", "torchvision", "timm", "fastai", "pillow")
+
+
+def load(out) -> "Classifier":
+    """The `Classifier` in the export folder `out`, built from `config.json` and `model.safetensors` alone.
+
+    Runs no pickled code. Warns where torch, timm or fastai are of another version than at training. Raises
+    FileNotFoundError without an export, ValueError where the weights aren't those that `config.json` describes.
+    """
+    out = Path(out)
+    if not (out / "config.json").exists(): raise FileNotFoundError(f"no export in {out}: run `artclf train` first")
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    if _sha256(out / "model.safetensors") != config["hashes"]["model.safetensors"]:
+        raise ValueError(f"{out / 'model.safetensors'} is not the file that config.json describes: copy both again")
+    differing = [f"{name} {version(name)} (trained with {then})" for name, then in config["versions"].items()
+                 if _minor(version(name)) != _minor(then)]
+    if differing:
+        warnings.warn(f"other versions than at training: {', '.join(differing)}", stacklevel=2)
+    learn = backbones.new_learner(_empty_loaders(config), {**config, "weights": "random"})
+    learn.model.load_state_dict(load_file(out / "model.safetensors"))
+    return Classifier(learn, config)
+
+
+def load_learner(path, trust: bool = False) -> Learner:
+    """fastai's own export: `learner.pkl` at `path`, or in the folder `path`.
+
+    It is a pickle, and loading one runs whatever code is in it. Raises ValueError unless you vouch for it with
+    `trust=True`.
+    """
+    from fastai.learner import load_learner as unpickle
+    path = Path(path) / "learner.pkl" if Path(path).is_dir() else Path(path)
+    if not trust:
+        raise ValueError(f"loading {path} runs any code that is in it: use artclf.load(folder), which doesn't, or "
+                         "say trust=True if you made the file or trust who did")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="load_learner` uses Python's insecure pickle")  # vouched for above
+        return unpickle(path)
+
+
+def export(learn: Learner, out=None) -> Path:
+    """Write `learn` to the folder `out` (its own path), with its predictions and figures; the folder.
+
+    `learn` comes from `train.learner`. Predictions are made by the exported network, on every image of every part.
+    """
+    out = Path(out or learn.path)
+    out.mkdir(parents=True, exist_ok=True)
+    _replace(out / "model.safetensors", lambda file: save_file(_tensors(learn), file))
+    _replace(out / "learner.pkl", lambda file: _pickle(learn, file))
+    hashes = {name: _sha256(out / name) for name in ("model.safetensors", "learner.pkl")}
+    config = {**learn.config, "versions": {name: version(name) for name in VERSIONS}, "hashes": hashes}
+    _replace(out / "config.json", lambda file: file.write_text(json.dumps(config, indent=1), encoding="utf-8"))
+    _write_predictions(out, learn.dls.path)
+    return out
+
+
+def headline(out, part: str = "test") -> dict:
+    """The figures of `EXPORT/metrics.json` for one part, valid where there is no test, beside those of the baseline."""
+    metrics = json.loads((Path(out) / "metrics.json").read_text(encoding="utf-8"))["metrics"]
+    part = part if part in metrics else "valid"
+    return {"part": part, **metrics[part]}
+
+
+class Classifier:
+    """A trained classifier of art periods: `vocab` are its classes, `learner` is a fastai `Learner`.
+
+    Prediction may run in several threads at once.
+    """
+
+    def __init__(self, learner: Learner, config: dict):
+        self.learner, self.config, self.vocab = learner, config, config["vocab"]
+        self._model = learner.model.eval()
+        self._device = learner.dls.device
+        self._resize = learner.dls.after_item.fs.filter(lambda tfm: isinstance(tfm, Resize))[0]
+        self._mean, self._std = (torch.tensor(config[name], device=self._device).view(3, 1, 1)
+                                 for name in ("mean", "std"))
+
+    def predict(self, images, k: int = 3, batch_size: int = 64) -> pd.DataFrame:
+        """A row per image, in the order given: `image, predicted, probability, top, error`.
+
+        `images` is one or many of: a path, a folder (the pictures in it), bytes, a PIL image, an array of shape
+        (height, width) or (height, width, 3 or 4) and type uint8. `top` lists `k` pairs of class and probability, the
+        likeliest first. Where an image can't be read, `error` says why and the others go on.
+        """
+        names, sources = _listed(images)
+        probabilities, errors = self.probabilities(sources, batch_size)
+        rows = []
+        for name, p, error in zip(names, probabilities, errors, strict=True):
+            top = [] if error else [(self.vocab[i], float(p[i])) for i in np.argsort(-p, kind="stable")[:k]]
+            predicted, probability = top[0] if top else (None, np.nan)
+            rows.append((name, predicted, probability, top, error))
+        return pd.DataFrame(rows, columns=["image", "predicted", "probability", "top", "error"])
+
+    def probabilities(self, sources: list, batch_size: int = 64) -> tuple[np.ndarray, list[str]]:
+        """Probabilities of shape (images, classes), NaN in the rows of unreadable images, and an error text for each.
+
+        While the network looks at one batch, the next one is decoded.
+        """
+        found, errors = np.full((len(sources), len(self.vocab)), np.nan, dtype=np.float32), [""] * len(sources)
+        for start, batch in self._decoded(sources, batch_size):
+            for i, item in enumerate(batch, start):
+                if isinstance(item, Rejected): errors[i] = str(item)
+            good = [i for i, item in enumerate(batch) if not isinstance(item, Rejected)]
+            if good: found[[start + i for i in good]] = self._forward(torch.stack([batch[i] for i in good]))
+        return found, errors
+
+    def _decoded(self, sources: list, batch_size: int):
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            ahead = []
+            for start in range(0, len(sources) + batch_size, batch_size):
+                now, ahead = ahead, [pool.submit(self._pixels, s) for s in sources[start:start + batch_size]]
+                if now: yield start - batch_size, [future.result() for future in now]
+
+    def _pixels(self, source) -> torch.Tensor | Rejected:
+        """`source` as bytes of shape (3, size, size), brought to size as in training."""
+        try:
+            return torch.from_numpy(np.array(self._resize(PILImage(_opened(source)), split_idx=1))).permute(2, 0, 1)
+        except Rejected as e:
+            return e
+
+    @torch.inference_mode()
+    def _forward(self, pixels: torch.Tensor) -> np.ndarray:
+        x = pixels.to(self._device).float() / 255
+        logits = self._model((x - self._mean) / self._std) / self.config["temperature"]
+        return torch.softmax(logits, dim=1).float().cpu().numpy()
+
+
+def _listed(images) -> tuple[list[str], list]:
+    """The images one by one, and a name for each: its path, or its place."""
+    many = images if isinstance(images, list | tuple | pd.Series) else [images]
+    many = [file for image in many for file in (_pictures(Path(image)) if _is_folder(image) else [image])]
+    return [str(image) if isinstance(image, str | Path) else f"image {i}" for i, image in enumerate(many)], many
+
+
+def _is_folder(image) -> bool: return isinstance(image, str | Path) and Path(image).is_dir()
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _opened(source) -> Image.Image:
+    if isinstance(source, str | Path): return open_rgb(source)
+    if isinstance(source, bytes): return open_rgb(BytesIO(source))
+    if isinstance(source, np.ndarray):
+        try:
+            source = Image.fromarray(source)
+        except TypeError as e:
+            raise Rejected(f"an array of shape {source.shape} and type {source.dtype} is not a picture") from e
+    if not isinstance(source, Image.Image): raise Rejected(f"a {type(source).__name__} is not a picture")
+    return shrink(to_rgb(source.copy()), 500)
+
+
+def _write_predictions(out: Path, data: Path):
+    from artclf import interpret
+    classifier = load(out)
+    config, vocab = classifier.config, classifier.vocab
+    table = split.items(data, config["parts"], config["seed"], config["exclude"])
+    if split.fingerprint(table) != config["data_hash"]:
+        raise ValueError(f"the images in {data} have changed since training: train again")
+    p, errors = classifier.probabilities([data / file for file in table.file])
+    if any(errors): raise ValueError(f"a clean image can't be read ({next(filter(None, errors))}): run `artclf clean`")
+    true = p[np.arange(len(p)), [vocab.index(period) for period in table.period]]
+    columns = {"predicted": np.array(vocab)[p.argmax(1)], "probability": p.max(1), "loss": -np.log(true.clip(1e-12))}
+    table = pd.concat([table.drop(columns="sha256").assign(**columns),
+                       pd.DataFrame(p, columns=[f"p_{name}" for name in vocab])], axis=1)
+    _replace(out / "predictions.csv", lambda file: table.to_csv(file, index=False))
+    figures = {"metrics": interpret.metrics(table), "data_hash": config["data_hash"], "seed": config["seed"],
+               "versions": config["versions"], "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+    _replace(out / "metrics.json", lambda file: file.write_text(json.dumps(figures, indent=1), encoding="utf-8"))
+
+
+def _empty_loaders(config: dict):
+    """`DataLoaders` as at training but without images; fastai sets its transforms up on one, so it gets a blank one."""
+    with TemporaryDirectory() as folder:
+        blank = Path(folder) / config["vocab"][0] / "blank.png"
+        blank.parent.mkdir()
+        Image.new("RGB", (8, 8)).save(blank)
+        return backbones.loaders([blank, blank], [False, True], config).new_empty()
+
+
+def _tensors(learn: Learner) -> dict:
+    return {name: value.contiguous() for name, value in learn.model.state_dict().items()}
+
+
+def _pickle(learn: Learner, file: Path):
+    """fastai's export, without callbacks of ours and without paths, so that it opens on any machine with fastai."""
+    paths, ours = (learn.path, learn.dls.path), [cb for cb in learn.cbs if type(cb).__module__.startswith("artclf")]
+    with learn.removed_cbs(ours):
+        learn.path = learn.dls.path = PurePosixPath(".")
+        try:
+            learn.export(file.resolve())
+        finally:
+            learn.path, learn.dls.path = paths
+
+
+def _replace(file: Path, write):
+    """Let `write` fill a file beside `file`, then put it in its place: a reader never sees half of it."""
+    part = file.with_name(f".{file.name}.part")
+    write(part)
+    part.replace(file)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream: return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _minor(number: str) -> str: return ".".join(number.split(".")[:2])
