@@ -25,8 +25,8 @@ from pathlib import Path
 from statistics import median
 
 
-def run_artclf(lists: Path, out: Path) -> int:
-    """Download and clean everything, as many requests at a time to the one host as the others make."""
+def run_artclf(lists: Path, out: Path):
+    """Download and clean everything, with as many requests to the one host as img2dataset's processes make."""
     from artclf import clean, download
     clock = time.perf_counter()
     download.fetch_lists(lists, out, allow_private=True, per_host=32)
@@ -38,7 +38,7 @@ def run_fastai(lists: Path, out: Path):
     from fastai.vision.all import download_images, get_image_files, resize_images, verify_images
     urls = read_urls(lists)
     clock = time.perf_counter()
-    download_images(out / "raw", urls=urls, max_pics=len(urls), n_workers=32)
+    download_images(out / "raw", urls=urls, max_pics=len(urls))
     for path in verify_images(get_image_files(out / "raw")): path.unlink()
     resize_images(out / "raw", max_size=500, dest=out / "clean")
     return report(clock, (out / "clean").iterdir())
