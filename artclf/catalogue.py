@@ -19,7 +19,7 @@ COLUMNS = {
     "tries": "INTEGER NOT NULL DEFAULT 0", "bytes": "INTEGER", "sha256": "TEXT",
     "width": "INTEGER", "height": "INTEGER", "format": "TEXT", "phash": "TEXT", "dup_group": "TEXT",
     **FACTS,
-    "clean_status": "TEXT", "clean_reason": "TEXT", "pixel_sha256": "TEXT",
+    "clean_status": "TEXT", "clean_reason": "TEXT", "clean_sha256": "TEXT",
     "split_random": "TEXT", "split_grouped": "TEXT", "split_artist": "TEXT", "review": "TEXT",
 }
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
@@ -164,7 +164,7 @@ def read_gallery(folder, manifest=None, label_column: str | None = None) -> Iter
     known = _read_manifest(manifest, label_column) if manifest else {}
     if label_column and not manifest: raise FileNotFoundError(f"--label-column needs a manifest.csv in {folder}")
     found = 0
-    for file in sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES):
+    for file in sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()):
         inside = file.relative_to(folder).parts
         facts = known.get(file.resolve(), {})
         period = facts.get("period") if label_column else (inside[-2] if len(inside) > 1 else None)

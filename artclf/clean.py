@@ -14,11 +14,12 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
+from io import BytesIO
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
-from PIL import Image, ImageOps, ImageStat
+from PIL import Image, ImageOps
 
 from artclf.catalogue import Catalogue, clean_path, progress, read_catalogue
 
@@ -30,13 +31,13 @@ CRASHED = {"clean_status": "rejected", "clean_reason": "crashed the decoder"}
 class Settings:
     """What a clean copy is: longer side at most `max_size` px, JPEG `quality`, shorter side at least `min_size` px.
 
-    An image is flagged as of one colour where no channel varies by more than `min_contrast` (standard deviation of
-    0..255, on a copy of 32 px).
+    An image is flagged as of one colour where each channel (0..255) varies by less than `min_contrast`, lightest to
+    darkest, on a copy of about 32 px.
     """
     max_size: int = 500
     quality: int = 90
     min_size: int = 64
-    min_contrast: float = 3.0
+    min_contrast: int = 12
 
 
 DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
@@ -58,6 +59,7 @@ def normalise(data, max_size: int = 500, quality: int = 90, workers: int | None 
     with Catalogue(data) as cat:
         _forget_if_changed(cat, settings)
         todo = [row for row in cat.select("status = 'ok'") if not _done(data, row)]
+        for period in {row["period"] for row in todo}: (data / "clean" / period).mkdir(parents=True, exist_ok=True)
         jobs = ((row, data / row["file"], data / clean_path(row)) for row in todo)
         done = _in_processes(partial(_job, settings), jobs, workers or os.cpu_count())
         with progress(desc="clean", total=len(todo)) as bar:
@@ -100,7 +102,8 @@ def open_rgb(file, max_size: int = 500) -> Image.Image:
         if getattr(im, "n_frames", 1) > 1 and im.format != "MPO": raise Rejected("animated or of several pages")
         im.draft("RGB", (max_size, max_size))
         im.load()
-        return shrink(to_rgb(ImageOps.exif_transpose(im)), max_size)
+        ImageOps.exif_transpose(im, in_place=True)
+        return shrink(to_rgb(im), max_size)
     except DECODER_ERRORS as e:
         raise Rejected(_reason(e)) from e
 
@@ -128,7 +131,7 @@ def to_rgb(im: Image.Image) -> Image.Image:
 
 def shrink(im: Image.Image, max_size: int) -> Image.Image:
     """`im` with its longer side at most `max_size` px, its shape kept; never enlarged."""
-    if max(im.size) > max_size: im.thumbnail((max_size, max_size), Image.Resampling.LANCZOS, reducing_gap=2)
+    if max(im.size) > max_size: im.thumbnail((max_size, max_size), Image.Resampling.HAMMING)
     return im
 
 
@@ -142,13 +145,12 @@ def _job(settings: Settings, job) -> dict:
         im = open_rgb(raw, settings.max_size)
     except Rejected as e:
         return {**verdict, "clean_status": "rejected", "clean_reason": str(e)}
-    if max(ImageStat.Stat(im.resize((32, 32), Image.Resampling.BOX)).stddev) < settings.min_contrast:
+    small = im.reduce(max(1, min(im.size) // 32))
+    if max(high - low for low, high in small.getextrema()) < settings.min_contrast:
         verdict |= {"clean_status": "flagged", "clean_reason": "of one colour or nearly so"}
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    part = copy.with_name(f".{copy.name}.part")
-    im.save(part, "JPEG", quality=settings.quality)
-    part.replace(copy)
-    return {**verdict, "pixel_sha256": hashlib.sha256(repr(im.size).encode() + im.tobytes()).hexdigest()}
+    im.save(jpeg := BytesIO(), "JPEG", quality=settings.quality)
+    copy.write_bytes(jpeg.getbuffer())  # a copy that was cut short has no verdict in the catalogue: it is made again
+    return {**verdict, "clean_sha256": hashlib.sha256(jpeg.getbuffer()).hexdigest()}
 
 
 def _done(data: Path, row: dict) -> bool:
@@ -164,11 +166,11 @@ def _forget_if_changed(cat: Catalogue, settings: Settings):
 
 
 def _mark_duplicates(cat: Catalogue):
-    """Of the images with equal pixels keep the first in a period; under two periods set them all aside."""
+    """Of the images with equal clean copies keep the first in a period; under two periods set them all aside."""
     groups = defaultdict(list)
-    for row in cat.db.execute("SELECT url, period, file, pixel_sha256, clean_status, clean_reason FROM images "
-                              "WHERE pixel_sha256 IS NOT NULL AND clean_status != 'rejected' ORDER BY rowid"):
-        groups[row["pixel_sha256"]].append(row)
+    for row in cat.db.execute("SELECT url, period, file, clean_sha256, clean_status, clean_reason FROM images "
+                              "WHERE clean_sha256 IS NOT NULL AND clean_status != 'rejected' ORDER BY rowid"):
+        groups[row["clean_sha256"]].append(row)
     verdicts = ((row, _verdict(row, group)) for group in groups.values() for row in group)
     cat.update({"url": row["url"], "period": row["period"], "clean_status": status, "clean_reason": reason}
                for row, (status, reason) in verdicts if (status, reason) != (row["clean_status"], row["clean_reason"]))

