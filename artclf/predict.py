@@ -20,7 +20,7 @@ import torch
 from fastai.learner import Learner
 from fastai.vision.all import PILImage, Resize
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from artclf import backbones, split
 from artclf.catalogue import IMAGE_SUFFIXES
@@ -72,7 +72,7 @@ def export(learn: Learner, out=None) -> Path:
     """
     out = Path(out or learn.path)
     out.mkdir(parents=True, exist_ok=True)
-    _replace(out / "model.safetensors", lambda file: save_file(_tensors(learn), file))
+    _replace(out / "model.safetensors", lambda file: file.write_bytes(save(_tensors(learn))))
     _replace(out / "learner.pkl", lambda file: _pickle(learn, file))
     hashes = {name: _sha256(out / name) for name in ("model.safetensors", "learner.pkl")}
     config = {**learn.config, "versions": {name: version(name) for name in VERSIONS}, "hashes": hashes}

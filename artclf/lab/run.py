@@ -53,6 +53,7 @@ def execute(notebook: Path, copy: Path, parameters: dict) -> Path:
     cells, started = [cell for cell in book.cells if cell.cell_type == "code"], {}
     client = NotebookClient(
         book, timeout=None, resources={"metadata": {"path": str(notebook.parent)}},
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns that loopback is not encrypted
         on_cell_start=lambda cell, cell_index: started.update({cell_index: time.time()}),
         on_cell_executed=lambda cell, cell_index, execute_reply: _say(notebook, cells.index(cell) + 1, cells,
                                                                       started[cell_index]))
