@@ -72,8 +72,8 @@ def loaders(files, valid, config: dict, path="."):
 def new_learner(dls, config: dict, **kwargs):
     """A fastai `Learner` of the backbone that `config` names and a new head, the body frozen if it is pretrained.
 
-    The head is fastai's: concatenated average and maximum pooling, then `depth` hidden layers of `width` units (fastai's
-    own has one of 512) and a linear layer. Further arguments go to `fastai.vision.learner.vision_learner`.
+    The head is fastai's: concatenated average and maximum pooling, then `depth` hidden layers of `width` units
+    (fastai's own has one of 512) and a linear layer. Further arguments go to fastai's `vision_learner`.
     """
     import torch
     from fastai.vision.learner import vision_learner

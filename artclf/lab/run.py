@@ -8,7 +8,6 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
-from artclf.catalogue import Catalogue
 from artclf.lab import gallery, sample
 
 STEPS = ("01_download", "02_clean", "03_train", "04_interpret", "05_predict")
@@ -28,8 +27,9 @@ def run_notebooks(folder: Path | None = None, lists: Path | None = None, assignm
                                 "installed with pip install -e .")
     name = "sample" if not (folder or lists) else folder.resolve().name if folder else "paintings"
     data, out = Path("data") / name, Path("exports") / name
-    if folder is None and lists is None: folder = _drawn(data / "gallery")
-    server = _served(folder, data, faults=name == "sample") if folder else nullcontext()
+    drawn = not (folder or lists)
+    if drawn: sample.draw(folder := data / "gallery")
+    server = gallery.serve(folder, data / "urls", faults=drawn) if folder else nullcontext()
     paths = {"DATA": data, "EXPORT": out, "LISTS": lists or data / "urls"}
     parameters = {**{k: str(path.resolve()) for k, path in paths.items()}, "ALLOW_PRIVATE": bool(folder),
                   "FIND_LR": False, **parameters}
@@ -68,26 +68,14 @@ def execute(notebook: Path, copy: Path, parameters: dict) -> Path:
     return copy
 
 
-def _drawn(folder: Path) -> Path:
-    sample.draw(folder)
-    return folder
-
-
-def _served(folder: Path, data: Path, faults: bool):
-    """A server of the gallery, or nothing where all that its lists name has been fetched before."""
-    if (data / "catalogue.db").exists() and any((data / "urls").glob("urls_*.csv")):
-        with Catalogue(data) as cat: waiting = cat.count("status = 'pending'")
-        if not waiting: return nullcontext()
-    return gallery.serve(folder, data / "urls", faults)
-
-
 def _parsed(assignments: list[str]) -> dict:
     """`NAME=VALUE` strings as a dict; a value that isn't a Python literal is a string."""
-    known = {name for step in STEPS for name in _names(NOTEBOOKS / f"{step}.ipynb")} if assignments else ()
+    known = {name for step in STEPS for name in _names(NOTEBOOKS / f"{step}.ipynb")} if assignments else set()
     parsed = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
-        if not equals or name not in known: raise ValueError(f"{assignment!r} is not NAME=VALUE with a NAME of {known}")
+        if not equals or name not in known:
+            raise ValueError(f"{assignment!r} is not NAME=VALUE with one of {', '.join(sorted(known))}")
         try:
             parsed[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
