@@ -10,6 +10,7 @@ import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 FACTS = {"title": "TEXT", "artist": "TEXT", "year": "TEXT", "licence": "TEXT", "source": "TEXT", "source_page": "TEXT"}
@@ -113,7 +114,8 @@ def find_lists(folder) -> dict[str, Path]:
 
     Raises FileNotFoundError where the folder holds none.
     """
-    found = {p.stem.removeprefix("urls_"): p for p in sorted(Path(folder).glob("urls_*.csv"))}
+    found = {name: p for p in sorted(Path(folder).glob("urls_*.csv"))
+             if p.is_file() and (name := class_name(p.stem.removeprefix("urls_")))}
     if not found: raise FileNotFoundError(f"no urls_*.csv in {folder}: name a folder of URL lists with --lists")
     return found
 
@@ -123,7 +125,7 @@ def read_list(path) -> Iterator[dict]:
 
     With a header that has a column `url`, its columns are read by name; without one, the first column is the URL.
     Comments (`#`), blank lines, quotes, a byte order mark and any line ending are fine. Raises ValueError for a file
-    that isn't UTF-8.
+    that isn't UTF-8 or has a quote that isn't closed.
     """
     header = None
     for cells in _csv_rows(path):
@@ -137,11 +139,17 @@ def read_list(path) -> Iterator[dict]:
 
 def _csv_rows(path) -> Iterator[list[str]]:
     with Path(path).open(encoding="utf-8-sig", newline="") as file:
-        lines = (line for line in file if line.strip() and not line.lstrip().startswith("#"))
         try:
-            yield from ([cell.strip() for cell in cells] for cells in csv.reader(lines, skipinitialspace=True))
+            for line in file:
+                if not line.strip() or line.lstrip().startswith("#"): continue
+                lines = chain([line], file, ["\0"])  # the lines after the first are read inside quotes only
+                cells = next(csv.reader(lines, skipinitialspace=True))
+                if "\0" in cells[-1]: raise csv.Error("it ends inside an open quote")
+                yield [cell.strip() for cell in cells]
         except UnicodeDecodeError as e:
             raise ValueError(f"{path} is not UTF-8: save it as UTF-8") from e
+        except csv.Error as e:
+            raise ValueError(f"{path} is not CSV: {e}") from e
 
 
 def find_manifest(folder) -> Path | None:
@@ -178,12 +186,16 @@ def read_gallery(folder, manifest=None, label_column: str | None = None) -> Iter
 
 def _read_manifest(path: Path, label_column: str | None) -> dict[Path, dict]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        for column in filter(None, ("file", label_column)):
-            if column not in (reader.fieldnames or []): raise ValueError(f"{path} has no column {column!r}")
-        return {(path.parent / row["file"]).resolve():
-                {**{k: row[k] for k in FACTS if row.get(k)},
-                 **({"period": class_name(row[label_column])} if label_column else {})} for row in reader}
+        reader = csv.DictReader(file, restval="", skipinitialspace=True)
+        try:
+            columns, rows = reader.fieldnames or [], list(reader)
+        except (UnicodeDecodeError, csv.Error) as e:
+            raise ValueError(f"{path} is not CSV in UTF-8: {e}") from e
+    for column in filter(None, ("file", label_column)):
+        if column not in columns: raise ValueError(f"{path} has no column {column!r}")
+    return {(path.parent / row["file"]).resolve():
+            {**{k: row[k] for k in FACTS if row.get(k)},
+             **({"period": class_name(row[label_column])} if label_column else {})} for row in rows}
 
 
 def clean_path(row: dict) -> str:
