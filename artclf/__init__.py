@@ -9,6 +9,8 @@ _HOME = {"Classifier": "predict", "load": "predict", "load_learner": "predict", 
 
 # What libraries below say about each other, which a reader of a notebook can do nothing about:
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\b")  # fastai scripts a function on import
+warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"PIL\.Image\b")  # large: step clean has its limit
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # damaged tags: step clean decodes and judges
 
 
 def __getattr__(name):

@@ -7,7 +7,10 @@ Notebook: `02_clean`.
 import hashlib
 import json
 import os
-import warnings
+import signal
+import struct
+import threading
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -16,7 +19,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from io import BytesIO
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -40,8 +43,9 @@ class Settings:
     min_contrast: int = 12
 
 
-DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
-                  Image.DecompressionBombError)
+# whatever the decoders have been seen to raise on damaged files
+DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, MemoryError,
+                  AttributeError, AssertionError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 class Rejected(Exception):
@@ -58,17 +62,21 @@ def normalise(data, max_size: int = 500, quality: int = 90, workers: int | None 
     read_catalogue(data)
     with Catalogue(data) as cat:
         _forget_if_changed(cat, settings)
-        todo = [row for row in cat.select("status = 'ok'") if not _done(data, row)]
-        for period in {row["period"] for row in todo}: (data / "clean" / period).mkdir(parents=True, exist_ok=True)
-        jobs = ((row, data / row["file"], data / clean_path(row)) for row in todo)
-        done = _in_processes(partial(_job, settings), jobs, workers or os.cpu_count())
-        with progress(desc="clean", total=len(todo)) as bar:
-            for results in done:
-                cat.update({"url": job[0]["url"], "period": job[0]["period"], **(columns or CRASHED)}
-                           for job, columns in results)
-                bar.update(len(results))
         _mark_duplicates(cat)
+        while todo := [row for row in cat.select("status = 'ok'") if not _done(data, row)]:
+            _decode(cat, data, todo, settings, workers or os.cpu_count())
+            _mark_duplicates(cat)  # may find that what was set aside has no double left: that is decoded anew
     return counts(data)
+
+
+def _decode(cat: Catalogue, data: Path, todo: list[dict], settings: Settings, workers: int):
+    for period in {row["period"] for row in todo}: (data / "clean" / period).mkdir(parents=True, exist_ok=True)
+    jobs = ((row, data / row["file"], data / clean_path(row)) for row in todo)
+    with progress(desc="clean", total=len(todo)) as bar:
+        for results in _in_processes(partial(_job, settings), jobs, workers):
+            cat.update({"url": job[0]["url"], "period": job[0]["period"], **(columns or CRASHED)}
+                       for job, columns in results)
+            bar.update(len(results))
 
 
 def counts(data):
@@ -95,9 +103,7 @@ def open_rgb(file, max_size: int = 500) -> Image.Image:
     Raises `Rejected` with the reason, in words, where that can't be done.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have a limit of our own
-            im = Image.open(file)
+        im = Image.open(file)
         if im.width * im.height > MAX_PIXELS: raise Rejected("over 100 megapixels")
         if getattr(im, "n_frames", 1) > 1 and im.format != "MPO": raise Rejected("animated or of several pages")
         im.draft("RGB", (max_size, max_size))
@@ -112,16 +118,16 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError): return "over 100 megapixels"
     if isinstance(error, Image.UnidentifiedImageError): return "not an image"
     if isinstance(error, FileNotFoundError): return "file is missing"
-    return "truncated" if "truncated" in str(error) else f"cannot be decoded ({error})"
+    return "truncated" if "truncated" in str(error) else f"cannot be decoded ({str(error) or type(error).__name__})"
 
 
 def to_rgb(im: Image.Image) -> Image.Image:
     """`im` in mode RGB: alpha on white, 16-bit and floating-point greys scaled to 0..255."""
-    if im.mode == "RGB": return im
+    if im.mode == "RGB" and not im.has_transparency_data: return im
     if im.mode.startswith("I") or im.mode == "F":
         import numpy as np
-        pixels = np.asarray(im, dtype=float)
-        top = 1 if im.mode == "F" and pixels.max() <= 1 else 255 if pixels.max() <= 255 else 65535
+        pixels = np.nan_to_num(np.asarray(im, dtype=float))
+        top = 1 if im.mode == "F" and pixels.max() <= 1 else 65535 if "16" in im.mode or pixels.max() > 255 else 255
         im = Image.fromarray((pixels.clip(0, top) * (255 / top)).astype("uint8"))
     if im.has_transparency_data:
         im = im.convert("RGBA")
@@ -180,15 +186,15 @@ def _verdict(row, group) -> tuple[str, str | None]:
     others = sorted({other["period"] for other in group} - {row["period"]})
     if others: return "conflict", f"same picture under another period ({', '.join(others)})"
     if row is not group[0]: return "duplicate", f"same picture twice ({group[0]['file']})"
-    if row["clean_status"] in ("duplicate", "conflict"): return "ok", None
+    if row["clean_status"] in ("duplicate", "conflict"): return None, None  # its double is gone
     return row["clean_status"], row["clean_reason"]
 
 
 def _in_processes(fn: Callable, jobs: Iterable, workers: int, size: int = 16) -> Iterator[list]:
     """Lists of up to `size` pairs of job and `fn(job)`, in any order, computed by `workers` processes.
 
-    When a process dies, the jobs under way are done again, each in a process of its own; the result of a job that
-    kills that one too is None.
+    When a process dies, the jobs under way are done again in processes of their own; the result of a job that kills
+    its own is None. Raises RuntimeError where no process starts at all.
     """
     jobs = iter(jobs)
     chunks, under_way, pool = iter(lambda: list(islice(jobs, size)), []), {}, _pool(workers)
@@ -201,7 +207,7 @@ def _in_processes(fn: Callable, jobs: Iterable, workers: int, size: int = 16) ->
                 results = ready.result()
             except BrokenProcessPool:
                 pool = _pool(workers)
-                for chunk in under_way.values(): yield [(job, _alone(fn, job)) for job in chunk]
+                for chunk in under_way.values(): yield list(zip(chunk, _alone(fn, chunk), strict=True))
                 under_way = {}
             else:
                 yield list(zip(under_way.pop(ready), results, strict=True))
@@ -210,16 +216,28 @@ def _in_processes(fn: Callable, jobs: Iterable, workers: int, size: int = 16) ->
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))  # a fork of torch's threads may deadlock
+    spawn = get_context("spawn")  # a fork of torch's threads may deadlock
+    return ProcessPoolExecutor(min(workers, 61), mp_context=spawn, initializer=_follow_parent)  # Windows waits for 61
+
+
+def _follow_parent():
+    """Leave Ctrl-C to the parent, and end when it is killed, for which a worker would wait forever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def _map(fn: Callable, jobs: list) -> list:
     return [fn(job) for job in jobs]
 
 
-def _alone(fn: Callable, job):
+def _alone(fn: Callable, jobs: list) -> list:
     with _pool(1) as pool:
         try:
-            return pool.submit(fn, job).result()
+            pool.submit(int).result()
+        except BrokenProcessPool as e:
+            raise RuntimeError("no process starts: a script calls this under `if __name__ == '__main__':`") from e
+        try:
+            return pool.submit(_map, fn, jobs).result()
         except BrokenProcessPool:
-            return None
+            middle = len(jobs) // 2
+    return [*_alone(fn, jobs[:middle]), *_alone(fn, jobs[middle:])] if middle else [None]

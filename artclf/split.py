@@ -16,8 +16,10 @@ def items(data, parts: Sequence[float] = (70, 15, 15), seed: int = 42, exclude: 
 
     Every period is cut at random into train, valid and test in the proportions `parts`; the same seed gives the same
     cut whatever other periods there are. A period has at least one image in every part that is asked for.
-    Raises FileNotFoundError without a catalogue, ValueError where the images are too few.
+    Raises FileNotFoundError without a catalogue, ValueError where the images are too few or the parts make no sense.
     """
+    if len(parts) != 3 or min(parts) < 0 or not parts[0]:
+        raise ValueError(f"parts are {parts}: give three shares of train, valid and test, such as 70,15,15")
     table = read_catalogue(data)
     table = table[table.clean_status.isin(USABLE) & ~table.period.isin(exclude)]
     if table.empty: raise ValueError(f"no clean images in {data}: run `artclf clean --data {data}` first")
@@ -36,7 +38,7 @@ def items(data, parts: Sequence[float] = (70, 15, 15), seed: int = 42, exclude: 
 
 def fingerprint(table) -> str:
     """A hash of what `items` returned: it changes with any image, label or part."""
-    rows = table[["file", "period", "part", "sha256"]].to_csv(index=False)
+    rows = table[["file", "period", "part", "sha256"]].to_csv(index=False, lineterminator="\n")
     return hashlib.sha256(rows.encode()).hexdigest()[:16]
 
 
