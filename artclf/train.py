@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from fastai.callback.core import Callback, CancelEpochException
-from fastai.callback.training import BnFreeze
+from fastai.callback.core import Callback, CancelEpochException, TrainEvalCallback
 from fastai.learner import Learner
 from fastai.metrics import F1Score, accuracy, error_rate
-from fastai.torch_core import set_seed
+from fastai.torch_core import norm_types, set_seed
 from fastcore.foundation import L
 
 from artclf import backbones, split
@@ -55,18 +54,35 @@ def learner(data, out, arch: str = "auto", size: int = 224, resize: str = "squis
     """
     if resize not in backbones.RESIZE:
         raise ValueError(f"--resize is {resize!r}: take one of {', '.join(backbones.RESIZE)}")
+    if parts[1] <= 0: raise ValueError("the part valid is empty, and the best epoch is chosen on it: give it a share")
     backbone = backbones.find(arch, pretrained)
     table = split.items(data, parts, seed, exclude)
+    batch_size = min(batch_size, int((table.part == "train").sum()))  # fastai drops a batch that isn't full
+    if batch_size < 2: raise ValueError("batch normalisation needs two images or more a batch")
     config = {**asdict(backbone), "vocab": sorted(table.period.unique()), "size": size, "resize": resize,
               "width": width, "depth": depth, "dropout": dropout, "batch_size": batch_size, "seed": seed,
               "parts": list(parts), "exclude": list(exclude), "data_hash": split.fingerprint(table), "temperature": 1.0}
     set_seed(seed, reproducible=True)
     rows = table[table.part != "test"]
     dls = backbones.loaders([Path(data) / file for file in rows.file], rows.part == "valid", config, path=Path(data))
-    learn = backbones.new_learner(dls, config, path=Path(out), train_bn=False, wd=0.01, cbs=[BnFreeze, Keep(config)],
+    cbs = [Keep(config), *([KeepNorms] if pretrained else [])]
+    learn = backbones.new_learner(dls, config, path=Path(out), train_bn=not pretrained, wd=0.01, cbs=cbs,
                                   metrics=[error_rate, accuracy, F1Score(average="macro")])
     learn.config = config
     return learn
+
+
+class KeepNorms(Callback):
+    """Leaves the running statistics of the body's batch normalisation as they are, frozen or not.
+
+    They come from a million photographs, small batches of paintings give worse ones; and the head learns on what the
+    body gives at prediction.
+    """
+    run_after = TrainEvalCallback
+
+    def before_train(self):
+        for layer in self.learn.model[0].modules():
+            if isinstance(layer, norm_types): layer.eval()
 
 
 class Keep(Callback):
@@ -83,8 +99,9 @@ class Keep(Callback):
         self.best = {"f1": -1.0, "where": "before training", "model": None}
 
     def before_fit(self):
-        self.run = not (self.learn.lock.locked() or hasattr(self.learn, "lr_finder"))  # validate, get_preds, lr_find
-        if not self.run: return
+        # validate, get_preds and lr_find; not fastai's `run`, which an interrupted lr_find would leave switched off
+        self.idle = self.learn.lock.locked() or hasattr(self.learn, "lr_finder")
+        if self.idle: return
         self.key, self.rows = self._key(), []
         self.file = self.learn.path / self.learn.model_dir / f"fit-{len(self.fits)}.pth"
         state = self._read()
@@ -93,6 +110,7 @@ class Keep(Callback):
         if len(self.rows) < self.n_epoch: self._say_how_long()
 
     def before_epoch(self):
+        if self.idle: return
         if self.epoch < len(self.rows):
             self.learn.recorder.log = L([self.epoch, *self.rows[self.epoch]])  # so that the table shows it again
             raise CancelEpochException
@@ -101,7 +119,7 @@ class Keep(Callback):
         self.dls.train.rng = random.Random(seed)
 
     def after_epoch(self):
-        if self.epoch < len(self.rows): return
+        if self.idle or self.epoch < len(self.rows): return
         names = list(self.recorder.metric_names)[1:-1]
         self.rows.append([float(value) for value in self.recorder.values[-1]])
         row = dict(zip(names, self.rows[-1], strict=True))
@@ -110,17 +128,19 @@ class Keep(Callback):
             self.best = {"f1": row["f1_score"], "where": f"epoch {self.epoch} of fit {len(self.fits)}",
                          "model": self._weights()}
         self._save()
-        pd.DataFrame(self.history).to_csv(self.learn.path / "history.csv", index=False)
+        self._write_history()
 
     def after_fit(self):
+        if self.idle: return
         if self.best["model"]: self.learn.model.load_state_dict(self.best["model"])
         self.fits.append(self.key)
         print(f"Kept the best so far on valid: {self.best['where']}, macro F1 {self.best['f1']:.3f}.")
 
     def _key(self) -> str:
-        schedules = [np.asarray(schedule(at)).tolist() for cb in self.learn.cbs if hasattr(cb, "scheds")
-                     for schedule in cb.scheds.values() for at in (0, 0.1, 0.5)]
-        hypers = [{k: float(v) for k, v in group.items()} for group in self.opt.hypers]
+        scheds = [item for cb in self.learn.cbs if hasattr(cb, "scheds") for item in cb.scheds.items()]
+        schedules = {name: [np.asarray(schedule(at)).tolist() for at in (0, 0.1, 0.5)] for name, schedule in scheds}
+        # Without what is scheduled: an interrupted fit leaves that in the optimizer as it was at the time.
+        hypers = [{k: float(v) for k, v in group.items() if k not in schedules} for group in self.opt.hypers]
         return json.dumps([self.config, self.fits, self.n_epoch, self.opt.frozen_idx, hypers, schedules])
 
     def _read(self) -> dict | None:
@@ -143,10 +163,15 @@ class Keep(Callback):
         self.rows, self.history, self.best = state["rows"], state["history"], state["best"]
         self.learn.model.load_state_dict(state["model"])
         self.opt.load_state_dict({"state": state["opt"], "hypers": L(state["hypers"])})
+        self.opt.zero_grad()  # an interrupted batch may have left its gradients
         recorder = self.learn.recorder
         recorder.losses, recorder.lrs = state["losses"], state["lrs"]
         recorder.smooth_loss.count, recorder.smooth_loss.val = state["smooth"][0], torch.tensor(state["smooth"][1])
+        self._write_history()
         if self.rows: print(f"Going on after epoch {len(self.rows) - 1}, which {self.file} keeps.")
+
+    def _write_history(self):
+        if self.history: pd.DataFrame(self.history).to_csv(self.learn.path / "history.csv", index=False)
 
     def _weights(self) -> dict:
         return {name: value.detach().clone() for name, value in self.learn.model.state_dict().items()}
