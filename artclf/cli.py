@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ Out = Annotated[Path, typer.Option(help="Folder of the export.")]
 Lists = Annotated[Path, typer.Option(help="Folder of URL lists, urls_<class>.csv.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")]
 Exclude = Annotated[list[str] | None, typer.Option(help="A class to leave out; may be repeated.")]
+Resize = StrEnum("Resize", ["squish", "crop", "pad"])
 DATA, EXPORT, URLS = Path("data/sample"), Path("exports/sample"), Path("paintings_urls")
 
 
@@ -109,7 +111,7 @@ def clean(data: Data = DATA, max_size: int = 500, quality: int = 90, as_json: Js
 def train(data: Data = DATA, out: Out = EXPORT,
           arch: Annotated[str, typer.Option(help="auto, or a name of torchvision or timm.")] = "auto",
           epochs: int = 4, unfrozen_epochs: int = 2, lr: float = 2e-3, size: int = 224,
-          resize: Annotated[str, typer.Option(help="squish, crop or pad.")] = "squish", batch_size: int = 32,
+          resize: Resize = Resize.squish, batch_size: int = 32,
           parts: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = "70,15,15", seed: int = 42,
           exclude: Exclude = None, width: Annotated[int, typer.Option(help="Units of a hidden layer.")] = 512,
           depth: Annotated[int, typer.Option(help="Hidden layers of the head.")] = 1, dropout: float = 0.5,
@@ -118,7 +120,7 @@ def train(data: Data = DATA, out: Out = EXPORT,
     shares = _parts(parts)
     from artclf import predict
     from artclf.train import fit
-    _call(fit, data, out, epochs, unfrozen_epochs, lr, arch=arch, size=size, resize=resize, batch_size=batch_size,
+    _call(fit, data, out, epochs, unfrozen_epochs, lr, arch=arch, size=size, resize=resize.value, batch_size=batch_size,
           parts=shares, seed=seed, exclude=exclude or (), width=width, depth=depth, dropout=dropout,
           pretrained=pretrained)
     _print(predict.headline(out), as_json)
@@ -136,7 +138,9 @@ def predict(images: Annotated[list[Path], typer.Argument(help="Pictures, or fold
             k: int = 3, as_json: Json = False):
     """Tell the periods of pictures."""
     from artclf.predict import load
-    _print(_call(load(out).predict, images, k), as_json)
+    found = _call(load(out).predict, images, k)
+    if found.predicted.isna().all(): raise ValueError(f"no picture found: {'; '.join(found.error) or 'empty folders'}")
+    _print(found, as_json)
 
 
 @app.command()

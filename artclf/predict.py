@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import warnings
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from io import BytesIO
@@ -19,12 +20,12 @@ import pandas as pd
 import torch
 from fastai.learner import Learner
 from fastai.vision.all import PILImage, Resize
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load_file, save
 
 from artclf import backbones, split
 from artclf.catalogue import IMAGE_SUFFIXES
-from artclf.clean import Rejected, open_rgb, shrink, to_rgb
+from artclf.clean import DECODER_ERRORS, Rejected, open_rgb, shrink, to_rgb
 
 VERSIONS = ("artclf", "torch", "torchvision", "timm", "fastai", "pillow")
 
@@ -33,17 +34,15 @@ def load(out) -> "Classifier":
     """The `Classifier` in the export folder `out`, built from `config.json` and `model.safetensors` alone.
 
     Runs no pickled code. Warns where torch, timm or fastai are of another version than at training. Raises
-    FileNotFoundError without an export, ValueError where the weights aren't those that `config.json` describes.
+    FileNotFoundError without an export, ValueError for a `config.json` that is none, names no known architecture, or
+    describes other weights.
     """
-    out = Path(out)
-    if not (out / "config.json").exists(): raise FileNotFoundError(f"no export in {out}: run `artclf train` first")
-    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    if _sha256(out / "model.safetensors") != config["hashes"]["model.safetensors"]:
+    config = _read_config((out := Path(out)) / "config.json")
+    if _sha256(out / "model.safetensors") != config["hashes"].get("model.safetensors"):
         raise ValueError(f"{out / 'model.safetensors'} is not the file that config.json describes: copy both again")
     differing = [f"{name} {version(name)} (trained with {then})" for name, then in config["versions"].items()
                  if _minor(version(name)) != _minor(then)]
-    if differing:
-        warnings.warn(f"other versions than at training: {', '.join(differing)}", stacklevel=2)
+    if differing: warnings.warn(f"other versions than at training: {', '.join(differing)}", stacklevel=2)
     learn = backbones.new_learner(_empty_loaders(config), {**config, "weights": "random"})
     learn.model.load_state_dict(load_file(out / "model.safetensors"))
     return Classifier(learn, config)
@@ -71,7 +70,6 @@ def export(learn: Learner, out=None) -> Path:
     `learn` comes from `train.learner`. Predictions are made by the exported network, on every image of every part.
     """
     out = Path(out or learn.path)
-    out.mkdir(parents=True, exist_ok=True)
     _replace(out / "model.safetensors", lambda file: file.write_bytes(save(_tensors(learn))))
     _replace(out / "learner.pkl", lambda file: _pickle(learn, file))
     hashes = {name: _sha256(out / name) for name in ("model.safetensors", "learner.pkl")}
@@ -107,8 +105,10 @@ class Classifier:
 
         `images` is one or many of: a path, a folder (the pictures in it), bytes, a PIL image, an array of shape
         (height, width) or (height, width, 3 or 4) and type uint8. `top` lists `k` pairs of class and probability, the
-        likeliest first. Where an image can't be read, `error` says why and the others go on.
+        likeliest first. Where an image can't be read, `error` says why and the others go on. Raises ValueError for a
+        `k` below 1.
         """
+        if k < 1: raise ValueError(f"k is {k}: ask for the likeliest class at least")
         names, sources = _listed(images)
         probabilities, errors = self.probabilities(sources, batch_size)
         rows = []
@@ -152,30 +152,43 @@ class Classifier:
         return torch.softmax(logits, dim=1).float().cpu().numpy()
 
 
+def _read_config(file: Path) -> dict:
+    """The settings in `file`, which a stranger may have written: no name in it leads to a hub or to another folder."""
+    if not file.exists(): raise FileNotFoundError(f"no export in {file.parent}: run `artclf train` first")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        backbones.find(config["name"], pretrained=False)
+        for name in config["vocab"]:
+            if name != Path(name).name or name == "..": raise ValueError(f"{name!r} is no class")
+        versions = {name: str(config["versions"][name]) for name in VERSIONS}
+        return {**config, "versions": versions, "hashes": dict(config["hashes"])}
+    except (ValueError, LookupError, TypeError) as e:
+        raise ValueError(f"{file} is not the config.json of an export ({e}): copy it again") from e
+
+
 def _listed(images) -> tuple[list[str], list]:
     """The images one by one, and a name for each: its path, or its place."""
-    many = images if isinstance(images, list | tuple | pd.Series) else [images]
-    many = [file for image in many for file in (_pictures(Path(image)) if _is_folder(image) else [image])]
+    one = isinstance(images, str | Path | bytes | np.ndarray | Image.Image) or not isinstance(images, Iterable)
+    many = [picture for image in ([images] if one else images) for picture in _pictures(image)]
     return [str(image) if isinstance(image, str | Path) else f"image {i}" for i, image in enumerate(many)], many
 
 
-def _is_folder(image) -> bool: return isinstance(image, str | Path) and Path(image).is_dir()
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+def _pictures(image) -> list:
+    """The pictures in `image` if that is a folder, else `image` alone."""
+    folder = isinstance(image, str | Path) and os.path.isdir(image)  # noqa: PTH112 (Path.is_dir raises for some texts)
+    if not folder: return [image]
+    return sorted(p for p in Path(image).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
 
 
 def _opened(source) -> Image.Image:
     if isinstance(source, str | Path): return open_rgb(source)
     if isinstance(source, bytes): return open_rgb(BytesIO(source))
-    if isinstance(source, np.ndarray):
-        try:
-            source = Image.fromarray(source)
-        except TypeError as e:
-            raise Rejected(f"an array of shape {source.shape} and type {source.dtype} is not a picture") from e
-    if not isinstance(source, Image.Image): raise Rejected(f"a {type(source).__name__} is not a picture")
-    return shrink(to_rgb(source.copy()), 500)
+    try:
+        im = Image.fromarray(source) if isinstance(source, np.ndarray) else source
+        if not isinstance(im, Image.Image) or not min(im.size): raise ValueError("no pixels")
+        return shrink(to_rgb(ImageOps.exif_transpose(im)), 500)  # a copy: the caller's picture stays as it is
+    except DECODER_ERRORS as e:
+        raise Rejected(f"{type(source).__name__} {getattr(source, 'shape', '')} is not a picture ({e})") from e
 
 
 def _write_predictions(out: Path, data: Path):
@@ -186,7 +199,8 @@ def _write_predictions(out: Path, data: Path):
     if split.fingerprint(table) != config["data_hash"]:
         raise ValueError(f"the images in {data} have changed since training: train again")
     p, errors = classifier.probabilities([data / file for file in table.file])
-    if any(errors): raise ValueError(f"a clean image can't be read ({next(filter(None, errors))}): run `artclf clean`")
+    unreadable = [f"{data / file} ({error})" for file, error in zip(table.file, errors, strict=True) if error]
+    if unreadable: raise ValueError(f"can't read {unreadable[0]}: run `artclf clean`")
     true = p[np.arange(len(p)), [vocab.index(period) for period in table.period]]
     columns = {"predicted": np.array(vocab)[p.argmax(1)], "probability": p.max(1), "loss": -np.log(true.clip(1e-12))}
     table = pd.concat([table.drop(columns="sha256").assign(**columns),
@@ -223,6 +237,7 @@ def _pickle(learn: Learner, file: Path):
 
 def _replace(file: Path, write):
     """Let `write` fill a file beside `file`, then put it in its place: a reader never sees half of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.part")
     write(part)
     part.replace(file)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["ARTCLF_OFFLINE"] = "1"  # no test asks a hub for weights
+
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 
 
@@ -66,3 +68,37 @@ def errors_of_a_run(tmp_path_factory):
     table[[f"p_{name}" for name in names]] = chances
     table.to_csv(out / "predictions.csv", index=False)
     return data, out
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory) -> Path:
+    """A small data set, imported and clean: five periods of eight canvases. Tests that change it take a copy."""
+    from artclf import clean, download
+    from artclf.lab import sample
+    data = tmp_path_factory.mktemp("drawn")
+    sample.draw(data / "gallery", 8, 112, workers=1, periods=list(sample.PERIODS)[::4])
+    download.import_folder(data / "gallery", data)
+    clean.normalise(data, workers=1)
+    return data
+
+
+@pytest.fixture(scope="session")
+def no_workers():
+    """One process with one thread trains: on small pictures, workers and threads cost more than they give."""
+    import torch
+    from fastcore.foundation import defaults
+    cpus, threads = defaults.cpus, torch.get_num_threads()
+    defaults.cpus = 0
+    torch.set_num_threads(1)
+    yield
+    defaults.cpus = cpus
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def export(drawn, tmp_path_factory, no_workers) -> Path:
+    """The export of a network that had an epoch of either stage on the data set `drawn`."""
+    from artclf import train
+    out = tmp_path_factory.mktemp("export")
+    train.fit(drawn, out, 1, 1, arch="efficientnet_lite0", size=64, batch_size=8)
+    return out

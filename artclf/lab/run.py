@@ -19,8 +19,11 @@ def run_notebooks(folder: Path | None = None, lists: Path | None = None, assignm
 
     The pictures come from `folder` (a gallery, served on loopback), from the URL lists in `lists`, or are drawn. What
     is there already is not computed again. `assignments` are `NAME=VALUE` for the cells tagged `parameters`.
-    Raises FileNotFoundError where the notebooks aren't there, RuntimeError for a cell that failed.
+    Raises FileNotFoundError where the notebooks or the folder aren't there, ValueError for a folder and lists at once,
+    RuntimeError for a cell that failed.
     """
+    if folder and lists: raise ValueError("a gallery folder and --lists are two sources: name one, not both")
+    if folder and not folder.is_dir(): raise FileNotFoundError(f"{folder} is not a folder")
     parameters = _parsed(assignments)
     if not NOTEBOOKS.is_dir():
         raise FileNotFoundError(f"no notebooks in {NOTEBOOKS}: run this in a clone of the repository, "
@@ -47,7 +50,7 @@ def execute(notebook: Path, copy: Path, parameters: dict) -> Path:
     """
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
     book = nbformat.read(notebook, as_version=4)
     _inject(book, parameters)
     cells, started = [cell for cell in book.cells if cell.cell_type == "code"], {}
@@ -62,6 +65,8 @@ def execute(notebook: Path, copy: Path, parameters: dict) -> Path:
         client.execute()
     except CellExecutionError as error:
         raise RuntimeError(f"{notebook.name} failed, see {copy}: {error.ename}: {error.evalue}") from error
+    except DeadKernelError as error:
+        raise RuntimeError(f"{notebook.name} failed, see {copy}: its process ended, perhaps out of memory") from error
     finally:
         nbformat.write(book, copy)
     copy.with_suffix(".html").write_text(_html(book), encoding="utf-8")

@@ -1,0 +1,328 @@
+"""Step train: the lines of the notebook, the same weights for the same seed, and no epoch lost or computed twice."""
+import ast
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastai.callback.core import Callback
+from fastai.vision.all import Resize, ResizeMethod
+
+from artclf import predict, train
+from artclf.catalogue import Catalogue
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SMALL = {"arch": "efficientnet_lite0", "size": 64, "batch_size": 8}
+
+
+class Stop(Callback):
+    """Raises `error` at a batch of an epoch of the fit that it is given to, when there are gradients already."""
+
+    def __init__(self, error, epoch: int, batch: int = 0): self.error, self.at = error, (epoch, batch)
+
+    def before_step(self):
+        if (self.epoch, self.iter) == self.at: raise self.error
+
+
+class Count(Callback):
+    """Counts the batches that the network learns from."""
+    batches = 0
+
+    def before_batch(self): self.batches += self.training
+
+
+@pytest.fixture(autouse=True)
+def no_workers_here(no_workers): pass
+
+
+def learner(data, out, **kwargs):
+    learn = train.learner(data, out, **{**SMALL, **kwargs})
+    learn.remove_cb(learn.progress)
+    learn.add_cb(Count())
+    return learn
+
+
+def weights(learn) -> dict:
+    return {name: value.clone() for name, value in learn.model.state_dict().items()}
+
+
+def same(a: dict, b: dict) -> bool: return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def exported(out) -> dict: return predict.load_file(Path(out) / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def whole(drawn, tmp_path_factory, no_workers):
+    """Learner, folder and weights of three epochs that nothing interrupted."""
+    out = tmp_path_factory.mktemp("whole")
+    learn = learner(drawn, out)
+    learn.fit_one_cycle(3, 2e-3)
+    return learn, out, weights(learn)
+
+
+def test_fit_is_exactly_the_lines_of_the_notebook(drawn, export, tmp_path):
+    book = json.loads((REPOSITORY / "notebooks/03_train.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
+    names = {"DATA": drawn, "EXPORT": tmp_path, "ARCH": "efficientnet_lite0", "SIZE": 64, "BATCH_SIZE": 8, "EPOCHS": 1,
+             "UNFROZEN_EPOCHS": 1, "LR": 2e-3, "PARTS": (70, 15, 15), "SEED": 42, "RESIZE": "squish", "FIND_LR": False,
+             "train": train, "predict": predict}
+    recipe = [cell for cell in cells if any(word in cell for word in
+                                            ("train.learner", "learn.fit", "learn.save", "learn.unfreeze", "export("))]
+    for cell in recipe: exec(cell, names)
+    assert [ast.unparse(ast.parse(cell)).split("(")[0].split(" = ")[-1] for cell in recipe] == [
+        "train.learner", "learn.fit_one_cycle", "learn.save", "learn.unfreeze", "learn.fit_one_cycle", "learn.save",
+        "predict.export"]
+    assert same(exported(tmp_path), exported(export))
+    configs = [json.loads((out / "config.json").read_text(encoding="utf-8")) for out in (tmp_path, export)]
+    assert configs[0]["data_hash"] == configs[1]["data_hash"]
+    assert {"stage-1.pth", "stage-2.pth"} <= {file.name for file in (export / "models").iterdir()}
+
+
+def test_the_settings_of_notebook_and_command_are_those_of_fit():
+    import inspect
+    book = json.loads((REPOSITORY / "notebooks/03_train.ipynb").read_text(encoding="utf-8"))
+    source = next("".join(cell["source"]) for cell in book["cells"] if "parameters" in cell["metadata"].get("tags", []))
+    exec(source, shown := {})
+    from artclf import cli
+    known = {name: p.default for f in (train.learner, train.fit) for name, p in inspect.signature(f).parameters.items()}
+    for name in ("ARCH", "SIZE", "RESIZE", "PARTS", "SEED", "BATCH_SIZE", "EPOCHS", "UNFROZEN_EPOCHS", "LR"):
+        assert shown[name] == known[name.lower()], name
+    for name, parameter in inspect.signature(cli.train).parameters.items():
+        if name in known and name not in ("data", "out", "parts", "exclude"): assert parameter.default == known[name]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(whole, drawn, tmp_path):
+    again, other = learner(drawn, tmp_path / "again"), learner(drawn, tmp_path / "other", seed=7)
+    torch.rand(3)
+    for learn in (again, other): learn.fit_one_cycle(3, 2e-3)
+    assert same(weights(again), whole[2])
+    assert not same(weights(other), whole[2])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")], ids=repr)
+@pytest.mark.parametrize("fresh", [True, False], ids=["new learner", "same learner"])
+def test_an_interrupted_fit_ends_with_the_weights_of_one_that_was_not(whole, drawn, tmp_path, error, fresh, capsys):
+    learn = learner(drawn, tmp_path)
+    with pytest.raises(type(error)): learn.fit_one_cycle(3, 2e-3, cbs=Stop(error, 1, 2))
+    assert len(pd.read_csv(tmp_path / "history.csv")) == 1
+    if fresh: learn = learner(drawn, tmp_path)
+    learn.count.batches = 0
+    learn.fit_one_cycle(3, 2e-3)
+    assert same(weights(learn), whole[2])
+    assert learn.count.batches == whole[0].count.batches * 2 // 3
+    assert "Going on after epoch 0" in capsys.readouterr().out
+    kept, expected = (pd.read_csv(out / "history.csv").drop(columns="seconds") for out in (tmp_path, whole[1]))
+    pd.testing.assert_frame_equal(kept, expected)
+    assert len(learn.recorder.losses) == len(whole[0].recorder.losses)
+
+
+def test_a_fit_interrupted_in_its_first_epoch_starts_from_its_first_weights(whole, drawn, tmp_path):
+    learn = learner(drawn, tmp_path)
+    with pytest.raises(KeyboardInterrupt): learn.fit_one_cycle(3, 2e-3, cbs=Stop(KeyboardInterrupt(), 0, 2))
+    learn.fit_one_cycle(3, 2e-3)
+    assert same(weights(learn), whole[2])
+
+
+def test_stage_2_interrupted_ends_with_the_weights_of_one_that_was_not(drawn, tmp_path):
+    def stages(out, stop=None):
+        learn = learner(drawn, out)
+        learn.fit_one_cycle(1, 2e-3)
+        learn.unfreeze()
+        learn.fit_one_cycle(2, slice(4e-6, 4e-4), cbs=stop)
+        return learn
+
+    expected = stages(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt): stages(tmp_path / "cut", Stop(KeyboardInterrupt(), 1))
+    resumed = stages(tmp_path / "cut")
+    assert same(weights(resumed), weights(expected))
+    assert resumed.count.batches == expected.count.batches // 3
+    assert pd.read_csv(tmp_path / "cut/history.csv")[["fit", "epoch"]].to_numpy().tolist() == [[0, 0], [1, 0], [1, 1]]
+
+
+def test_all_done_is_not_computed_again_and_restores_a_lost_history(whole, drawn, capsys):
+    learn, (_, out, expected) = learner(drawn, whole[1]), whole
+    before = (out / "history.csv").read_bytes()
+    (out / "history.csv").unlink()
+    learn.fit_one_cycle(3, 2e-3)
+    assert learn.count.batches == 0 and same(weights(learn), expected)
+    assert (out / "history.csv").read_bytes() == before
+    assert "minutes on this CPU" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"size": 72}, {"resize": "pad"}, {"lr": 1e-3}, {"epochs": 2},
+                                    {"exclude": ["05-baroque"]}, {"dropout": .1}, {"width": 64}], ids=str)
+def test_a_changed_setting_starts_afresh(whole, drawn, tmp_path, change, capsys):
+    shutil.copytree(whole[1], tmp_path, dirs_exist_ok=True)
+    epochs, lr = change.pop("epochs", 3), change.pop("lr", 2e-3)
+    learn = learner(drawn, tmp_path, **change)
+    with pytest.raises(KeyboardInterrupt): learn.fit_one_cycle(epochs, lr, cbs=Stop(KeyboardInterrupt(), 0))
+    assert learn.keep.rows == [] and "Going on" not in capsys.readouterr().out
+
+
+def test_the_best_epoch_of_all_stages_is_kept(drawn, tmp_path):
+    learn = learner(drawn, tmp_path)
+    learn.fit_one_cycle(2, 2e-3)
+    first = weights(learn)
+    learn.unfreeze()
+    learn.fit_one_cycle(2, .5)  # a rate that ruins the network
+    history = pd.read_csv(tmp_path / "history.csv")
+    best = history.loc[history.f1_score.idxmax()]
+    assert best.fit == 0 and same(weights(learn), first)
+    np.testing.assert_allclose(learn.validate()[1:4], best[["error_rate", "accuracy", "f1_score"]].astype(float))
+
+
+def test_looking_at_the_learner_between_fits_changes_nothing(drawn, tmp_path):
+    def stages(out, look):
+        learn = learner(drawn, out)
+        learn.fit_one_cycle(1, 2e-3)
+        learn.unfreeze()
+        if look: look_around(learn, out)
+        learn.fit_one_cycle(1, slice(4e-6, 4e-4))
+        return learn
+
+    def look_around(learn, out):
+        files = {file: file.stat().st_mtime_ns for file in out.rglob("*")}
+        learn.validate()
+        learn.get_preds()
+        learn.lr_find(show_plot=False, num_it=6)
+        changed = {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file()}
+        assert changed == {file: files[file] for file in files if file.is_file()}
+        assert set(files) == set(out.rglob("*"))
+
+    looked, plain = stages(tmp_path / "looked", True), stages(tmp_path / "plain", False)
+    assert same(weights(looked), weights(plain))
+    assert len(pd.read_csv(tmp_path / "looked/history.csv")) == 2
+
+
+def test_a_fit_after_an_interrupted_look_is_kept(drawn, tmp_path):
+    learn = learner(drawn, tmp_path)
+    with learn.added_cbs(Stop(KeyboardInterrupt(), 0, 1)), pytest.raises(KeyboardInterrupt):
+        learn.lr_find(show_plot=False)
+    learn.fit_one_cycle(1, 2e-3)
+    assert len(pd.read_csv(tmp_path / "history.csv")) == 1 and (tmp_path / "models/fit-0.pth").exists()
+
+
+def test_history_has_a_row_an_epoch(whole):
+    history = pd.read_csv(whole[1] / "history.csv")
+    figures = ["train_loss", "valid_loss", "error_rate", "accuracy", "f1_score"]
+    assert list(history) == ["fit", "epoch", *figures, "seconds"]
+    assert history.epoch.tolist() == [0, 1, 2] and history.notna().all(axis=None) and (history.seconds > 0).all()
+    np.testing.assert_allclose(history.error_rate, 1 - history.accuracy, atol=1e-6)
+
+
+def test_fewer_images_than_a_batch_are_learned_from(drawn, tmp_path):
+    learn = learner(drawn, tmp_path, batch_size=512)
+    learn.fit_one_cycle(1, 2e-3)
+    assert learn.count.batches == 1
+    assert pd.read_csv(tmp_path / "history.csv").train_loss.notna().all()
+    with pytest.raises(ValueError, match="batch"): learner(drawn, tmp_path, batch_size=1)
+
+
+def test_the_body_is_frozen_and_only_the_head_learns(whole, drawn, tmp_path):
+    start = weights(learner(drawn, tmp_path))
+    changed = {name.split(".")[0] for name, value in whole[2].items() if not torch.equal(value, start[name])}
+    assert changed == {"1"}
+
+
+@pytest.mark.parametrize("resize, method", [("squish", ResizeMethod.Squish), ("crop", ResizeMethod.Crop),
+                                            ("pad", ResizeMethod.Pad)])
+def test_resizing(drawn, tmp_path, resize, method):
+    learn = learner(drawn, tmp_path, resize=resize)
+    tfm = learn.dls.after_item.fs.filter(lambda tfm: isinstance(tfm, Resize))[0]
+    assert tfm.method == method and tuple(tfm.size) == (64, 64)
+    assert learn.dls.one_batch()[0].shape == (8, 3, 64, 64)
+
+
+def test_head_of_wanted_width_and_depth(drawn, tmp_path):
+    model = learner(drawn, tmp_path, width=48, depth=2, dropout=.3).model[1]
+    linear = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
+    assert [layer.out_features for layer in linear] == [48, 48, 5]
+    assert linear[-1].out_features == len(learner(drawn, tmp_path).dls.vocab)
+
+
+def test_excluded_class_is_neither_learned_nor_predicted(drawn, tmp_path):
+    learn = learner(drawn, tmp_path, exclude=["05-baroque"])
+    assert list(learn.dls.vocab) == learn.config["vocab"] == [
+        "01-early_renaissance", "09-realism", "13-expressionism", "17-dadaism"]
+    assert not any("05-baroque" in str(file) for file in learn.dls.train.items)
+
+
+def test_test_images_are_never_seen_in_training(whole, drawn):
+    from artclf import split
+    table, learn = split.items(drawn), whole[0]
+    seen = {Path(file) for dl in learn.dls.loaders for file in dl.items}
+    assert seen == {drawn / file for file in table[table.part != "test"].file}
+    assert {Path(file) for file in learn.dls.valid.items} == {drawn / f for f in table[table.part == "valid"].file}
+
+
+@pytest.mark.parametrize("settings, words", [
+    ({"resize": "stretch"}, ["stretch", "squish, crop, pad"]),
+    ({"arch": "no-such-network"}, ["no-such-network", "efficientnet_lite0"]),
+    ({"arch": "hf-hub:somebody/something"}, ["hf-hub:somebody/something"]),
+    ({"exclude": ["01-early_renaissance", "05-baroque", "09-realism", "13-expressionism"]}, ["single class", "17-dad"]),
+    ({"parts": (70, 0, 30)}, ["valid"]),
+])
+def test_settings_that_cannot_work_say_what_to_do(drawn, tmp_path, settings, words):
+    with pytest.raises(ValueError) as error: learner(drawn, tmp_path, **settings)
+    assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
+
+
+def test_without_weights_the_error_names_the_way_out(drawn, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(ConnectionError, match="--arch auto"): learner(drawn, tmp_path, arch="resnet18")
+    assert learner(drawn, tmp_path, arch="resnet18", pretrained=False).opt is None
+
+
+def test_no_data_and_too_few_images_say_what_to_do(drawn, tmp_path):
+    with pytest.raises(FileNotFoundError, match="artclf download"): learner(tmp_path / "nothing", tmp_path)
+    assert not (tmp_path / "nothing").exists()
+    shutil.copytree(drawn, data := tmp_path / "data")
+    with Catalogue(data) as cat:
+        cat.update({"url": row["url"], "period": row["period"], "clean_status": "rejected"}
+                   for row in cat.select("period = '05-baroque'")[2:])
+    with pytest.raises(ValueError, match=r"too few images .* 05-baroque: .*--exclude"): learner(data, tmp_path)
+
+
+def test_the_time_is_told_beforehand_on_a_cpu(drawn, tmp_path, capsys):
+    learn = learner(drawn, tmp_path)
+    if learn.dls.device.type != "cpu": pytest.skip("there is a GPU")
+    with pytest.raises(KeyboardInterrupt): learn.fit_one_cycle(1, 2e-3, cbs=Stop(KeyboardInterrupt(), 0))
+    said = capsys.readouterr().out
+    assert "About 0." in said and "minutes on this CPU" in said
+
+
+CODE = """
+import sys
+from artclf import train
+data, out = sys.argv[1:]
+train.fit(data, out, 2, 2, arch="efficientnet_lite0", size=64, batch_size=8)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_killed_at_any_moment_it_ends_with_the_same_weights(drawn, tmp_path):
+    cut, kills = tmp_path / "cut", 0
+    command = [sys.executable, "-c", CODE, drawn, cut]
+    subprocess.run([*command[:-1], tmp_path / "whole"], check=True, stdout=subprocess.DEVNULL)
+    for marks in (["models/fit-0.pth"], ["history.csv"], ["models/fit-1.pth"], ["model.safetensors"]):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        while process.poll() is None and not all((cut / mark).exists() for mark in marks): time.sleep(.01)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert kills >= 3
+    assert same(exported(cut), exported(tmp_path / "whole"))
+    assert len(pd.read_csv(cut / "history.csv")) == 4
+    assert not list(cut.rglob("*.part"))
