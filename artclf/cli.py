@@ -13,7 +13,7 @@ import typer
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Build a data set of paintings, teach a network their periods, look at what it learned.")
 
-EXPECTED = (ValueError, OSError, ImportError, RuntimeError)  # bad input or surroundings: one line, exit 1
+EXPECTED = (ValueError, OSError, ImportError, RuntimeError, sqlite3.Error)  # bad input or surroundings: one line, exit 1
 
 Data = Annotated[Path, typer.Option(help="Folder of the data set.")]
 Out = Annotated[Path, typer.Option(help="Folder of the export.")]
@@ -31,8 +31,9 @@ def main():
     except EXPECTED as error:
         if os.environ.get("ARTCLF_TRACEBACK"): raise
         sys.exit(f"artclf: {error}")
-    except KeyboardInterrupt:
-        sys.exit("artclf: interrupted; the same command goes on from here")
+    except SystemExit as end:
+        if end.code == 130: print("artclf: interrupted; the same command goes on from here", file=sys.stderr)  # Ctrl-C
+        raise
 
 
 def _call(function: Callable, *args, **kwargs):

@@ -1,4 +1,5 @@
 """The command line: exit codes, one line that says what to do, one JSON object on standard output."""
+import contextlib
 import json
 import os
 import re
@@ -197,8 +198,10 @@ def test_interrupted_training_is_one_line_and_goes_on(drawn, tmp_path):
                "efficientnet_lite0", "--size", "64", "--batch-size", "8", "--epochs", "30"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (tmp_path / "history.csv").exists(): time.sleep(.02)
-    process.send_signal(signal.SIGINT)
+    while process.poll() is None:  # once may be too few: torch loses a signal that comes while its workers shut down
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired): process.wait(5)
     err = process.communicate()[1]
-    assert process.returncode not in (0, 2) and "Traceback" not in err
-    assert "artclf: interrupted; the same command goes on from here" in err
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "artclf: interrupted; the same command goes on from here"
     assert len(pd.read_csv(tmp_path / "history.csv")) >= 1

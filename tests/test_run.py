@@ -1,0 +1,216 @@
+"""The notebooks, executed: what each wrote, pages that need no network, a second run that does nothing again."""
+import json
+import re
+import shutil
+
+import nbformat
+import pandas as pd
+import pytest
+
+from artclf import catalogue
+from artclf.lab import run, sample
+
+SMALL = ["SIZE=64", "EPOCHS=1", "UNFROZEN_EPOCHS=1", "BATCH_SIZE=8", "ARCH=efficientnet_lite0", "N=4"]
+
+
+def book(cell="x = 1", **changes):
+    cells = [nbformat.v4.new_code_cell("A, B = 0, 0\nNAME = 'a'\nPATH: str = 'p'", metadata={"tags": ["parameters"]}),
+             nbformat.v4.new_code_cell("# a comment\nprint(NAME)"), nbformat.v4.new_code_cell(cell)]
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "python"}})
+
+
+def outputs(path, kind) -> list:
+    cells = nbformat.read(path, as_version=4).cells
+    return [out for cell in cells if cell.cell_type == "code" for out in cell.outputs if out.output_type == kind]
+
+
+@pytest.fixture
+def quiet_steps(monkeypatch, tmp_path):
+    """`run_notebooks` in an empty folder, with notebooks that are noted instead of executed."""
+    noted = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "execute", lambda notebook, copy, parameters: noted.append((notebook, copy, parameters)))
+    return noted
+
+
+def test_steps_get_absolute_paths_in_the_data_sets_own_folders(quiet_steps, tmp_path, drawn):
+    shutil.copytree(drawn / "gallery", tmp_path / "mine")
+    run.run_notebooks(tmp_path / "mine", assignments=["SIZE=64", "ARCH=resnet18"])
+    assert [notebook.stem for notebook, _, _ in quiet_steps] == list(run.STEPS)
+    for notebook, copy, parameters in quiet_steps:
+        assert notebook.is_file() and copy == run.Path("exports/mine/notebooks", notebook.name)
+        assert parameters == {"DATA": str(tmp_path / "data/mine"), "EXPORT": str(tmp_path / "exports/mine"),
+                              "LISTS": str(tmp_path / "data/mine/urls"), "ALLOW_PRIVATE": True, "FIND_LR": False,
+                              "SIZE": 64, "ARCH": "resnet18"}
+    assert len(catalogue.find_lists(tmp_path / "data/mine/urls")) == 5
+
+
+def test_a_folder_of_lists_is_not_served_and_keeps_to_public_addresses(quiet_steps, tmp_path):
+    run.run_notebooks(lists=run.Path("my_lists"))
+    parameters = quiet_steps[0][2]
+    assert parameters["LISTS"] == str(tmp_path / "my_lists") and parameters["ALLOW_PRIVATE"] is False
+    assert parameters["DATA"] == str(tmp_path / "data/paintings") and not (tmp_path / "data/paintings/urls").exists()
+
+
+def test_canvases_are_drawn_once_and_served_with_faults(quiet_steps, tmp_path, monkeypatch):
+    draw, drawn = sample.draw, []
+    monkeypatch.setattr(sample, "draw", lambda folder: drawn.append(draw(folder, 2, 80, workers=1)))
+    for _ in range(2): run.run_notebooks()
+    assert drawn == [36, 0]
+    lists = catalogue.find_lists("data/sample/urls").values()
+    urls = [row["url"] for path in lists for row in catalogue.read_list(path)]
+    assert len(urls) > 36 and any("/.faults/gone/" in url for url in urls)
+
+
+def test_only_own_faults_are_served(quiet_steps, tmp_path, drawn):
+    shutil.copytree(drawn / "gallery", tmp_path / "sample")
+    run.run_notebooks(tmp_path / "sample")
+    text = "".join(path.read_text(encoding="utf-8") for path in catalogue.find_lists("data/sample/urls").values())
+    assert ".faults" not in text
+
+
+@pytest.mark.parametrize("assignment", ["SIEZ=64", "SIZE", "=3", "size=64", ""])
+def test_unknown_parameters_are_errors(quiet_steps, assignment):
+    with pytest.raises(ValueError, match=f"^{assignment!r} is not NAME=VALUE"):
+        run.run_notebooks(None, None, [assignment])
+    assert quiet_steps == []
+
+
+@pytest.mark.slow
+def test_parameters_reach_the_cells_and_every_cell_has_its_line(tmp_path, capsys):
+    nbformat.write(book("assert (A, B, NAME) == (0, 0, \"it's\"), NAME"), tmp_path / "small.ipynb")
+    before = (tmp_path / "small.ipynb").read_bytes()
+    copy = run.execute(tmp_path / "small.ipynb", tmp_path / "out/copy.ipynb", {"NAME": "it's", "OTHER": 1})
+    assert outputs(copy, "stream")[0].text == "it's\n" and "<html" in copy.with_suffix(".html").read_text("utf-8")
+    assert (tmp_path / "small.ipynb").read_bytes() == before
+    assert [line.split("s  ")[1] for line in capsys.readouterr().out.splitlines()] == [
+        "A, B = 0, 0", "NAME = \"it's\"", "print(NAME)", "assert (A, B, NAME) == (0, 0, \"it's\"), NAME"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell, reason", [("1 / 0", "ZeroDivisionError: division by zero"),
+                                          ("import os; os._exit(1)", "its process ended")])
+def test_a_cell_that_fails_is_named_and_the_copy_is_there(tmp_path, cell, reason):
+    nbformat.write(book(cell), tmp_path / "small.ipynb")
+    with pytest.raises(RuntimeError, match=rf"^small\.ipynb failed, see .*copy\.ipynb: {reason}"):
+        run.execute(tmp_path / "small.ipynb", tmp_path / "out/copy.ipynb", {})
+    assert outputs(tmp_path / "out/copy.ipynb", "stream")[0].text == "a\n"
+    assert not (tmp_path / "out/copy.html").exists()
+
+
+def test_a_notebook_without_parameters_is_an_error(tmp_path):
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "small.ipynb")
+    with pytest.raises(ValueError, match="0 cells tagged"):
+        run.execute(tmp_path / "small.ipynb", tmp_path / "c.ipynb", {})
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The folder in which all notebooks ran on 18 periods of six drawn canvases, and what was printed."""
+    from contextlib import redirect_stdout
+    from io import StringIO
+    folder, said, draw = tmp_path_factory.mktemp("ran"), StringIO(), sample.draw
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
+        patch.chdir(folder)
+        patch.setattr(sample, "draw", lambda gallery: draw(gallery, 6, 112))
+        run.run_notebooks(assignments=SMALL)
+    return folder, said.getvalue()
+
+
+@pytest.mark.slow
+def test_every_notebook_is_executed_and_says_so(ran):
+    folder, said = ran
+    for step in run.STEPS:
+        copy = folder / f"exports/sample/notebooks/{step}.ipynb"
+        cells = [cell for cell in nbformat.read(copy, as_version=4).cells if cell.cell_type == "code"]
+        assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+        assert re.findall(rf"^{step} +(\d+)/{len(cells)} ", said, re.M) == [str(n + 1) for n in range(len(cells))]
+        assert copy.with_suffix(".html").stat().st_size > 10_000
+    told = re.search(r"Open (\S+)\n +(\S+)\n +(\S+)\n", said).groups()
+    assert all((folder / path).exists() for path in told) and "make paintings" in said
+
+
+@pytest.mark.slow
+def test_no_cell_warns(ran):
+    for step in run.STEPS:
+        copy = ran[0] / f"exports/sample/notebooks/{step}.ipynb"
+        assert [out.text for out in outputs(copy, "stream") if out.name == "stderr"] == []
+        assert outputs(copy, "error") == []
+        texts = [out.get("text", "") or str(out.get("data", {}).get("text/plain", ""))
+                 for kind in ("stream", "display_data", "execute_result") for out in outputs(copy, kind)]
+        assert not [text for text in texts if "Warning" in text]
+
+
+@pytest.mark.slow
+def test_download_and_clean_wrote_pictures_and_reasons(ran):
+    table = catalogue.read_catalogue(ran[0] / "data/sample")
+    assert (table.status == "ok").sum() >= 108 and (table.status != "pending").all()
+    assert {"http 404", "not an image: text/html", "truncated"} <= set(table.reason.dropna())
+    ok = table[table.status == "ok"]
+    assert ok.clean_status.notna().all() and (ok.clean_status == "ok").sum() >= 100
+    good = ok[ok.clean_status == "ok"]
+    assert all((ran[0] / "data/sample" / catalogue.clean_path(row)).is_file() for row in good.to_dict("records"))
+    assert table.title.notna().all() and table.artist.notna().all()
+
+
+@pytest.mark.slow
+def test_train_interpret_and_predict_wrote_the_export(ran):
+    out, vocab = ran[0] / "exports/sample", list(sample.PERIODS)
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    assert config["vocab"] == vocab and config["size"] == 64 and config["name"] == "efficientnet_lite0"
+    assert len(pd.read_csv(out / "history.csv")) == 2
+    assert {file.stem for file in (out / "models").iterdir()} == {"stage-1", "stage-2", "fit-0", "fit-1"}
+    predictions = pd.read_csv(out / "predictions.csv")
+    good = (catalogue.read_catalogue(ran[0] / "data/sample").clean_status == "ok").sum()
+    assert len(predictions) == good and set(predictions.part) == {"train", "valid", "test"}
+    headline = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["metrics"]["test"]
+    shown = "".join(str(o.data) for o in outputs(out / "notebooks/03_train.ipynb", "execute_result"))
+    assert f"{headline['accuracy']:.6f}" in shown or str(headline["accuracy"]) in shown
+    assert len(list((out / "plots").glob("*.png"))) == len(list((out / "plots").glob("*.svg"))) >= 3
+    assert (out / "report.html").stat().st_size > 50_000
+    assert len(pd.read_csv(out / "per_class.csv")) == 18 and (out / "most_confused.csv").exists()
+    answers = "".join(str(o.data) for o in outputs(out / "notebooks/05_predict.ipynb", "execute_result"))
+    assert "no-such-picture.jpg" in answers and "file is missing" in answers
+    assert "About" in "".join(o.text for o in outputs(out / "notebooks/03_train.ipynb", "stream"))
+
+
+@pytest.mark.slow
+def test_the_export_is_loaded_in_one_line_and_holds_no_path(ran):
+    import artclf
+    found = artclf.load(ran[0] / "exports/sample").predict(ran[0] / "data/sample/gallery/05-baroque")
+    assert len(found) == 6 and (found.error == "").all()
+    for name in ("config.json", "metrics.json", "predictions.csv", "learner.pkl"):
+        assert str(ran[0]).encode() not in (ran[0] / "exports/sample" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_pages_ask_no_server_for_anything(ran, browser):
+    out = ran[0] / "exports/sample"
+    for page in (out / "report.html", *sorted((out / "notebooks").glob("*.html"))):
+        asked, errors, tab = [], [], browser.new_page()
+        tab.on("request", lambda request, asked=asked: asked.append(request.url))
+        tab.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
+        tab.goto(page.as_uri())
+        tab.wait_for_timeout(300)
+        assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == [] and errors == []
+        assert tab.locator("h1").count() >= 1 and tab.locator("img, svg").count() >= 1
+        tab.close()
+
+
+@pytest.mark.slow
+def test_a_second_run_fetches_and_computes_nothing(ran, monkeypatch, capsys):
+    monkeypatch.chdir(ran[0])
+    draw, requests = sample.draw, []
+    monkeypatch.setattr(sample, "draw", lambda gallery: draw(gallery, 6, 112))
+    monkeypatch.setattr(run.gallery.Handler, "do_GET", lambda self: requests.append(self.path))
+    kept = [file for step in ("gallery", "raw", "clean") for file in ran[0].glob(f"data/sample/{step}/*/*")]
+    before = {file: file.stat().st_mtime_ns for file in kept}
+    weights = (ran[0] / "exports/sample/model.safetensors").read_bytes()
+    seconds = pd.read_csv(ran[0] / "exports/sample/history.csv").seconds.tolist()
+    run.run_notebooks(assignments=SMALL)
+    assert requests == []
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    assert (ran[0] / "exports/sample/model.safetensors").read_bytes() == weights
+    assert pd.read_csv(ran[0] / "exports/sample/history.csv").seconds.tolist() == seconds
+    said = "".join(out.text for out in outputs(ran[0] / "exports/sample/notebooks/03_train.ipynb", "stream"))
+    assert said.count("Going on after epoch 0") == 2 and "About" not in said
