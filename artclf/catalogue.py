@@ -42,6 +42,9 @@ class Catalogue:
         self.db.execute("PRAGMA synchronous=NORMAL")
         columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
         self.db.execute(f"CREATE TABLE IF NOT EXISTS images ({columns}, PRIMARY KEY (url, period))")
+        known = {row["name"] for row in self.db.execute("PRAGMA table_info(images)")}
+        for name in COLUMNS.keys() - known:  # a catalogue that an earlier version made
+            self.db.execute(f"ALTER TABLE images ADD COLUMN {name} {COLUMNS[name]}")
         self.db.execute("CREATE TABLE IF NOT EXISTS settings (step TEXT PRIMARY KEY, value TEXT NOT NULL)")
 
     def __enter__(self): return self

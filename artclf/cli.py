@@ -1,6 +1,7 @@
 """The command line: one command a step, each a call of the function that the step's notebook calls."""
 import json
 import os
+import sqlite3
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -13,7 +14,7 @@ import typer
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Build a data set of paintings, teach a network their periods, look at what it learned.")
 
-EXPECTED = (ValueError, OSError, ImportError, RuntimeError, sqlite3.Error)  # bad input or surroundings: one line, exit 1
+EXPECTED = (ValueError, OSError, ImportError, RuntimeError, sqlite3.Error)  # bad input, bad surroundings: exit code 1
 
 Data = Annotated[Path, typer.Option(help="Folder of the data set.")]
 Out = Annotated[Path, typer.Option(help="Folder of the export.")]
