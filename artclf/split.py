@@ -21,6 +21,8 @@ def items(data, parts: Sequence[float] = (70, 15, 15), seed: int = 42, exclude: 
     if len(parts) != 3 or min(parts) < 0 or not parts[0]:
         raise ValueError(f"parts are {parts}: give three shares of train, valid and test, such as 70,15,15")
     table = read_catalogue(data)
+    if unknown := set(exclude) - set(table.period):
+        raise ValueError(f"--exclude names {', '.join(sorted(unknown))}, but {data} has no such class")
     table = table[table.clean_status.isin(USABLE) & ~table.period.isin(exclude)]
     if table.empty: raise ValueError(f"no clean images in {data}: run `artclf clean --data {data}` first")
     table = table.assign(file=table.apply(clean_path, axis=1)).sort_values("file")

@@ -85,6 +85,7 @@ def test_the_fingerprint_changes_with_image_label_and_part_alone(tmp_path):
 @pytest.mark.parametrize(("periods", "options", "message"), [
     ({}, {}, "no clean images in .*: run `artclf clean --data"),
     ({"a": 20}, {}, "single class a: a classifier needs two"),
+    ({"a": 20, "b": 20}, {"exclude": ["c"]}, "--exclude names c, but .* has no such class"),
     ({"a": 20, "b": 20}, {"exclude": ["b"]}, "single class a"),
     ({"a": 20, "b": 2, "c": 1}, {}, "too few images for 3 parts in b, c: add pictures, or .* --exclude"),
     ({"a": 20, "b": 1}, {"parts": (80, 20, 0)}, "too few images for 2 parts in b"),
