@@ -16,10 +16,10 @@ lab: setup
 	@$(BIN)/jupyter lab notebooks
 check: setup
 	@$(BIN)/ruff check .
-	@$(BIN)/nbstripout --verify notebooks/*.ipynb $(wildcard notebooks/experiments/*.ipynb)
+	@$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb $(wildcard notebooks/experiments/*.ipynb)
 	@ARTCLF_OFFLINE=1 $(BIN)/pytest -q -m "not slow"
 test: check
 	@ARTCLF_OFFLINE=1 $(BIN)/pytest -q -m slow
 fix: setup
 	@$(BIN)/ruff check --fix .
-	@$(BIN)/nbstripout notebooks/*.ipynb $(wildcard notebooks/experiments/*.ipynb)
+	@$(BIN)/nbstripout --keep-id notebooks/*.ipynb $(wildcard notebooks/experiments/*.ipynb)
