@@ -263,7 +263,9 @@ def test_it_works_where_a_loop_is_running(server, data, tmp_path):
 def slow_run(server, lists, data) -> subprocess.Popen:
     """A download in a process of its own, from a server that takes its time."""
     server.default = lambda connection: (time.sleep(0.02), connection.sendall(answer(picture())))
-    code = f"from artclf.download import fetch_lists; fetch_lists({str(lists)!r}, {str(data)!r}, allow_private=True)"
+    code = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell may have it ignored
+            "from artclf.download import fetch_lists\n"
+            f"fetch_lists({str(lists)!r}, {str(data)!r}, allow_private=True)")
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True,
                             cwd=Path(__file__).parents[1])
 
