@@ -11,6 +11,7 @@ _HOME = {"Classifier": "predict", "load": "predict", "load_learner": "predict", 
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\b")  # fastai scripts a function on import
 warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"PIL\.Image\b")  # large: step clean has its limit
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # damaged tags: step clean decodes and judges
+warnings.filterwarnings("ignore", category=Warning, module=r"tqdm\.auto\b")  # TqdmWarning, where ipywidgets is missing
 
 
 def __getattr__(name):

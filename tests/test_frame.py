@@ -87,6 +87,10 @@ def test_the_libraries_below_warn_of_nothing():
     assert python("import artclf\nfrom fastai.vision.all import *\nfrom artclf import train, predict, interpret") == ""
 
 
+def test_a_notebook_without_ipywidgets_is_not_warned():
+    assert python("import sys, ipykernel.zmqshell, artclf\nsys.modules['ipywidgets'] = None\nimport tqdm.auto") == ""
+
+
 def test_public_names_are_there_and_none_is_a_modules():
     code = "import artclf\nfor name in artclf.__all__: print(name, callable(getattr(artclf, name)))\nartclf.nonsense"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
