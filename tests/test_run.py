@@ -49,7 +49,9 @@ def test_a_folder_of_lists_is_not_served_and_keeps_to_public_addresses(quiet_ste
     run.run_notebooks(lists=run.Path("my_lists"))
     parameters = quiet_steps[0][2]
     assert parameters["LISTS"] == str(tmp_path / "my_lists") and parameters["ALLOW_PRIVATE"] is False
-    assert parameters["DATA"] == str(tmp_path / "data/paintings") and not (tmp_path / "data/paintings/urls").exists()
+    assert parameters["DATA"] == str(tmp_path / "data/my_lists") and not (tmp_path / "data/my_lists/urls").exists()
+    run.run_notebooks(lists=run.NOTEBOOKS.parent / "paintings_urls")
+    assert quiet_steps[-1][2]["DATA"] == str(tmp_path / "data/paintings")
 
 
 def test_canvases_are_drawn_once_and_served_with_faults(quiet_steps, tmp_path, monkeypatch):

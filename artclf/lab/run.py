@@ -23,14 +23,15 @@ def run_notebooks(folder: Path | None = None, lists: Path | None = None, assignm
     RuntimeError for a cell that failed.
     """
     if folder and lists: raise ValueError("a gallery folder and --lists are two sources: name one, not both")
+    folder = folder and folder.expanduser()  # zsh leaves the ~ of GALLERY=~/pictures as it is
     if folder and not folder.is_dir(): raise FileNotFoundError(f"{folder} is not a folder")
     parameters = _parsed(assignments)
     if not NOTEBOOKS.is_dir():
         raise FileNotFoundError(f"no notebooks in {NOTEBOOKS}: run this in a clone of the repository, "
                                 "installed with pip install -e .")
-    name = "sample" if not (folder or lists) else folder.resolve().name if folder else "paintings"
-    data, out = Path("data") / name, Path("exports") / name
     drawn = not (folder or lists)
+    name = "sample" if drawn else folder.resolve().name if folder else lists.resolve().name.removesuffix("_urls")
+    data, out = Path("data") / name, Path("exports") / name
     if drawn: sample.draw(folder := data / "gallery")
     server = gallery.serve(folder, data / "urls", faults=drawn) if folder else nullcontext()
     paths = {"DATA": data, "EXPORT": out, "LISTS": lists or data / "urls"}
