@@ -213,8 +213,7 @@ def ddgs_engine(backend: str) -> Engine:
         from ddgs import DDGS
         from ddgs.exceptions import DDGSException
     except ImportError as error:
-        raise ImportError("image search needs ddgs: pip install 'artclf[search]' "
-                          "(in a clone: pip install -e '.[search]')") from error
+        raise ImportError("image search needs ddgs: pip install -e '.[search]' in the clone of artclf") from error
     client = DDGS(timeout=10)
 
     def ask(query: str, page: int) -> list[dict]:
