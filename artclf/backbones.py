@@ -127,7 +127,7 @@ def _library(name: str) -> str:
     if re.fullmatch(r"[\w.\-]+", name) and timm.is_model(name) and ("." not in name or name in timm.list_pretrained()):
         return "timm"
     raise ValueError(f"no architecture is called {name!r}: take auto, efficientnet_lite0, or a name of "
-                     "timm.list_models() or torchvision.models.list_models() (there not " f"{', '.join(NO_BODY)})")
+                     f"timm.list_models() or torchvision.models.list_models() (there not {', '.join(NO_BODY)})")
 
 
 def _arch(name: str, library: str):
