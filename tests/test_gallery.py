@@ -2,6 +2,7 @@
 import csv
 import http.client
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -121,6 +122,20 @@ def test_lists_of_ones_own_are_not_overwritten(folder, tmp_path):
     own.write_text("https://example.org/a.jpg\n")
     with pytest.raises(ValueError, match="no list of a served gallery"), serve(folder, own.parent): pass
     assert own.read_text() == "https://example.org/a.jpg\n"
+
+
+def test_two_folders_of_one_name_are_not_mixed_and_a_data_set_may_move(folder, tmp_path):
+    data = tmp_path / "data/gallery"
+    with serve(folder, data / "urls"): pass
+    other = shutil.copytree(folder, tmp_path / "other/gallery")
+    before = {path: path.read_bytes() for path in (data / "urls").iterdir()}
+    with pytest.raises(ValueError, match=r"lists of .*gallery: rename .*folder\.txt"), serve(other, data / "urls"):
+        pass
+    assert {path: path.read_bytes() for path in (data / "urls").iterdir()} == before
+    shutil.copytree(folder, data / "own")
+    with serve(data / "own", data / "lists"): pass
+    data.rename(tmp_path / "moved")
+    with serve(tmp_path / "moved/own", tmp_path / "moved/lists"): pass
 
 
 def test_faults_are_those_of_real_lists(folder, tmp_path):

@@ -80,19 +80,31 @@ def serve(folder, lists, faults: bool = False, port: int | None = None) -> Itera
     The port is the one that the lists already there name, so that URLs stay the same from run to run. With `faults` the
     lists also hold what real ones do: dead links, HTML pages, truncated files, repeats, comments, blank lines.
     Raises FileNotFoundError or ValueError for a folder without pictures, ValueError where `lists` holds lists of
-    another origin, OSError where the port is taken.
+    another folder or origin, OSError where the port is taken.
     """
     folder, lists = Path(folder), Path(lists)
     pictures = sorted(read_gallery(folder), key=lambda picture: picture["period"])
     with _bind(port or _known_port(lists), folder, lists) as gallery:
         texts = {period: _list_text(gallery, folder, list(group), FAULTS[i % len(FAULTS)] if faults else ())
                  for i, (period, group) in enumerate(groupby(pictures, key=lambda picture: picture["period"]))}
+        _claim(folder, lists)
         _write_lists(texts, lists)
         threading.Thread(target=gallery.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         try:
             yield gallery
         finally:
             gallery.shutdown()
+
+
+def _claim(folder: Path, lists: Path):
+    """Note of which folder the lists are: two folders of one name would end up in one data set."""
+    note, own, place = lists / "folder.txt", lists.resolve().parent, folder.resolve()
+    origin = str(place.relative_to(own) if place.is_relative_to(own) else place)  # a clone may move with its canvases
+    before = os.fsdecode(note.read_bytes()) if note.exists() else None
+    if before not in (None, origin):
+        raise ValueError(f"{lists} holds the lists of {before}: rename {folder}, or delete {note} if it has moved here")
+    lists.mkdir(parents=True, exist_ok=True)
+    if not before: note.write_bytes(os.fsencode(origin))
 
 
 def _known_port(lists: Path) -> int | None:
