@@ -329,6 +329,7 @@ def test_it_answers_live_in_jupyterlab(browser, jupyterlab, predictions):
     tab = browser.new_page(viewport={"width": 1500, "height": 950})
     tab.set_default_timeout(90_000)
     tab.goto(jupyterlab)
+    tab.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for()  # the kernel is there
     tab.locator(".jp-Notebook .jp-CodeCell .cm-content").click()
     tab.keyboard.press("Shift+Enter")
     frame = tab.frame_locator("iframe.artclf-explorer")
