@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
-FACTS = {"title": "TEXT", "artist": "TEXT", "year": "TEXT", "licence": "TEXT", "source": "TEXT", "source_page": "TEXT"}
+FACTS = {"title": "TEXT", "artist": "TEXT", "year": "TEXT", "licence": "TEXT", "source": "TEXT", "source_page": "TEXT",
+         "split": "TEXT"}  # a split of the user's own: train, valid or test
 COLUMNS = {
     "url": "TEXT NOT NULL", "period": "TEXT NOT NULL", "file": "TEXT",
     "status": "TEXT NOT NULL DEFAULT 'pending'", "reason": "TEXT", "http_status": "INTEGER",
@@ -65,13 +66,13 @@ class Catalogue:
     def add(self, rows: Iterable[dict]) -> int:
         """Insert the `(url, period)` that are new and return their number; known rows only gain facts they lacked.
 
-        `rows` may be a generator of any length; facts are the columns in `FACTS`.
+        `rows` may be a generator of any length; facts are the columns in `FACTS`. A new `split` replaces the old one.
         """
         before = self.count()
-        facts = ", ".join(f"{name} = COALESCE({name}, excluded.{name})" for name in FACTS)
+        facts = ", ".join(f"{name} = COALESCE({name}, excluded.{name})" for name in FACTS if name != "split")
         names = ["url", "period", *FACTS]
         sql = (f"INSERT INTO images ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "
-               f"ON CONFLICT (url, period) DO UPDATE SET {facts}")
+               f"ON CONFLICT (url, period) DO UPDATE SET {facts}, split = COALESCE(excluded.split, split)")
         with self.transaction() as db:
             db.executemany(sql, ([row.get(name) or None for name in names] for row in rows))
         return self.count() - before

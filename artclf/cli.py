@@ -22,6 +22,7 @@ Lists = Annotated[Path, typer.Option(help="Folder of URL lists, urls_<class>.csv
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")]
 Exclude = Annotated[list[str] | None, typer.Option(help="A class to leave out; may be repeated.")]
 Resize = StrEnum("Resize", ["squish", "crop", "pad"])
+Split = StrEnum("Split", ["random", "grouped", "artist", "own"])
 DATA, EXPORT, URLS = Path("data/sample"), Path("exports/sample"), Path("paintings_urls")
 
 
@@ -114,6 +115,8 @@ def train(data: Data = DATA, out: Out = EXPORT,
           arch: Annotated[str, typer.Option(help="auto, or a name of torchvision or timm.")] = "auto",
           epochs: int = 4, unfrozen_epochs: int = 2, lr: float = 2e-3, size: int = 224,
           resize: Resize = Resize.squish, batch_size: int = 32,
+          split: Annotated[Split, typer.Option(help="What stays in one part: nothing, duplicates, painters; "
+                                               "or the column `split` of your manifest.")] = Split.grouped,
           parts: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = "70,15,15", seed: int = 42,
           exclude: Exclude = None, width: Annotated[int, typer.Option(help="Units of a hidden layer.")] = 512,
           depth: Annotated[int, typer.Option(help="Hidden layers of the head.")] = 1, dropout: float = 0.5,
@@ -123,7 +126,7 @@ def train(data: Data = DATA, out: Out = EXPORT,
     from artclf import predict
     from artclf.train import fit
     _call(fit, data, out, epochs, unfrozen_epochs, lr, arch=arch, size=size, resize=resize.value, batch_size=batch_size,
-          parts=shares, seed=seed, exclude=exclude or (), width=width, depth=depth, dropout=dropout,
+          split=split.value, parts=shares, seed=seed, exclude=exclude or (), width=width, depth=depth, dropout=dropout,
           pretrained=pretrained)
     _print(predict.headline(out), as_json)
 

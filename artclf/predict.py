@@ -195,7 +195,7 @@ def _write_predictions(out: Path, data: Path):
     from artclf import interpret
     classifier = load(out)
     config, vocab = classifier.config, classifier.vocab
-    table = split.items(data, config["parts"], config["seed"], config["exclude"])
+    table = split.items(data, config["split"], config["parts"], config["seed"], config["exclude"])
     if split.fingerprint(table) != config["data_hash"]:
         raise ValueError(f"the images in {data} have changed since training: train again")
     p, errors = classifier.probabilities([data / file for file in table.file])

@@ -1,40 +1,48 @@
 """Splits: which images a network learns from, which choose the epoch, which measure it.
 
-Reads the catalogue's clean images; writes its column `split_random`.
+Reads the catalogue's clean images, their duplicate groups and painters; writes its columns `split_random`,
+`split_grouped` and `split_artist`.
 """
 import hashlib
-from collections.abc import Sequence
+import re
+import unicodedata
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from artclf.catalogue import Catalogue, clean_path, read_catalogue
 
 PARTS = ("train", "valid", "test")
+SPLITS = {"random": [], "grouped": ["dup_group"], "artist": ["dup_group", "painter"]}  # what joins images
+OWN = "own"
 USABLE = ("ok", "flagged")  # flagged images stay in until a person decides
 
 
-def items(data, parts: Sequence[float] = (70, 15, 15), seed: int = 42, exclude: Sequence[str] = ()):
+def items(data, split: str = "grouped", parts: Sequence[float] = (70, 15, 15), seed: int = 42,
+          exclude: Sequence[str] = ()):
     """The images to learn from: a DataFrame with `file` (relative to `data`), `period`, `part`, `sha256`.
 
-    Every period is cut at random into train, valid and test in the proportions `parts`; the same seed gives the same
-    cut whatever other periods there are. A period has at least one image in every part that is asked for.
+    `random` cuts every period by chance; `grouped` keeps images of one duplicate group in one part; `artist` keeps
+    those of one painter together, too, across all periods. `own` takes the parts from the catalogue's column `split`,
+    which comes from a manifest or URL list. What `cut` guarantees holds for the first three; where a period lacks a
+    part that others have, a UserWarning names it.
     Raises FileNotFoundError without a catalogue, ValueError where the images are too few or the parts make no sense.
     """
+    if split not in (*SPLITS, OWN): raise ValueError(f"--split is {split!r}: take one of {', '.join((*SPLITS, OWN))}")
     if len(parts) != 3 or min(parts) < 0 or not parts[0]:
         raise ValueError(f"parts are {parts}: give three shares of train, valid and test, such as 70,15,15")
-    table = read_catalogue(data)
-    if unknown := set(exclude) - set(table.period):
-        raise ValueError(f"--exclude names {', '.join(sorted(unknown))}, but {data} has no such class")
-    table = table[table.clean_status.isin(USABLE) & ~table.period.isin(exclude)]
-    if table.empty: raise ValueError(f"no clean images in {data}: run `artclf clean --data {data}` first")
-    table = table.assign(file=table.apply(clean_path, axis=1)).sort_values("file")
-    counts = table.period.value_counts().sort_index()
-    if len(counts) < 2: raise ValueError(f"{data} has the single class {counts.index[0]}: a classifier needs two")
-    needed = sum(p > 0 for p in parts)
-    if (few := counts[counts < needed]).any():
-        raise ValueError(f"too few images for {needed} parts in {', '.join(few.index)}: add pictures, "
-                         "or leave the class out with --exclude")
-    for period, rows in table.groupby("period"):
-        table.loc[rows.index, "part"] = _cut(len(rows), parts, f"{seed} {period}")
-    _record(data, table)
+    table = _usable(data, exclude)
+    if split == OWN: table["part"] = _own(table, data)
+    else:
+        needed, counts = sum(p > 0 for p in parts), table.period.value_counts().sort_index()
+        if (few := counts[counts < needed]).any():
+            raise ValueError(f"too few images for {needed} parts in {', '.join(few.index)}: add pictures, "
+                             "or leave the class out with --exclude")
+        groups = _joined(table.file, [table[column] for column in SPLITS[split]])
+        table["part"] = cut(table.period, groups, parts, seed)
+    _check(table, split, [part for part, share in zip(PARTS, parts, strict=True) if share and split != OWN])
+    if split != OWN: _record(data, table, f"split_{split}")
     return table[["file", "period", "part", "sha256"]].reset_index(drop=True)
 
 
@@ -44,17 +52,198 @@ def fingerprint(table) -> str:
     return hashlib.sha256(rows.encode()).hexdigest()[:16]
 
 
-def _cut(n: int, parts: Sequence[float], seed: str) -> list[str]:
-    """`n` names of parts in random order: one for each part asked for, the rest where the most is missing."""
-    import numpy as np
-    share = np.array(parts, float) / sum(parts)
-    counts = (share > 0).astype(int)
-    for _ in range(n - counts.sum()): counts[np.argmax(share * n - counts)] += 1
-    rng = np.random.default_rng(int(hashlib.sha256(seed.encode()).hexdigest()[:16], 16))
-    return list(rng.permutation(np.repeat(PARTS, counts)))
+def cut(periods: Sequence[str], groups: Sequence[str], parts: Sequence[float], seed: int) -> list[str]:
+    """The part of each image, given its period and group: no group crosses, and every period has train images.
+
+    Groups go, roughly the largest first, to the part that lacks most of the periods they lie in. Of a period whose
+    groups lie in no other, each part gets its share of the images within the size of the period's largest group, and
+    at least one group where there are enough of them (a single group that a part is given to have one may be larger
+    than its share, and the others then share what is missing). Two groups are train and test, a single one is train.
+    The cut depends on the seed and on the names of the groups, not on their order, nor on other periods.
+    """
+    images, total, members = Counter(zip(groups, periods, strict=True)), Counter(periods), defaultdict(dict)
+    for (group, period), n in images.items(): members[group][period] = n
+    lacks = {period: {p: share / sum(parts) * n for p, share in zip(PARTS, parts, strict=True) if share}
+             for period, n in total.items()}
+    empty = {period: set(lacking) for period, lacking in lacks.items()}
+    left = Counter(period for counts in members.values() for period in counts)
+    chosen = {}
+    for group in sorted(members, key=lambda group: (-sum(members[group].values()) * _chance(seed, group), group)):
+        counts = members[group]
+        urgent = {part for period in counts if left[period] <= len(empty[period]) for part in empty[period]}
+        part = next((part for part in ("train", "test", "valid") if part in urgent), None) or max(
+            lacks[next(iter(counts))], key=lambda p: sum(n * lacks[q][p] / total[q] ** 2 for q, n in counts.items()))
+        for period, n in counts.items():
+            lacks[period][part] -= n
+            empty[period].discard(part)
+            left[period] -= 1
+        chosen[group] = part
+    return [chosen[group] for group in groups]
 
 
-def _record(data, table):
-    changed = table[table.part != table.split_random]
+def _chance(seed: int, group: str) -> float:
+    """A number from 0.5 to 1: groups of up to twice the size may change places, and equal ones come by chance."""
+    return 0.5 + int(hashlib.sha256(f"{seed} {group}".encode()).hexdigest()[:8], 16) / 2**33
+
+
+def _usable(data, exclude: Sequence[str]):
+    """The clean images, in the order of their files, with `file` and `painter`; ValueError where they are no data."""
+    table = read_catalogue(data)
+    if unknown := set(exclude) - set(table.period):
+        raise ValueError(f"--exclude names {', '.join(sorted(unknown))}, but {data} has no such class")
+    table["painter"] = table.artist.map(artist_keys(table.artist.dropna()))
+    words = ["dup_group", "painter", "split"]
+    table[words] = table[words].astype(object).fillna("")
+    table = table[table.clean_status.isin(USABLE) & ~table.period.isin(exclude)]
+    if table.empty: raise ValueError(f"no clean images in {data}: run `artclf clean --data {data}` first")
+    if table.period.nunique() < 2:
+        raise ValueError(f"{data} has the single class {table.period.iloc[0]}: a classifier needs two")
+    return table.assign(file=table.apply(clean_path, axis=1)).sort_values("file")
+
+
+def _own(table, data):
+    wrong = table[~table.split.isin(PARTS)]
+    if wrong.empty: return table.split
+    found = ", ".join(sorted({repr(value) if value else "nothing" for value in wrong.split})[:5])
+    raise ValueError(f"the column `split` says {found} for {len(wrong)} images in {data}, such as {wrong.url.iloc[0]}: "
+                     f"it may say {', '.join(PARTS)}; mend the manifest or list and take it in again")
+
+
+def _joined(files: Sequence[str], columns) -> list[str]:
+    """The group of each file, named by its first: files that share a value in any column are in one group."""
+    parent = {file: file for file in files}
+
+    def root(file):
+        while parent[file] != file: parent[file] = file = parent[parent[file]]
+        return file
+
+    for values in columns:
+        first = {}
+        for file, value in zip(files, values, strict=True):
+            if value:
+                low, high = sorted((root(file), root(first.setdefault(value, file))))
+                parent[high] = low
+    return [root(file) for file in files]
+
+
+def _check(table, split: str, wanted: list[str]):
+    """Raise where a part or the train images of a period are missing; warn where a period lacks another part."""
+    found = table.groupby("period").part.agg(set)
+    if missing := [part for part in wanted if part not in set(table.part)]:
+        raise ValueError(f"--split {split} leaves no images for {' and '.join(missing)}, because its groups are as "
+                         "large as whole periods: take another --split")
+    if unlearned := [period for period, parts in found.items() if "train" not in parts]:
+        raise ValueError(f"--split {split} has no train images in {', '.join(unlearned)}: add some to the column "
+                         "`split`, or leave the class out with --exclude")
+    for part in sorted(set(table.part), reverse=True):
+        if without := [period for period, parts in found.items() if part not in parts]:
+            warnings.warn(f"--split {split} leaves no {part} images in {', '.join(without)}: all of them are in other "
+                          f"parts, and figures on {part} say nothing of these periods", stacklevel=1)
+
+
+def _record(data, table, column: str):
+    changed = table[table.part != table[column]]
     with Catalogue(data) as cat:
-        cat.update({"url": row.url, "period": row.period, "split_random": row.part} for row in changed.itertuples())
+        cat.update({"url": row.url, "period": row.period, column: row.part} for row in changed.itertuples())
+
+
+def _words(text: str) -> set[str]: return set(text.split())
+
+
+LETTERS = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i",
+                         **dict.fromkeys("'’‘`´", "")})
+PARTICLES = _words("van von vom de der den del della dei di da dal dos das do du des la le les lo el al il ten ter te "
+                   "tot zu zum zur af am op het the of sir dame lord fra")
+UNKNOWN = _words("unknown anonymous anonymus anon anonym anonyme anonimo unidentified nan none null various")
+NATIONS = _words("american austrian bavarian belgian bohemian british catalan chinese danish dutch english european "
+                 "flemish florentine french german greek hungarian irish italian japanese netherlandish norwegian "
+                 "polish portuguese russian scottish sienese spanish swedish swiss venetian")
+NOBODY = NATIONS | _words("north south east west central northern southern upper lower or and artist painter master "
+                          "school century")
+NUMERALS = {"i": "1", "ii": "2", "iii": "3", "iv": "4"}
+GENERATIONS = {
+    "1": r"\b(?:the|de|le|el|der) (?:elder|oude|ancien|viejo|altere)\b|\b(?:il )?vecchio\b|\b(?:senior|sr)\b|\bd a$",
+    "2": r"\b(?:the|de|le|el|der) (?:younger|jonge|jeune|joven|jungere)\b|\b(?:il )?giovane\b|\b(?:junior|jr)\b|\bd j$"}
+HAND = (r"\b(workshop|studio|atelier|school|circle|followers?|manner|style|imitator|attributed|attr|ascribed|after|"
+        r"copy|copyist|possibly|probably|pupil|assistant)\b(?: (?:of|to|after|by))?")
+KEPT = rf"i{{1,3}}|iv|the elder|the younger|{HAND}\D*"  # in brackets
+DATES = (r"(?:[,;.\s]|\b(?:c|ca|circa|b|born|d|died|active)\b)*"
+         r"(?:\b\d{4}\s*[-–—/]\s*(?:c\.\s*)?\d{0,4}|,\s*\d{4})\s*$")
+
+
+class Name(NamedTuple):
+    """A painter's name in parts, without accents, particles, dates; `hand` says that it is only after or near them."""
+    surname: str
+    forenames: tuple[str, ...] = ()
+    generation: str = ""
+    hand: str = ""
+    placed: bool = False  # one name and a place, as in Leonardo da Vinci, or one that may lack its place
+
+
+def artist_keys(names: Iterable[str]) -> dict[str, str]:
+    """The painter of every name: a key that the spellings of one painter share, empty where a name tells none.
+
+    A name joins a fuller one with the same surname and generation that has its forenames or their initials, in their
+    order; a surname alone joins the only painter who bears it, a forename alone (Leonardo) the only one who is named
+    by it and a place (Leonardo da Vinci). What fits several painters joins none, nor do elder and younger, a name
+    without either, a workshop, a follower or an attribution.
+    """
+    parsed = {name: _parse(name) for name in names}
+    people = {name._replace(hand="") for name in parsed.values() if name}
+    known, same, placed = defaultdict(list), {}, defaultdict(set)
+    for person in sorted(people, key=lambda p: (-len("".join(p.forenames)), p)):
+        alike = known[person.surname]
+        if person.forenames:
+            alike = [p for p in alike if p.generation == person.generation]
+            found = ([p for p in alike if p.forenames == person.forenames]
+                     or [p for p in alike if _within(person.forenames, p.forenames)])
+        else:
+            found = ([p for p in alike if person.generation in ("", p.generation)]
+                     or [p for p in placed[person.surname] if person.placed])
+        same[person] = found[0] if len(found) == 1 else person
+        if same[person] is person and person.forenames: known[person.surname].append(person)
+        if person.placed and person.forenames: placed[person.forenames[0]].add(same[person])
+    return {name: _key(same[p._replace(hand="")]._replace(hand=p.hand)) if p else "" for name, p in parsed.items()}
+
+
+def artist_key(name: str) -> str:
+    """`name` as `artist_keys` has it of a painter whom no other name in the list fits; empty where it tells none."""
+    return artist_keys([name])[name]
+
+
+def _key(name: Name) -> str: return " ".join(filter(None, (name.hand, *name.forenames, name.surname, name.generation)))
+
+
+def _within(short: tuple[str, ...], full: tuple[str, ...]) -> bool:
+    """Whether the forenames `short` stand in `full` in this order; initials count where both begin alike."""
+    if not _alike(short[0], full[0]) and (len(short[0]) == 1 or short[0] not in full): return False
+    rest = iter(full)
+    return all(any(_alike(name, other) for other in rest) for name in short)
+
+
+def _alike(a: str, b: str) -> bool: return a == b or (1 in (len(a), len(b)) and a[0] == b[0])
+
+
+def _parse(name: str) -> Name | None:
+    """The parts of a painter's name, `Gogh, Vincent van` or `vincent-van-gogh`; None where it names nobody."""
+    letters = unicodedata.normalize("NFKD", name[:300].casefold().translate(LETTERS))
+    text = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    text = re.sub(r"\(([^()]*)\)?", lambda m: f" {m[1]} " if re.fullmatch(KEPT, m[1]) else " ", text)
+    text = re.sub(DATES, "", text).split(";")[0]
+    several = re.search(r"[/&]|\b(?:and|or|with)\b", text)
+    text = re.sub(r"[^\w,]|_", " ", text)
+    text = re.sub(r"\s+", " ", text).strip()
+    if hand := re.search(HAND, text): text = re.sub(HAND, "", text)
+    generation = next((number for number, pattern in GENERATIONS.items() if re.search(pattern, text)), "")
+    for pattern in GENERATIONS.values(): text = re.sub(pattern, "", text)
+    parts = [words for part in text.split(",") if (words := part.split())]
+    for place, words in enumerate(parts):
+        if words[-1] in NUMERALS and (len(words) > 1 or place > 1 or place and words[-1] != "i"):
+            generation = NUMERALS[words.pop()]
+    forenames = next((words for words in parts[1:] if words and not set(words) <= NATIONS), [])
+    words = forenames + parts[0] if parts else []
+    if set(words) <= NOBODY or set(words) & UNKNOWN or hand and hand[0] == "school": return None
+    if several: return Name(" ".join(words))
+    *first, surname = [word for word in words if word not in PARTICLES] or words
+    placed = len(words) == 1 or words[0] in first and words[1] in ("da", "van", "von")
+    return Name(surname, tuple(first), generation, hand[1].rstrip("s") if hand else "", placed)

@@ -21,7 +21,8 @@ from fastai.metrics import F1Score, accuracy, error_rate
 from fastai.torch_core import norm_types, set_seed
 from fastcore.foundation import L
 
-from artclf import backbones, split
+from artclf import backbones
+from artclf.split import fingerprint, items
 
 
 def fit(data, out, epochs: int = 4, unfrozen_epochs: int = 2, lr: float = 2e-3, **kwargs) -> Learner:
@@ -43,25 +44,27 @@ def fit(data, out, epochs: int = 4, unfrozen_epochs: int = 2, lr: float = 2e-3, 
 
 
 def learner(data, out, arch: str = "auto", size: int = 224, resize: str = "squish", batch_size: int = 32,
-            parts: Sequence[float] = (70, 15, 15), seed: int = 42, exclude: Sequence[str] = (), width: int = 512,
-            depth: int = 1, dropout: float = 0.5, pretrained: bool = True) -> Learner:
+            split: str = "grouped", parts: Sequence[float] = (70, 15, 15), seed: int = 42, exclude: Sequence[str] = (),
+            width: int = 512, depth: int = 1, dropout: float = 0.5, pretrained: bool = True) -> Learner:
     """A fastai `Learner` on the clean images of `data`, its body frozen, that keeps its best epoch under `out`.
 
     `arch` is a name that `backbones.find` knows; pictures are brought to `size` x `size` px by `resize` (squish, crop
-    or pad); the head has `depth` hidden layers of `width` units. Training that was interrupted goes
-    on from its last finished epoch; the same `seed` gives the same weights on one machine.
+    or pad); `split.items` cuts them by `split`; the head has `depth` hidden layers of `width` units. Training that was
+    interrupted goes on from its last finished epoch; the same `seed` gives the same weights on one machine.
     Raises ValueError for settings that don't fit the data, FileNotFoundError without a catalogue.
     """
     if resize not in backbones.RESIZE:
         raise ValueError(f"--resize is {resize!r}: take one of {', '.join(backbones.RESIZE)}")
-    if parts[1] <= 0: raise ValueError("the part valid is empty, and the best epoch is chosen on it: give it a share")
     backbone = backbones.find(arch, pretrained)
-    table = split.items(data, parts, seed, exclude)
+    table = items(data, split, parts, seed, exclude)
+    if "valid" not in set(table.part):
+        raise ValueError("the part valid is empty, and the best epoch is chosen on it: give it images")
     batch_size = min(batch_size, int((table.part == "train").sum()))  # fastai drops a batch that isn't full
     if batch_size < 2: raise ValueError("batch normalisation needs two images or more a batch")
     config = {**asdict(backbone), "vocab": sorted(table.period.unique()), "size": size, "resize": resize,
               "width": width, "depth": depth, "dropout": dropout, "batch_size": batch_size, "seed": seed,
-              "parts": list(parts), "exclude": list(exclude), "data_hash": split.fingerprint(table), "temperature": 1.0}
+              "split": split, "parts": list(parts), "exclude": list(exclude), "data_hash": fingerprint(table),
+              "temperature": 1.0}
     set_seed(seed, reproducible=True)
     rows = table[table.part != "test"]
     dls = backbones.loaders([Path(data) / file for file in rows.file], rows.part == "valid", config, path=Path(data))

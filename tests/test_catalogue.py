@@ -151,6 +151,12 @@ def test_the_key_is_url_and_period_and_known_rows_only_gain_what_they_lack(tmp_p
     assert {(row["status"], row["tries"], row["file"]) for row in rows} == {("pending", 0, None)}
 
 
+def test_a_new_split_of_ones_own_replaces_the_old_one_and_none_leaves_it(tmp_path):
+    with Catalogue(tmp_path) as cat:
+        for part in ("train", "test", "", None): cat.add([{"url": A, "period": "x", "split": part}])
+        assert cat.select()[0]["split"] == "test"
+
+
 def test_an_error_undoes_its_transaction_whole(tmp_path):
     def broken():
         yield {"url": B, "period": "x"}

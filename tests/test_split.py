@@ -1,4 +1,8 @@
-"""Splits: proportions, repeatability, and what is said where the images are too few."""
+"""Splits: proportions, repeatability, groups that stay together, and what is said where the images are too few."""
+import random
+import warnings
+from collections import Counter, defaultdict
+
 import pytest
 
 from artclf import split
@@ -10,6 +14,16 @@ def fill(data, status="ok", **periods):
     rows = [{"url": f"http://a.example/{period}/{i}", "period": period, "file": f"raw/{period}/{i:04}.png",
              "status": "ok", "sha256": f"{period}{i}", "clean_status": status}
             for period, number in periods.items() for i in range(number)]
+    with Catalogue(data) as cat:
+        cat.add(rows)
+        cat.update(rows)
+    return data
+
+
+def fill_groups(data, images):
+    """Clean images, one for each dict of facts in `images`, which has a `period`."""
+    rows = [{"url": f"http://a.example/{i}", "file": f"raw/{image['period']}/{i:04}.png", "status": "ok",
+             "sha256": f"{i}", "clean_status": "ok", **image} for i, image in enumerate(images)]
     with Catalogue(data) as cat:
         cat.add(rows)
         cat.update(rows)
@@ -31,8 +45,10 @@ def parts_of(table) -> dict: return dict(zip(table.file, table.part, strict=True
     (5, (98, 1, 1), (3, 1, 1)),
 ])
 def test_every_period_is_cut_in_the_proportions_asked_for(tmp_path, number, parts, expected):
-    table = split.items(fill(tmp_path, a=number, b=60), parts)
-    assert numbers(table)["a"] == {part: n for part, n in zip(split.PARTS, expected, strict=True) if n}
+    fill(tmp_path, a=number, b=60)
+    for name in split.SPLITS:  # without duplicates and painters, each image is a group
+        table = split.items(tmp_path, name, parts)
+        assert numbers(table)["a"] == {part: n for part, n in zip(split.PARTS, expected, strict=True) if n}
 
 
 def test_every_usable_image_is_in_exactly_one_part(tmp_path):
@@ -66,12 +82,15 @@ def test_the_order_in_which_images_came_changes_nothing(tmp_path):
     assert split.items(tmp_path / "one").equals(split.items(tmp_path / "two"))
 
 
-def test_the_cut_is_written_into_the_catalogue(tmp_path):
-    for seed in (1, 2):
-        table = split.items(fill(tmp_path, a=20, b=20), seed=seed)
+def test_each_cut_is_written_into_its_column_of_the_catalogue(tmp_path):
+    fill(tmp_path, a=20, b=20)
+    made = {}
+    for seed, name in enumerate(("random", "grouped", "artist", "random")):
+        made[name] = parts_of(split.items(tmp_path, name, seed=seed))
         rows = read_catalogue(tmp_path)
-        written = dict(zip(rows.file.str[4:-4], rows.split_random, strict=True))
-        assert written == {file[6:-4]: part for file, part in parts_of(table).items()}
+        for other, parts in made.items():
+            written = dict(zip(rows.file.str[4:-4], rows[f"split_{other}"], strict=True))
+            assert written == {file[6:-4]: part for file, part in parts.items()}
 
 
 def test_the_fingerprint_changes_with_image_label_and_part_alone(tmp_path):
@@ -93,13 +112,160 @@ def test_the_fingerprint_changes_with_image_label_and_part_alone(tmp_path):
     ({"a": 20, "b": 20}, {"parts": (0, 50, 50)}, "give three shares"),
     ({"a": 20, "b": 20}, {"parts": (80, 20)}, "give three shares"),
     ({"a": 20, "b": 20}, {"parts": (120, -10, -10)}, "give three shares"),
+    ({"a": 20, "b": 20}, {"split": "painter"}, "--split is 'painter': take one of random, grouped, artist, own"),
+    ({"a": 20, "b": 2}, {"split": "artist"}, "too few images for 3 parts in b"),
+    ({"a": 20, "b": 20}, {"split": "own"}, "the column `split` says nothing for 40 images in .* such as http://a.ex"),
 ])
 def test_what_cannot_be_cut_is_an_error_that_says_what_to_do(tmp_path, periods, options, message):
     with Catalogue(tmp_path): fill(tmp_path, **periods)
     with pytest.raises(ValueError, match=message): split.items(tmp_path, **options)
-    assert read_catalogue(tmp_path).split_random.isna().all()
+    columns = [f"split_{name}" for name in split.SPLITS]
+    assert read_catalogue(tmp_path)[columns].isna().all(axis=None)
 
 
 def test_images_of_which_none_is_clean_are_no_images(tmp_path):
     with pytest.raises(ValueError, match="artclf clean"): split.items(fill(tmp_path, "rejected", a=9, b=9))
     with pytest.raises(FileNotFoundError, match="no catalogue"): split.items(tmp_path / "new")
+
+
+# Groups
+
+def joined(images, *facts) -> list[set[int]]:
+    """The places of the images that share any of `facts`, directly or through others, by merging sets."""
+    sets = [{i} for i in range(len(images))]
+    for fact in facts:
+        for value in {image.get(fact) for image in images} - {None}:
+            holders = {i for i, image in enumerate(images) if image.get(fact) == value}
+            touched = [group for group in sets if group & holders]
+            sets = [group for group in sets if not group & holders] + [set().union(*touched)]
+    return sets
+
+
+def random_images(rng, spread: float) -> list[dict]:
+    """Up to five periods of painters and duplicates; `spread` is the chance that one is of another period."""
+    images, hand = [], lambda home: f"Painter {home}{int(rng.paretovariate(.6)) % 60}o"
+    for period in "abcde"[:rng.randint(2, 5)]:
+        for _ in range(rng.choice([3, 8, 40, 120])):
+            home = rng.choice("abcde") if rng.random() < spread else period
+            images.append({"period": period,
+                           "dup_group": rng.choice([None, None, f"{home}{rng.randint(0, 15)}"]),
+                           "artist": rng.choice([None, "unknown", hand(home)])})
+    return images
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(("name", "facts"), [("random", ()), ("grouped", ["dup_group"]),
+                                             ("artist", ["dup_group", "artist"])])
+@pytest.mark.filterwarnings("ignore:--split")
+def test_no_group_crosses_and_every_image_is_in_one_part_near_the_share_asked_for(tmp_path, name, facts, seed):
+    rng = random.Random(seed)
+    spread, parts = rng.choice([0, 0, .3]), rng.choice([(70, 15, 15), (50, 25, 25), (80, 20, 0), (90, 5, 5)])
+    images = random_images(rng, spread)
+    table = split.items(fill_groups(tmp_path, images), name, parts, seed)
+    part = dict(zip(table.file.str[-8:-4].astype(int), table.part, strict=True))
+    assert sorted(part) == list(range(len(images)))
+    groups = joined([{**image, "artist": None if image["artist"] == "unknown" else image["artist"]}
+                     for image in images], *facts)
+    assert all(len({part[i] for i in group}) == 1 for group in groups)
+    inside = defaultdict(list)
+    for group in groups:
+        for period in {images[i]["period"] for i in group}: inside[period].append(group)
+    for period, its in inside.items():
+        found = Counter(part[i] for i, image in enumerate(images) if image["period"] == period)
+        wanted = [name for name, share in zip(split.PARTS, parts, strict=True) if share]
+        assert found["train"] and set(found) <= set(wanted)
+        if any(images[i]["period"] != period for group in its for i in group): continue
+        assert set(found) == set(wanted if len(its) >= len(wanted) else ["train", "test"][:len(its)])
+        largest, n = max(map(len, its)), found.total()
+        single = any(len([g for g in its if part[min(g)] == name]) <= 1 for name in wanted)
+        for name, share in zip(split.PARTS, parts, strict=True):
+            ahead = found[name] - share / sum(parts) * n
+            assert ahead <= largest and -ahead <= largest * (2 if single else 1), (period, found, largest)
+
+
+def test_groups_are_random_by_seed_repeatable_and_without_regard_to_other_periods(tmp_path):
+    images = [{"period": period, "artist": f"Hand {i % 9}{period}ston"} for period in "ab" for i in range(90)]
+    fill_groups(tmp_path / "two", images)
+    fill_groups(tmp_path / "one", [*images, *({"period": "c", "artist": f"M {i}"} for i in range(30))])
+    one, again, other = (split.items(tmp_path / "two", "artist", seed=seed) for seed in (1, 1, 2))
+    assert one.equals(again) and parts_of(one) != parts_of(other)
+    assert parts_of(one).items() <= parts_of(split.items(tmp_path / "one", "artist", seed=1)).items()
+    assert parts_of(split.items(tmp_path / "one", "artist", seed=1, exclude=["c"])) == parts_of(one)
+
+
+def test_one_painter_by_several_spellings_stays_in_one_part(tmp_path):
+    names = ["Vincent van Gogh", "van Gogh, Vincent", "VAN GOGH", "Gogh, Vincent Willem van"]
+    images = [{"period": period, "artist": name} for period in "ab" for name in names]
+    images += [{"period": period, "artist": f"Somebody Else{i}"} for period in "ab" for i in range(40)]
+    for seed in range(5):
+        table = split.items(fill_groups(tmp_path, images), "artist", seed=seed)
+        assert table[table.file.isin([f"clean/{image['period']}/{i:04}.jpg" for i, image in enumerate(images[:8])])
+                     ].part.nunique() == 1
+
+
+def test_a_duplicate_joins_two_painters(tmp_path):
+    images = [{"period": "ab"[i % 2], "artist": "John Smith" if i < 10 else "Mary Jones"} for i in range(20)]
+    images[3]["dup_group"] = images[14]["dup_group"] = "same"
+    images += [{"period": "ab"[i % 2]} for i in range(60)]
+    table = split.items(fill_groups(tmp_path, images), "artist")
+    assert table[table.file.str[-8:-4].astype(int) < 20].part.nunique() == 1
+    assert numbers(table)["a"].keys() == set(split.PARTS)
+
+
+def test_a_period_of_one_painter_is_learned_from_and_the_warning_names_it(tmp_path):
+    images = [{"period": "one", "artist": "Anna Lee"}] * 12 + [
+        {"period": "two", "artist": f"{name} Roe"} for name in ("Ada", "Bert") for _ in range(6)]
+    images += [{"period": "many", "artist": f"Painter Number{i}"} for i in range(40)]
+    with pytest.warns(UserWarning) as told: table = split.items(fill_groups(tmp_path, images), "artist")
+    assert [str(warning.message).split(":")[0] for warning in told] == [
+        "--split artist leaves no valid images in one, two", "--split artist leaves no test images in one"]
+    assert numbers(table)["one"] == {"train": 12} and numbers(table)["two"] == {"train": 6, "test": 6}
+    with warnings.catch_warnings(action="error"): assert set(numbers(split.items(tmp_path))["one"]) == set(split.PARTS)
+
+
+def test_periods_of_one_painter_each_cannot_be_cut_by_painter(tmp_path):
+    fill_groups(tmp_path, [{"period": f"p{i % 2}", "artist": ("Anna Lee", "Ben Cox")[i % 2]} for i in range(40)])
+    with pytest.raises(ValueError, match="leaves no images for valid and test, .* take another --split"):
+        split.items(tmp_path, "artist")
+    assert read_catalogue(tmp_path).split_artist.isna().all()
+
+
+# A split of the user's own
+
+def own(data, *parts, **change):
+    images = [{"period": "ab"[i % 2], "split": part} for i, part in enumerate(parts)]
+    return fill_groups(data, [{**image, **change} for image in images])
+
+
+def test_a_split_of_ones_own_is_honoured(tmp_path):
+    given = ["train", "train", "test", "valid", "valid", "test", "train", "train"]
+    table = split.items(own(tmp_path, *given), "own", parts=(1, 0, 0))
+    assert dict(zip(table.file.str[-8:-4].astype(int), table.part, strict=True)) == dict(enumerate(given))
+    assert split.fingerprint(table) != split.fingerprint(split.items(tmp_path))
+
+
+def test_a_manifest_brings_ones_own_split_and_may_change_it(tmp_path):
+    from PIL import Image
+
+    from artclf import clean, download
+    folder, data = tmp_path / "gallery", tmp_path / "data"
+    for period in "ab":
+        (folder / period).mkdir(parents=True)
+        for i in range(4):
+            Image.effect_noise((90 + i, 80), 60 + ord(period) % 7).convert("RGB").save(folder / period / f"{i}.png")
+    for order in (("train", "valid", "test", "train"), ("test", "train", "train", "valid")):
+        lines = [f"{period}/{i}.png,{part}" for period in "ab" for i, part in enumerate(order)]
+        (folder / "manifest.csv").write_text("\n".join(["file,split", *lines]), encoding="utf-8")
+        download.import_folder(folder, data)
+        clean.normalise(data, workers=1)
+        rows = read_catalogue(data).sort_values(["period", "width"])
+        table = split.items(data, "own").set_index("file").part
+        assert [table[f"clean/{row.period}/{row.file[-20:-4]}.jpg"] for row in rows.itertuples()] == [*order, *order]
+
+
+@pytest.mark.parametrize(("parts", "message"), [
+    (["train", "train", "dev", "Test", "train", None], "says 'Test', 'dev', nothing for 3 images .*example/2: it may"),
+    (["train", "valid", "train", "test"], "no train images in b"),
+])
+def test_a_split_of_ones_own_that_makes_no_sense_is_an_error_that_names_it(tmp_path, parts, message):
+    with pytest.raises(ValueError, match=message): split.items(own(tmp_path, *parts), "own")
