@@ -108,9 +108,11 @@ def read_catalogue(data):
     """
     import pandas as pd
     if not (Path(data) / "catalogue.db").exists():
-        raise FileNotFoundError(f"no catalogue in {data}: run `artclf download` or `artclf import` first")
+        raise FileNotFoundError(f"no catalogue in {data}: run `artclf download --data {data}` or "
+                                f"`artclf import FOLDER --data {data}` first")
     with Catalogue(data) as cat:
-        return pd.read_sql_query("SELECT * FROM images ORDER BY rowid", cat.db)
+        whole = dict.fromkeys(("http_status", "tries", "bytes", "width", "height"), "Int64")  # unknown is not 0
+        return pd.read_sql_query("SELECT * FROM images ORDER BY rowid", cat.db, dtype=whole)
 
 
 def find_lists(folder) -> dict[str, Path]:

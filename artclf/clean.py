@@ -186,7 +186,8 @@ def _verdict(row, group) -> tuple[str, str | None]:
     others = sorted({other["period"] for other in group} - {row["period"]})
     if others: return "conflict", f"same picture under another period ({', '.join(others)})"
     if row is not group[0]: return "duplicate", f"same picture twice ({group[0]['file']})"
-    if row["clean_status"] in ("duplicate", "conflict"): return None, None  # its double is gone
+    near = (row["clean_reason"] or "").startswith("near-duplicate")  # module duplicates says that, and takes it back
+    if row["clean_status"] in ("duplicate", "conflict") and not near: return None, None  # its double is gone
     return row["clean_status"], row["clean_reason"]
 
 

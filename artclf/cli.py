@@ -74,8 +74,8 @@ def search(query: str, period: Annotated[str, typer.Option(help="The class that 
     """Collect URLs by image search and append them to the list of a period."""
     from artclf.search import collect
     summary = collect(query, period, lists, max_images, engine)
+    if summary.gave_up and not summary.found: raise RuntimeError(summary)
     print(summary)
-    if summary.gave_up and not summary.found: raise typer.Exit(1)
 
 
 @app.command()

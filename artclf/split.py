@@ -39,7 +39,7 @@ def items(data, split: str = "grouped", parts: Sequence[float] = (70, 15, 15), s
         if (few := counts[counts < needed]).any():
             raise ValueError(f"too few images for {needed} parts in {', '.join(few.index)}: add pictures, "
                              "or leave the class out with --exclude")
-        groups = _joined(table.file, [table[column] for column in SPLITS[split]])
+        groups = _joined(table.sha256, [table[column] for column in SPLITS[split]])
         table["part"] = cut(table.period, groups, parts, seed)
     _check(table, split, [part for part, share in zip(PARTS, parts, strict=True) if share and split != OWN])
     if split != OWN: _record(data, table, f"split_{split}")
@@ -87,7 +87,7 @@ def _chance(seed: int, group: str) -> float:
 
 
 def _usable(data, exclude: Sequence[str]):
-    """The clean images, in the order of their files, with `file` and `painter`; ValueError where they are no data."""
+    """The clean images with `file` and `painter`, in an order that only their bytes decide; ValueError for no data."""
     table = read_catalogue(data)
     if unknown := set(exclude) - set(table.period):
         raise ValueError(f"--exclude names {', '.join(sorted(unknown))}, but {data} has no such class")
@@ -98,7 +98,7 @@ def _usable(data, exclude: Sequence[str]):
     if table.empty: raise ValueError(f"no clean images in {data}: run `artclf clean --data {data}` first")
     if table.period.nunique() < 2:
         raise ValueError(f"{data} has the single class {table.period.iloc[0]}: a classifier needs two")
-    return table.assign(file=table.apply(clean_path, axis=1)).sort_values("file")
+    return table.assign(file=table.apply(clean_path, axis=1)).sort_values(["sha256", "file"])
 
 
 def _own(table, data):
@@ -109,21 +109,21 @@ def _own(table, data):
                      f"it may say {', '.join(PARTS)}; mend the manifest or list and take it in again")
 
 
-def _joined(files: Sequence[str], columns) -> list[str]:
-    """The group of each file, named by its first: files that share a value in any column are in one group."""
-    parent = {file: file for file in files}
+def _joined(images: Sequence[str], columns) -> list[str]:
+    """The group of each image, named by one of them: images that share a value in any column are in one group."""
+    parent = {image: image for image in images}
 
-    def root(file):
-        while parent[file] != file: parent[file] = file = parent[parent[file]]
-        return file
+    def root(image):
+        while parent[image] != image: parent[image] = image = parent[parent[image]]
+        return image
 
     for values in columns:
         first = {}
-        for file, value in zip(files, values, strict=True):
+        for image, value in zip(images, values, strict=True):
             if value:
-                low, high = sorted((root(file), root(first.setdefault(value, file))))
+                low, high = sorted((root(image), root(first.setdefault(value, image))))
                 parent[high] = low
-    return [root(file) for file in files]
+    return [root(image) for image in images]
 
 
 def _check(table, split: str, wanted: list[str]):

@@ -128,7 +128,7 @@ class Keep(Callback):
         row = dict(zip(names, self.rows[-1], strict=True))
         self.history.append({"fit": len(self.fits), "epoch": self.epoch, **row, "seconds": time.time() - self.started})
         if row["f1_score"] > self.best["f1"]:
-            self.best = {"f1": row["f1_score"], "where": f"epoch {self.epoch} of fit {len(self.fits)}",
+            self.best = {"f1": row["f1_score"], "where": f"epoch {self.epoch} of stage {len(self.fits) + 1}",
                          "model": self._weights()}
         self._save()
         self._write_history()

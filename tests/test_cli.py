@@ -75,8 +75,8 @@ def test_bad_arguments_are_exit_code_2(artclf, args):
 
 
 @pytest.mark.parametrize("args, words", [
-    (("clean", "--data", "nothing"), "nothing: run `artclf download` or `artclf import` first"),
-    (("train", "--data", "nothing", "--arch", "efficientnet_lite0"), "nothing: run `artclf download`"),
+    (("clean", "--data", "nothing"), "`artclf download --data nothing` or `artclf import FOLDER --data nothing` first"),
+    (("train", "--data", "nothing", "--arch", "efficientnet_lite0"), "nothing: run `artclf download --data nothing`"),
     (("train", "--data", "nothing", "--arch", "no-net"), "no architecture is called 'no-net'"),
     (("interpret", "--out", "nothing"), "run `artclf train` first"),
     (("predict", "a.jpg", "--out", "nothing"), "no export in nothing: run `artclf train` first"),

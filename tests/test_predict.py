@@ -184,6 +184,7 @@ def test_threads_get_the_same_answers(clf, files):
     assert warnings.filters == filters
 
 
+@pytest.mark.slow
 def test_predicting_is_quiet(clf, export, files, tmp_path):
     palette = Image.new("P", (80, 80))
     palette.save(tmp_path / "palette.png", transparency=b"\x00\x10")
@@ -275,6 +276,7 @@ print(learn.cbs.map(lambda cb: type(cb).__module__))
 """
 
 
+@pytest.mark.slow
 def test_the_pickle_opens_with_plain_fastai_anywhere(export, clf, files, tmp_path):
     shutil.copy(export / "learner.pkl", tmp_path)
     ran = subprocess.run([sys.executable, "-W", "ignore", "-c", FRESH, files[0]], cwd=tmp_path, capture_output=True,

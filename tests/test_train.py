@@ -132,6 +132,7 @@ def test_a_fit_interrupted_in_its_first_epoch_starts_from_its_first_weights(whol
     assert same(weights(learn), whole[2])
 
 
+@pytest.mark.slow
 def test_stage_2_interrupted_ends_with_the_weights_of_one_that_was_not(drawn, tmp_path):
     def stages(out, stop=None):
         learn = learner(drawn, out)
@@ -181,6 +182,7 @@ def test_the_best_epoch_of_all_stages_is_kept(drawn, tmp_path):
     np.testing.assert_allclose(learn.validate()[1:4], best[["error_rate", "accuracy", "f1_score"]].astype(float))
 
 
+@pytest.mark.slow
 def test_looking_at_the_learner_between_fits_changes_nothing(drawn, tmp_path):
     def stages(out, look):
         learn = learner(drawn, out)
