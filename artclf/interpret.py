@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from artclf.catalogue import read_catalogue
+from artclf.split import PARTS
 
-PARTS = ("train", "valid", "test")
 COLUMNS = {"file": str, "part": str, "period": str, "predicted": str, "probability": float, "loss": float}
 FACTS = ["title", "artist", "year", "source"]
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9"]  # Okabe and Ito: told apart by the colour-blind
