@@ -446,3 +446,27 @@ def test_a_killed_run_leaves_no_process_and_the_next_ends_like_one_that_was_not(
     assert killed.verdicts() == undisturbed.verdicts()
     assert killed.copies() == undisturbed.copies()
     assert set(killed.statuses().values()) == {"conflict", "rejected"}
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 30}])
+@pytest.mark.parametrize("size", [(500, 377), (997, 640), (1001, 333), (2017, 1500)])
+def test_a_jpeg_has_the_pixels_that_pillow_decodes(size, options):
+    content = encoded(Image.fromarray(noise(60, 40)).resize(size, Image.Resampling.BICUBIC), "JPEG", **options)
+    im = Image.open(BytesIO(content))
+    parts = 1 if max(size) < 1000 else 2 if max(size) < 2000 else 4
+    im.draft("RGB", [side // parts for side in size])
+    assert (opened(content, max_size=500) == np.asarray(clean.shrink(im, 500))).all()
+
+
+def test_shrinking_is_no_further_from_lanczos_than_pillows_bilinear():
+    im = Image.fromarray(noise(90, 60)).resize((900, 600), Image.Resampling.BICUBIC)
+    for longer in (640, 500, 450, 300, 100):
+        fast = clean.shrink(im, longer)
+        lanczos, bilinear = (np.asarray(im.resize(fast.size, how)).astype(float)
+                             for how in (Image.Resampling.LANCZOS, Image.Resampling.BILINEAR))
+        assert np.abs(np.asarray(fast) - lanczos).mean() <= np.abs(bilinear - lanczos).mean(), longer
+
+
+def test_a_jpeg_with_an_odd_end_is_read_as_pillow_reads_it():
+    content = encoded(noise(), "JPEG")
+    assert (opened(content[:-2] + b"\x00\x00\x00" + content[-2:]) == opened(content)).all()

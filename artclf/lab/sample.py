@@ -4,9 +4,6 @@ A period is a row of visual habits. A canvas follows them in the manner of one o
 lean towards a neighbour in time. `draw` writes `FOLDER/<period>/*.jpg` and `FOLDER/manifest.csv`.
 """
 import os
-import threading
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from artclf.catalogue import progress
+from artclf.clean import process_pool
 
 HANDS = 10  # invented painters a period
 KIN_SHARE, KIN_REACH = 0.55, 0.62  # how many canvases lean towards a neighbour, and how far at most: the difficulty
@@ -221,13 +219,8 @@ def draw(folder, count: int = 40, size: int = 400, seed: int = 42, workers: int 
     _write_manifest(folder / "manifest.csv", lines, source)
     missing = [(folder / file, *job, size, seed) for file, job in jobs.items() if not (folder / file).exists()]
     workers = min(workers or os.cpu_count() or 1, len(missing) or 1, 32)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_watch_parent) as pool:
+    with process_pool(workers) as pool:
         return sum(1 for _ in progress(pool.map(_save, missing, chunksize=4), total=len(missing), desc="drawing"))
-
-
-def _watch_parent():
-    """End this worker with the process that started it, even where that one was killed."""
-    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def _save(job):
