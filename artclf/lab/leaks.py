@@ -1,0 +1,190 @@
+"""What leaks and shortcuts are worth: one light head on frozen features, measured with them and without them.
+
+Reads the catalogue and the clean images of DATA; writes `DATA/features.db`. Notebook: `experiments/17_leaks`.
+"""
+import warnings
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from artclf import features, interpret, split
+from artclf.catalogue import progress, read_catalogue
+from artclf.lab.folds import FIGURES, bootstrap, out_of_fold
+from artclf.lab.levels import level_sources as level_sources
+
+FREQUENT, SIZES, FEATURES = "nothing: the most frequent period", "width, height and file size", "features"
+HEAD = make_pipeline(StandardScaler(), LogisticRegression(C=.01, class_weight="balanced", tol=1e-3, max_iter=500))
+FOREST = RandomForestClassifier(100, class_weight="balanced", random_state=0)
+
+
+def compare(data, splits=("random", "grouped", "artist"), folds: int = 5, seeds=(1, 2, 3),
+            with_duplicates: bool = False, resamples: int = 1000):
+    """What a head scores on the same images under several splits: a DataFrame, a row a split, then the differences.
+
+    `accuracy`, `macro_f1` and `distance` (mean, in periods) are those of `interpret.metrics` on the out-of-fold
+    predictions of all `seeds` pooled; `*_low` and `*_high` are 95% intervals (`bootstrap`) over the split's own groups:
+    images for `random`, duplicate groups for `grouped`, painters for `artist`, since images of one group are right or
+    wrong together. A difference, `random - grouped`, is paired: both terms on the same draws of the second's groups.
+    `with_duplicates` takes the copies that cleaning set aside back in. A UserWarning says what had to be left out.
+    Raises what `split.items` and `features.extract` do, ValueError for too few images.
+    """
+    table = images(data, splits, folds, with_duplicates)
+    x = features.extract(data, table)
+    runs = {name: out_of_fold(HEAD, x, table, name, folds, seeds)
+            for name in progress(list(splits), desc="splits")}
+    rows = {name: _row(run, run.group, resamples) for name, run in runs.items()}
+    for one, other in pairwise(splits):
+        rows[f"{one} - {other}"] = _row(runs[one], runs[other].group, resamples, minus=runs[other])
+    return pd.DataFrame(rows.values(), index=list(rows))
+
+
+def images(data, splits, folds: int = 5, with_duplicates: bool = False):
+    """The usable rows of the catalogue, with a column for each split that names every image's group.
+
+    Periods that lie in a single group can't be learnt and tested at once: they are left out, with a UserWarning.
+    """
+    table = split._usable(data, ())
+    if with_duplicates: table = pd.concat([table, _copies(data)], ignore_index=True)
+    table = table.reset_index(drop=True)
+    for name in splits:
+        columns = split.SPLITS[name] and [*split.SPLITS[name], "clean_sha256"]
+        table[name] = split._joined([str(i) for i in table.index], [table[column] for column in columns])
+    if "artist" in splits and not table.painter.any():
+        warnings.warn(f"no painter is known in {data}: split artist is split grouped; take the pictures in with a "
+                      "column `artist` to measure what a painter on both sides is worth", stacklevel=3)
+    return _testable(table, splits, folds)
+
+
+def _copies(data):
+    """The copies of usable images that were set aside as duplicates within one period."""
+    table = read_catalogue(data)
+    table["painter"] = table.artist.map(split.artist_keys(table.artist.dropna()))
+    table[["painter", "dup_group"]] = table[["painter", "dup_group"]].astype(object).fillna("")
+    return table[(table.clean_status == "duplicate") & table.clean_sha256.notna() & table.review.isna()]
+
+
+def _testable(table, splits, folds: int):
+    groups = table.groupby("period")[list(splits)].nunique().min(axis=1)
+    if single := list(groups.index[groups < 2]):
+        warnings.warn(f"left out: {', '.join(single)}, all of whose images are one group under {' or '.join(splits)}: "
+                      "no head can learn and be tested on them", stacklevel=4)
+    if few := list(groups.index[(groups >= 2) & (groups < folds)]):
+        warnings.warn(f"fewer than {folds} groups in {', '.join(few)}: some folds test none of their images, and "
+                      "figures say little of them", stacklevel=4)
+    table = table[~table.period.isin(single)].reset_index(drop=True)
+    if table.period.nunique() < 2: raise ValueError("fewer than two periods can be tested: add pictures")
+    return table
+
+
+def _row(run, units, resamples: int, minus=None) -> dict:
+    found, draws = pd.Series(interpret.metrics(run)["test"])[list(FIGURES)], bootstrap(run, units, resamples)
+    if minus is not None:
+        found -= pd.Series(interpret.metrics(minus)["test"])[list(FIGURES)]
+        draws -= bootstrap(minus, units, resamples)
+    low, high = draws.quantile(.025), draws.quantile(.975)
+    row = {"periods": run.period.nunique(), "images": run.image.nunique(), "groups": units.nunique()}
+    for name in FIGURES: row |= {name: found[name], f"{name}_low": low[name], f"{name}_high": high[name]}
+    return row
+
+
+def shortcuts(data, levelled=None, splits="grouped", source: str | None = None, folds: int = 5, seeds=(1, 2, 3),
+              resamples: int = 1000):
+    """What can be told without looking at the painting: a DataFrame, a row for what a classifier `sees`.
+
+    It sees nothing, or only width, height, their ratio and the file size of the raw file (random forest), or the
+    features (the head of `compare`); with `levelled`, a folder that `level_sources` wrote, the latter two after every
+    picture was made alike. All on the same images and folds of the split; then again within the `source` with the most
+    images of periods that have at least `folds` groups there (column `pictures`), where there are several sources.
+    Figures and intervals as in `compare`.
+    """
+    table = images(data, [splits], folds)
+    if levelled is not None:
+        level = split._usable(levelled, ()).set_index(["url", "period"])
+        table = table[pd.MultiIndex.from_frame(table[["url", "period"]]).isin(level.index)].reset_index(drop=True)
+        level = level.loc[pd.MultiIndex.from_frame(table[["url", "period"]])].reset_index()
+    views = [(FREQUENT, DummyClassifier(), np.zeros((len(table), 1))), (SIZES, FOREST, _sizes(table)),
+             (FEATURES, HEAD, features.extract(data, table))]
+    if levelled is not None:
+        views += [(f"{SIZES}, levelled", FOREST, _sizes(level)),
+                  (f"{FEATURES}, levelled", HEAD, features.extract(levelled, level))]
+    chosen, rows = {"all": table.index, **_within(table, splits, source, folds)}, []
+    for pictures, (sees, model, x) in progress([(p, view) for p in chosen for view in views], desc="shortcuts"):
+        index = chosen[pictures]
+        run = out_of_fold(model, x[index], table.loc[index], splits, folds, seeds)
+        rows.append({"pictures": pictures, "sees": sees, **_row(run, run.group, resamples)})
+    return pd.DataFrame(rows)
+
+
+def _sizes(rows) -> np.ndarray:
+    sizes = rows[["width", "height", "bytes"]].astype(float)
+    return sizes.assign(ratio=sizes.width / sizes.height).to_numpy()
+
+
+def _within(table, name: str, source: str | None, folds: int) -> dict:
+    """The rows of one source that can be tested, under its name; empty where it would be all rows, or none."""
+    sources = table.source.fillna("unknown")
+    if source is not None and source not in set(sources):
+        raise ValueError(f"no image of source {source!r}: there are {', '.join(sorted(set(sources)))}")
+    groups = table.groupby([sources, table.period])[name].transform("nunique")
+    rows = table[(groups >= folds) & (sources == source if source else True)]
+    rows = rows[rows.groupby(sources[rows.index]).period.transform("nunique") > 1]
+    if rows.empty: return {}
+    largest = sources[rows.index].value_counts().index[0]
+    index = rows.index[sources[rows.index] == largest]
+    return {f"only {largest}": index} if len(index) < len(table) else {}
+
+
+def warning(table, share: float = .25) -> str:
+    """A sentence where the table of `shortcuts` says that size explains much, else ''.
+
+    Much is at least `share` of what the features gain in macro F1 over guessing, which gets one over the number of
+    periods, and surely more than nothing: the interval lies above guessing.
+    """
+    rows = table[table.pictures == "all"].set_index("sees")
+    size, seen = rows.loc[SIZES], rows.loc[FEATURES]
+    guess = max(1 / size.periods, rows.macro_f1[FREQUENT])
+    explained = (size.macro_f1 - guess) / max(seen.macro_f1 - guess, 1e-9)
+    if explained < share or size.macro_f1_low <= guess: return ""
+    return (f"Warning: {SIZES} alone tell the periods with a macro F1 of {size.macro_f1:.2f}, where guessing gets "
+            f"{guess:.2f} and the pictures {seen.macro_f1:.2f}: that is {min(explained, 1):.0%} of what the pictures "
+            "gain. A network can learn where a picture comes from instead of its period: level the sources, or keep "
+            "to one.")
+
+
+def readable(table):
+    """A table of `compare` or `shortcuts` with each figure and its interval in one column of text."""
+    text = {words: [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in
+                    table[[name, f"{name}_low", f"{name}_high"]].to_numpy()] for name, words in FIGURES.items()}
+    return table.loc[:, :"groups"].assign(**text)
+
+
+def plot_compare(table, ax=None, figures=("accuracy", "macro_f1")):
+    """The `figures` of each split in a table of `compare`, with intervals, as a Figure."""
+    rows = table[~table.index.str.contains(" - ")]
+    return _dots(rows, list(rows.index), figures, ax)
+
+
+def plot_shortcuts(table, ax=None, figures=("macro_f1",)):
+    """The `figures` of each row in a table of `shortcuts`, with intervals, as a Figure."""
+    return _dots(table, [f"{row.sees}\n({row.pictures} pictures)" for row in table.itertuples()], figures, ax)
+
+
+def _dots(table, labels: list[str], figures, ax):
+    ax, place = ax or interpret.axes_of_size(8, 1.2 + .5 * len(table)), np.arange(len(table))
+    for i, (name, colour) in enumerate(zip(figures, interpret.COLOURS, strict=False)):
+        y = place + .3 * (i - (len(figures) - 1) / 2)
+        ax.hlines(y, table[f"{name}_low"], table[f"{name}_high"], color=colour, linewidth=2)
+        ax.plot(table[name], y, "o", color=colour, label=FIGURES[name])
+        for value, at in zip(table[name], y, strict=True):
+            ax.annotate(f"{value:.2f}", (value, at), (0, 5), textcoords="offset points", ha="center", fontsize=8)
+    ax.set_yticks(place, labels, parse_math=False)
+    ax.set(xlim=(0, None), ylim=(len(table) - .4, -.7), xlabel="with 95% intervals")
+    ax.grid(axis="x", alpha=.3)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return ax.figure
