@@ -1,8 +1,16 @@
-"""A web server on 127.0.0.1 that answers as it is told to, badly too, and remembers what it was asked."""
+"""Servers on 127.0.0.1: one that answers as it is told to, badly too, and remembers what it was asked; JupyterLab."""
 import io
+import os
 import socket
+import subprocess
+import sys
 import threading
+import time
+import urllib.error
+import urllib.request
 from collections import Counter
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 import numpy as np
@@ -96,3 +104,45 @@ def resolve_tests_to_loopback(monkeypatch):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@contextmanager
+def jupyterlab(notebook: Path):
+    """The address of a JupyterLab that serves the folder of `notebook`; its settings are in there, too."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    home = {f"JUPYTER_{name}_DIR": str(notebook.parent / ".jupyter" / name) for name in ("CONFIG", "RUNTIME", "DATA")}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+         "--IdentityProvider.token=test", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={notebook.parent}"],
+        env={**os.environ, **home}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/api?token=test", server)
+        yield f"http://127.0.0.1:{port}/lab/tree/{notebook.name}?token=test"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _wait_for(address, server, seconds=60):
+    end = time.monotonic() + seconds
+    while server.poll() is None and time.monotonic() < end:
+        try:
+            return urllib.request.urlopen(address, timeout=5).close()
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(.3)
+    raise RuntimeError("JupyterLab did not start")
+
+
+def run_first_cell(tab, output: str):
+    """Run the first cell of the notebook in JupyterLab until what it shows, a CSS selector, is there."""
+    from playwright.sync_api import TimeoutError as NothingYet
+    tab.set_default_timeout(90_000)
+    shown = tab.locator(f".jp-OutputArea-output {output}").first
+    for _ in range(6):  # JupyterLab may lose a cell that is run while it connects to its kernel
+        tab.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
+        tab.keyboard.press("Control+Enter")
+        with suppress(NothingYet): shown.wait_for(timeout=15_000)
+        if shown.count(): return
+    raise RuntimeError(f"the cell showed no {output}")

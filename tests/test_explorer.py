@@ -5,19 +5,13 @@ import io
 import json
 import os
 import re
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from contextlib import suppress
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from loopback import jupyterlab, run_first_cell
 from PIL import Image
 
 from artclf import explorer, interpret
@@ -295,50 +289,14 @@ def test_it_answers_in_the_html_of_a_notebook_without_a_kernel(tab, notebook, pr
         assert shown(frame) == expected
 
 
-@pytest.fixture
-def jupyterlab(notebook):
-    """The address of a JupyterLab that serves the notebook's folder."""
-    pytest.importorskip("jupyterlab")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    home = {f"JUPYTER_{name}_DIR": str(notebook.parent / ".jupyter" / name) for name in ("CONFIG", "RUNTIME", "DATA")}
-    server = subprocess.Popen(
-        [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-         "--IdentityProvider.token=test", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={notebook.parent}"],
-        env={**os.environ, **home}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/api?token=test", server)
-        yield f"http://127.0.0.1:{port}/lab/tree/{notebook.name}?token=test"
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def wait_for(address, server, seconds=60):
-    end = time.monotonic() + seconds
-    while server.poll() is None and time.monotonic() < end:
-        try:
-            return urllib.request.urlopen(address, timeout=5).close()
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(.3)
-    raise RuntimeError("JupyterLab did not start")
-
-
 @pytest.mark.slow
-def test_it_answers_live_in_jupyterlab(browser, jupyterlab, predictions):
-    tab = browser.new_page(viewport={"width": 1500, "height": 950})
-    tab.set_default_timeout(90_000)
-    tab.goto(jupyterlab)
-    from playwright.sync_api import TimeoutError as NothingYet
-    output = tab.locator(".jp-OutputArea-output iframe.artclf-explorer")
-    for _ in range(6):  # JupyterLab may lose a cell that is run while it connects to its kernel
-        tab.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
-        tab.keyboard.press("Control+Enter")
-        with suppress(NothingYet): output.wait_for(timeout=15_000)
-        if output.count(): break
-    frame = tab.frame_locator("iframe.artclf-explorer")
-    given, predicted, expected = given_predicted(predictions, 1)
-    cell(frame, given, predicted).click()
-    assert shown(frame) == expected
-    tab.close()
+def test_it_answers_live_in_jupyterlab(browser, notebook, predictions):
+    with jupyterlab(notebook) as address:
+        tab = browser.new_page(viewport={"width": 1500, "height": 950})
+        tab.goto(address)
+        run_first_cell(tab, "iframe.artclf-explorer")
+        frame = tab.frame_locator("iframe.artclf-explorer")
+        given, predicted, expected = given_predicted(predictions, 1)
+        cell(frame, given, predicted).click()
+        assert shown(frame) == expected
+        tab.close()
