@@ -23,6 +23,7 @@ COLUMNS = {
     **FACTS,
     "clean_status": "TEXT", "clean_reason": "TEXT", "clean_sha256": "TEXT",
     "split_random": "TEXT", "split_grouped": "TEXT", "split_artist": "TEXT", "review": "TEXT",
+    "doubt": "REAL", "likelier": "TEXT", "likelier_probability": "REAL", "outlier": "REAL",  # 0 to 1
 }
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
@@ -204,9 +205,15 @@ def _read_manifest(path: Path, label_column: str | None) -> dict[Path, dict]:
              **({"period": class_name(row[label_column])} if label_column else {})} for row in rows}
 
 
+def label(row: dict) -> str:
+    """The class that an image is used under: its period, or the one that a review moved it to (`move:<period>`)."""
+    review = row.get("review")
+    return review.removeprefix("move:") if isinstance(review, str) and review.startswith("move:") else row["period"]
+
+
 def clean_path(row: dict) -> str:
     """The path of an image's clean copy, relative to the data folder."""
-    return f"clean/{row['period']}/{Path(row['file']).stem}.jpg"
+    return f"clean/{label(row)}/{Path(row['file']).stem}.jpg"
 
 
 def class_name(label: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artclf.catalogue import read_catalogue
+from artclf.catalogue import clean_path, read_catalogue
 from artclf.split import PARTS
 
 COLUMNS = {"file": str, "part": str, "period": str, "predicted": str, "probability": float, "loss": float}
@@ -36,15 +36,10 @@ def read(out, data):
     if missing or predictions.empty or not scores:
         raise ValueError(f"{path} lacks {', '.join(missing) or 'rows, or columns p_<class>'}: run `artclf train` again")
     facts = read_catalogue(data).dropna(subset="file")
-    facts = facts.assign(key=_key(facts.file)).drop_duplicates("key")[["key", *FACTS]]
-    joined = predictions.assign(key=_key(predictions.file)).merge(facts, how="left", on="key").drop(columns="key")
+    facts = facts.assign(file=[clean_path(row) for row in facts.to_dict("records")]).drop_duplicates("file")
+    joined = predictions.merge(facts[["file", *FACTS]], how="left", on="file")
     joined[FACTS] = joined[FACTS].fillna("").astype(str)
     return joined.assign(year=joined.year.str.removesuffix(".0"))  # tables often hold years as 1889.0
-
-
-def _key(files):
-    """`<period>/<stem>`, which the raw file and the clean one share."""
-    return files.str.replace(r"^[^/]*/|\.[^./]*$", "", regex=True)
 
 
 def classes(predictions) -> list[str]:

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from artclf.catalogue import Catalogue, clean_path, read_catalogue
+from artclf.catalogue import Catalogue, clean_path, label, read_catalogue
 
 PARTS = ("train", "valid", "test")
 SPLITS = {"random": [], "grouped": ["dup_group"], "artist": ["dup_group", "painter"]}  # what joins images
@@ -32,14 +32,16 @@ def items(data, split: str = "grouped", parts: Sequence[float] = (70, 15, 15), s
     if split not in (*SPLITS, OWN): raise ValueError(f"--split is {split!r}: take one of {', '.join((*SPLITS, OWN))}")
     if len(parts) != 3 or min(parts) < 0 or not parts[0]:
         raise ValueError(f"parts are {parts}: give three shares of train, valid and test, such as 70,15,15")
-    table = _usable(data, exclude)
+    table = usable(data, exclude)
+    if len(classes := set(table.period)) < 2:
+        raise ValueError(f"{data} has the single class {', '.join(classes) or 'left out'}: a classifier needs two")
     if split == OWN: table["part"] = _own(table, data)
     else:
         needed, counts = sum(p > 0 for p in parts), table.period.value_counts().sort_index()
         if (few := counts[counts < needed]).any():
             raise ValueError(f"too few images for {needed} parts in {', '.join(few.index)}: add pictures, "
                              "or leave the class out with --exclude")
-        groups = _joined(table.sha256, [table[column] for column in SPLITS[split]])
+        groups = joined(table.sha256, [table[column] for column in SPLITS[split]])
         table["part"] = cut(table.period, groups, parts, seed)
     _check(table, split, [part for part, share in zip(PARTS, parts, strict=True) if share and split != OWN])
     if split != OWN: _record(data, table, f"split_{split}")
@@ -86,19 +88,24 @@ def _chance(seed: int, group: str) -> float:
     return 0.5 + int(hashlib.sha256(f"{seed} {group}".encode()).hexdigest()[:8], 16) / 2**33
 
 
-def _usable(data, exclude: Sequence[str]):
-    """The clean images with `file` and `painter`, in an order that only their bytes decide; ValueError for no data."""
+def usable(data, exclude: Sequence[str] = ()):
+    """The rows of the catalogue to learn from, in an order that only their bytes decide: a DataFrame.
+
+    `period` is the class after the review, `listed` the catalogue's own, `file` the clean copy, `painter` the key of
+    `artist_keys` or ''. Raises ValueError where none is left.
+    """
     table = read_catalogue(data)
-    if unknown := set(exclude) - set(table.period):
-        raise ValueError(f"--exclude names {', '.join(sorted(unknown))}, but {data} has no such class")
-    table["painter"] = table.artist.map(artist_keys(table.artist.dropna()))
+    table["review"] = table.review.fillna("").astype(str)
+    asked = table.review.str.match("keep$|move:") & table.clean_status.isin((*USABLE, "duplicate", "conflict"))
+    table = table[(table.clean_status.isin(USABLE) | asked) & (table.review != "drop")]
+    if table.empty: raise ValueError(f"no clean images in {data}: run `artclf clean --data {data}` first")
+    table = table.assign(listed=table.period, period=table.apply(label, axis=1), file=table.apply(clean_path, axis=1),
+                         painter=table.artist.map(artist_keys(table.artist.dropna())))
     words = ["dup_group", "painter", "split"]
     table[words] = table[words].astype(object).fillna("")
-    table = table[table.clean_status.isin(USABLE) & ~table.period.isin(exclude)]
-    if table.empty: raise ValueError(f"no clean images in {data}: run `artclf clean --data {data}` first")
-    if table.period.nunique() < 2:
-        raise ValueError(f"{data} has the single class {table.period.iloc[0]}: a classifier needs two")
-    return table.assign(file=table.apply(clean_path, axis=1)).sort_values(["sha256", "file"])
+    if unknown := set(exclude) - set(table.period):
+        raise ValueError(f"--exclude names {', '.join(sorted(unknown))}, but {data} has no such class")
+    return table[~table.period.isin(exclude)].drop_duplicates("file").sort_values(["sha256", "file"])
 
 
 def _own(table, data):
@@ -109,7 +116,7 @@ def _own(table, data):
                      f"it may say {', '.join(PARTS)}; mend the manifest or list and take it in again")
 
 
-def _joined(images: Sequence[str], columns) -> list[str]:
+def joined(images: Sequence[str], columns) -> list[str]:
     """The group of each image, named by one of them: images that share a value in any column are in one group."""
     parent = {image: image for image in images}
 
@@ -144,7 +151,7 @@ def _check(table, split: str, wanted: list[str]):
 def _record(data, table, column: str):
     changed = table[table.part != table[column]]
     with Catalogue(data) as cat:
-        cat.update({"url": row.url, "period": row.period, column: row.part} for row in changed.itertuples())
+        cat.update({"url": row.url, "period": row.listed, column: row.part} for row in changed.itertuples())
 
 
 def _words(text: str) -> set[str]: return set(text.split())
@@ -206,11 +213,6 @@ def artist_keys(names: Iterable[str]) -> dict[str, str]:
     return {name: _key(same[p._replace(hand="")]._replace(hand=p.hand)) if p else "" for name, p in parsed.items()}
 
 
-def artist_key(name: str) -> str:
-    """`name` as `artist_keys` has it of a painter whom no other name in the list fits; empty where it tells none."""
-    return artist_keys([name])[name]
-
-
 def _key(name: Name) -> str: return " ".join(filter(None, (name.hand, *name.forenames, name.surname, name.generation)))
 
 
@@ -231,8 +233,7 @@ def _parse(name: str) -> Name | None:
     text = re.sub(r"\(([^()]*)\)?", lambda m: f" {m[1]} " if re.fullmatch(KEPT, m[1]) else " ", text)
     text = re.sub(DATES, "", text).split(";")[0]
     several = re.search(r"[/&]|\b(?:and|or|with)\b", text)
-    text = re.sub(r"[^\w,]|_", " ", text)
-    text = re.sub(r"\s+", " ", text).strip()
+    text = re.sub(r"(?:[^\w,]|_)+", " ", text).strip()
     if hand := re.search(HAND, text): text = re.sub(HAND, "", text)
     generation = next((number for number, pattern in GENERATIONS.items() if re.search(pattern, text)), "")
     for pattern in GENERATIONS.values(): text = re.sub(pattern, "", text)

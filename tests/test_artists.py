@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import pytest
 
-from artclf.split import artist_key, artist_keys
+from artclf.split import artist_keys
 
 
 def keys(names: str) -> list[str]:
@@ -75,7 +75,7 @@ def test_different_people_have_different_keys(names):
     "Utrecht school", "(1853-1890)", "nan", "German painter",
 ])
 def test_what_names_nobody_has_an_empty_key(name):
-    assert artist_key(name) == ""
+    assert artist_keys([name]) == {name: ""}
 
 
 def test_neither_the_order_nor_repeats_of_names_change_a_key():

@@ -2,6 +2,7 @@
 import random
 import warnings
 from collections import Counter, defaultdict
+from pathlib import Path
 
 import pytest
 
@@ -269,3 +270,25 @@ def test_a_manifest_brings_ones_own_split_and_may_change_it(tmp_path):
 ])
 def test_a_split_of_ones_own_that_makes_no_sense_is_an_error_that_names_it(tmp_path, parts, message):
     with pytest.raises(ValueError, match=message): split.items(own(tmp_path, *parts), "own")
+
+
+# The review
+
+def test_a_review_keeps_drops_and_moves(tmp_path):
+    data = fill(tmp_path, a=9, b=3, c=4)
+    with Catalogue(data) as cat:
+        rows = [row for row in cat.select() if row["period"] == "a"]
+        for row, status, review in zip(rows, ("ok", "conflict", "rejected", "duplicate", "ok"),
+                                       ("drop", "keep", "keep", "move:b", "move:c"), strict=False):
+            cat.update([{**{k: row[k] for k in ("url", "period")}, "clean_status": status, "review": review}])
+    table = split.usable(data).set_index("url")
+    found = [table.period.get(row["url"]) for row in rows[:6]]
+    assert found == [None, "a", None, "b", "c", "a"]
+    moved = table.loc[rows[4]["url"]]
+    assert moved.listed == "a" and moved.file == f"clean/c/{Path(rows[4]['file']).stem}.jpg"
+    parts = split.items(data)
+    assert parts.groupby("period").size().to_dict() == {"a": 5, "b": 4, "c": 5}
+    with Catalogue(data) as cat:
+        recorded = {row["url"]: row["split_grouped"] for row in cat.select()}
+    assert recorded[rows[4]["url"]] == parts.set_index("file").part[moved.file]
+    assert recorded[rows[0]["url"]] is None
