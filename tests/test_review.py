@@ -253,7 +253,7 @@ def flagged(data):
     """Two doubtful labels, a pair of copies of which the second is set aside, and a rejected picture."""
     a, b, c, d, e, *_ = rows_of(data)
     other = rows_of(data, EARLY)[0]
-    aside = "near-duplicate (detail, clean/05-baroque/1.jpg)"
+    aside = "near-duplicate of raw/05-baroque/1.jpg (detail)"
     with catalogue.Catalogue(data) as cat:
         cat.update([{"url": b["url"], "period": BAROQUE, "dup_group": "1"},
                     {"url": d["url"], "period": BAROQUE, "dup_group": "1", "clean_status": "duplicate",
@@ -331,6 +331,17 @@ def test_a_part_of_a_periods_name_is_enough_to_move_there(data, widget):
         assert last.target() == to and last.move.disabled == (to == ""), typed
     last.move.click()
     assert decided(data) == {last.row["url"]: "move:09-realism"} and EARLY not in last.period.options
+
+
+@pytest.mark.parametrize("reasons, found", [
+    ("near-duplicate of raw/05-baroque/ab.jpg (detail); flagged: of one colour", ["near-duplicate", "flagged"]),
+    ("near-duplicate under another period (a, b)", ["near-duplicate under another period"]),
+    ("doubtful label (06-rococo 93%, given 2%); outlier (distance 0.31, mostly 0.12)", ["doubtful label", "outlier"]),
+    ("of one colour or nearly so", ["of one colour or nearly so"]), ("", [])])
+def test_kinds_of_reasons(reasons, found):
+    pytest.importorskip("ipywidgets")
+    from artclf.lab.review_widget import kinds
+    assert kinds(reasons) == found
 
 
 def test_filters_and_pages(data, flagged, widget):

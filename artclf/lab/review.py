@@ -9,7 +9,6 @@ import shutil
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from artclf import explorer
 from artclf.catalogue import Catalogue, clean_path, read_catalogue
 
 COLUMNS = ("url", "period", "review", "title", "artist")  # of review.csv
-LOG = ("CREATE TABLE IF NOT EXISTS decisions (step INTEGER NOT NULL, time TEXT NOT NULL, url TEXT NOT NULL, "
-       "period TEXT NOT NULL, old TEXT, new TEXT, undone INTEGER NOT NULL DEFAULT 0)")
+LOG = ("CREATE TABLE IF NOT EXISTS decisions (step INTEGER NOT NULL, url TEXT NOT NULL, period TEXT NOT NULL, "
+       "old TEXT, new TEXT, undone INTEGER NOT NULL DEFAULT 0, time TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)")
 
 
 def decide(data, pictures, choice: str | None) -> int:
@@ -36,9 +35,8 @@ def decide(data, pictures, choice: str | None) -> int:
                 new = "keep" if choice == f"move:{row['period']}" else choice
                 if new != row["review"]: changes.append((row, new))
         step = cat.db.execute("SELECT COALESCE(MAX(step), 0) + 1 FROM decisions").fetchone()[0]
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        cat.db.executemany("INSERT INTO decisions (step, time, url, period, old, new) VALUES (?, ?, ?, ?, ?, ?)",
-                           [(step, now, row["url"], row["period"], row["review"], new) for row, new in changes])
+        cat.db.executemany("INSERT INTO decisions (step, url, period, old, new) VALUES (?, ?, ?, ?, ?)",
+                           [(step, row["url"], row["period"], row["review"], new) for row, new in changes])
     return len(changes)
 
 
@@ -119,11 +117,11 @@ def queue(data, flagged):
     if missing := {"url", "period"} - set(flagged):
         raise ValueError(f"the flagged pictures have no column {' and '.join(sorted(missing))}")
     facts = flagged.reindex(columns=["url", "period", "reasons", "likelier"]).drop_duplicates(["url", "period"])
-    table = read_catalogue(data)
+    table = read_catalogue(data).drop(columns=["reasons", "likelier"], errors="ignore")
     table = table[table.clean_status.notna() & (table.clean_status != "rejected") & table.file.notna()]
     table = table.merge(facts.assign(place=range(len(facts))), how="left", on=["url", "period"])
     table = table.astype(object).where(table.notna(), "")
-    table["group"] = [row.dup_group or row.clean_sha256 or row.url for row in table.itertuples()]
+    table["group"] = [group or sha or url for group, sha, url in table[["dup_group", "clean_sha256", "url"]].values]
     table["flagged"], table["place"] = table.place != "", pd.to_numeric(table.place)
     first = table.groupby("group").place.transform("min")
     without = table.reasons == ""
@@ -136,7 +134,11 @@ def show(data, flagged, n: int = 24, file=None):
 
     `file` is the `review.csv` that the widget exports to (DATA/review.csv).
     """
-    if _somebody_there(): return widget(data, flagged, file)
+    if _somebody_there():
+        if find_spec("ipywidgets"):
+            print("Every press is in the catalogue at once. When the notebook was closed, run this cell again.")
+            return widget(data, flagged, file)
+        print("for buttons instead of a picture: pip install ipywidgets")
     rows = queue(data, flagged).head(n)
     if rows.empty: return print("no picture is flagged")
     files = [Path(data) / clean_path(row) for row in rows.to_dict("records")]
@@ -157,8 +159,7 @@ def _caption(row) -> str:
 def _somebody_there() -> bool:
     """Whether a front end with a person runs the cell: it lets the cell ask questions, which nbclient does not."""
     from IPython import get_ipython
-    request = getattr(get_ipython(), "get_parent", dict)()
-    return bool(request.get("content", {}).get("allow_stdin")) and find_spec("ipywidgets") is not None
+    return bool(getattr(get_ipython(), "get_parent", dict)().get("content", {}).get("allow_stdin"))
 
 
 @contextmanager
@@ -193,7 +194,7 @@ def _move_copy(cat: Catalogue, data: Path, before: str, after: str, url: str):
 
 
 def _rows(cat: Catalogue) -> dict[tuple, dict]: return {(row["url"], row["period"]): row for row in cat.select()}
-def _periods(cat: Catalogue) -> set[str]: return {row[0] for row in cat.db.execute("SELECT period FROM images")}
+def _periods(cat: Catalogue) -> set[str]: return {p for p, in cat.db.execute("SELECT DISTINCT period FROM images")}
 
 
 def _problem(choice: str, periods: set[str]) -> str | None:

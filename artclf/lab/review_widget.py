@@ -201,9 +201,9 @@ class Review(VBox):
 
 
 def kinds(reasons: str) -> list[str]:
-    """The kinds of reasons in a text such as `near-duplicate (mirror, a.jpg); outlier: far from all`."""
-    parts = re.sub(r"\s*\([^()]*\)", "", reasons).split(";")
-    return [kind for part in parts if (kind := part.split(":")[0].strip())]
+    """The kinds of reasons in a text, such as `near-duplicate of raw/a.jpg (mirror); flagged: of one colour`."""
+    parts = re.sub(r"\s*\([^()]*\)| of \S*/\S*", "", reasons).split("; ")
+    return [kind for part in parts if (kind := part.partition(":")[0].strip())]
 
 
 def _button(text: str, tooltip: str, act: Callable) -> Button:
