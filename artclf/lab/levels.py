@@ -36,7 +36,7 @@ def level_sources(source, out, size: int = 224, quality: int = 75, manifest=None
 
 
 def _of_data(data) -> list[dict]:
-    rows = split._usable(data, ())
+    rows = split.usable(data)
     known = rows[["url", "period", "dup_group", *FACTS]].astype(object).replace({"": None})
     known = known.where(known.notna(), None)
     return [{**row, "file": Path(data) / file}
