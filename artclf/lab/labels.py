@@ -78,7 +78,7 @@ def probabilities(x, y, groups, seed: int = 42) -> np.ndarray:
     """
     def believed(train):
         own = _out_of_fold(x[train], y[train], groups[train], seed + 1)[np.arange(len(train)), y[train]]
-        own = pd.Series(own).fillna(np.nanmean(own))
+        own = pd.Series(own).fillna(np.nanmean(own) if np.isfinite(own).any() else 1)
         return own / own.groupby(y[train]).transform("mean")  # no period counts less because it is a hard one
 
     return _out_of_fold(x, y, groups, seed, believed)
@@ -86,12 +86,14 @@ def probabilities(x, y, groups, seed: int = 42) -> np.ndarray:
 
 def _out_of_fold(x, y, groups, seed: int, weights=lambda train: None) -> np.ndarray:
     chances = np.full((len(y), y.max() + 1), np.nan)
+    folds = min(FOLDS, pd.Series(groups).groupby(y).nunique().max())  # more would be empty
+    if folds < 2: return chances
+    cut = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # a fold lacks it, and no harm done
-        folds = list(StratifiedGroupKFold(min(FOLDS, len(set(groups))), shuffle=True, random_state=seed)
-                     .split(x, y, groups))
-    for train, test in folds:
-        if len(set(y[train])) < 2: continue
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # some folds have none of it
+        cuts = list(cut.split(x, y, groups))
+    for train, test in cuts:
+        if not len(test) or len(set(y[train])) < 2: continue
         head = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000))
         with threadpool_limits(1):  # on matrices of this size threads cost more than they give
             head.fit(x[train], y[train], logisticregression__sample_weight=weights(train))
