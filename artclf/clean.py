@@ -70,7 +70,7 @@ def normalise(data, max_size: int = 500, quality: int = 90, workers: int | None 
 
 
 def _decode(cat: Catalogue, data: Path, todo: list[dict], settings: Settings, workers: int):
-    for period in {row["period"] for row in todo}: (data / "clean" / period).mkdir(parents=True, exist_ok=True)
+    for folder in {(data / clean_path(row)).parent for row in todo}: folder.mkdir(parents=True, exist_ok=True)
     jobs = ((row, data / row["file"], data / clean_path(row)) for row in todo)
     with progress(desc="clean", total=len(todo)) as bar:
         for results in _in_processes(partial(_job, settings), jobs, workers):

@@ -98,6 +98,18 @@ def test_a_move_that_was_killed_before_the_copy_followed_loses_nothing(data, mon
     assert catalogue.clean_path(rows_of(data)[0]) in copies(data)
 
 
+def test_a_picture_moves_to_a_class_without_pictures(data):
+    a = rows_of(data)[0]
+    with catalogue.Catalogue(data) as cat:
+        cat.db.execute("UPDATE images SET status = 'failed' WHERE period = ?", (EARLY,))
+    shutil.rmtree(data / "clean" / EARLY)
+    review.decide(data, [a], f"move:{EARLY}")
+    [copy] = (data / "clean" / EARLY).iterdir()
+    shutil.rmtree(data / "clean" / EARLY)
+    clean.normalise(data, workers=1)
+    assert copy.exists() and catalogue.clean_path(rows_of(data)[0]) == copy.relative_to(data).as_posix()
+
+
 def test_one_url_under_two_periods_shares_a_copy_where_one_moves_to_the_other(data):
     a = rows_of(data)[0]
     with catalogue.Catalogue(data) as cat:
@@ -290,6 +302,13 @@ def test_without_a_person_the_pages_are_pictures(data, flagged, capsys):
     assert review.show(data, flagged.head(0)) is None and capsys.readouterr().out == "no picture is flagged\n"
 
 
+def test_without_ipywidgets_a_person_is_told_what_is_missing(data, flagged, monkeypatch, capsys):
+    monkeypatch.setattr(review, "_somebody_there", lambda: True)
+    monkeypatch.setattr(review, "find_spec", lambda name: None)
+    assert len(review.show(data, flagged).axes[0].images) == 4
+    assert "pip install ipywidgets" in capsys.readouterr().out
+
+
 # The widget
 
 @pytest.fixture
@@ -303,7 +322,7 @@ def shown(widget): return [card.row["url"] for card in widget.cards if card.box.
 
 def test_buttons_decide_at_once_and_say_so(data, widget, flagged):
     first, second, _, last = widget.cards[:4]
-    assert widget.counter.value.count("0 of 3 decided") == 1 and len(shown(widget)) == 4
+    assert "0 of 3 decided" in widget.counter.value and len(shown(widget)) == 4
     assert first.move.description == f"move to {EARLY}" and last.move.disabled
     first.move.click()
     assert decided(data) == {first.row["url"]: f"move:{EARLY}"} and first.move.description == f"✓ move to {EARLY}"

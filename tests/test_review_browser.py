@@ -95,7 +95,7 @@ def test_a_person_decides_by_mouse_and_keyboard_in_jupyterlab(browser, notebook,
         assert decided(data)[fourth] == "move:09-realism" and told.first.inner_text() == "4 of 16 decided · page 1 of 2"
 
         tab.get_by_role("button", name="undo").first.click()
-        tab.get_by_text("taken back: move to 09-realism").wait_for()
+        tab.get_by_text("taken back: move to 09-realism").first.wait_for()
         assert decided(data) == {first: "drop", second: f"move:{likelier}", third: "drop"}
         seen(tab, cards, tmp_path / "review.png")
         tab.get_by_role("button", name="next").first.click()
@@ -103,7 +103,7 @@ def test_a_person_decides_by_mouse_and_keyboard_in_jupyterlab(browser, notebook,
         cards.nth(4).wait_for(state="detached")
         assert cards.count() == 4
         tab.get_by_role("button", name="export").first.click()
-        tab.get_by_text("3 decisions are in").wait_for()
+        tab.get_by_text("3 decisions are in").first.wait_for()
         assert len((data / "review.csv").read_text().splitlines()) == 4
         tab.keyboard.press("Control+s")
         tab.wait_for_function("!document.querySelector('.jp-mod-dirty')")

@@ -106,13 +106,13 @@ class Review(VBox):
                                   tooltip="leave out what was decided before")
         for control in (self.reason, self.undecided): control.observe(lambda _: self._filter(), "value")
         self.counter, self.status = HTML(), HTML()
-        bar = HBox([self.previous, self.next, self.undo, self.export, self.counter],
+        bar = HBox([self.previous, self.next, self.undo, self.export, self.counter, self.status],
                    layout=Layout(flex_flow="row wrap", align_items="center", grid_gap="4px 8px"))
         filters = HBox([self.reason, self.undecided],
                        layout=Layout(flex_flow="row wrap", align_items="center", grid_gap="4px 16px"))
         grid = GridBox([card.box for card in self.cards], layout=Layout(
             grid_template_columns="repeat(auto-fill, minmax(215px, 1fr))", grid_gap="10px", padding="6px 0"))
-        super().__init__([HTML(STYLE), filters, bar, self.status, grid, bar])
+        super().__init__([HTML(STYLE), filters, bar, grid, bar])
         self.add_class("artclf-review")
         self._filter()
 
@@ -158,7 +158,6 @@ class Review(VBox):
         page = f"page {self.page + 1} of {len(self.pages)}" if self.pages else "no picture to show"
         self.counter.value = f"<span role='status'><b>{self._decided()} decided</b> · {page}</span>"
         self.status.value = f"<span role='status'>{escape(text)}</span>"
-        self.status.layout.display = None if text else "none"
 
     def _turn(self, step: int):
         self.page += step
