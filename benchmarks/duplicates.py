@@ -1,0 +1,191 @@
+"""How many changed copies of paintings `duplicates.mark` finds, how many pairs it finds are wrong, and what an index of
+hashes costs.
+
+    python benchmarks/duplicates.py FOLDER [--number 100] [--distractors 1000] [--more FOLDER ...] [--work DIR]
+    python benchmarks/duplicates.py --hashes 100000
+
+FOLDER holds FOLDER/<class>/*.jpg. Of every change `--number` copies are made, each of another picture drawn by seed,
+and imported with the originals and `--distractors` further pictures, taken from the folders of `--more` (hard
+negatives: one painter's series), then from FOLDER. A pair is right where both files stem from one original. Pairs of
+unchanged files may be duplicates that the collection itself has: they are listed, to be looked at, and counted apart.
+"""
+import argparse
+import hashlib
+import resource
+import tempfile
+import time
+from collections import Counter
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw, ImageOps
+
+from artclf import clean, download, duplicates
+from artclf.catalogue import clean_path, progress, read_catalogue
+
+
+def window(im, rng, share: float):
+    """A part of `im` of `share` of its width and height, anywhere."""
+    w, h = (round(side * share) for side in im.size)
+    x, y = rng.integers(im.width - w + 1), rng.integers(im.height - h + 1)
+    return im.crop((x, y, x + w, y + h))
+
+
+def framed(im, rng):
+    """A carved frame of gold: three bands a side, with a grain."""
+    for share, colour in ((.02, (60, 40, 20)), (.05, (170, 130, 60)), (.02, (90, 60, 25))):
+        im = ImageOps.expand(im, round(share * sum(im.size) / 2), colour)
+    pixels, edge = np.asarray(im).astype(int), round(.08 * min(im.size))
+    grain = rng.normal(0, 12, (*pixels.shape[:2], 1)).astype(int)
+    grain[edge:-edge, edge:-edge] = 0
+    return Image.fromarray((pixels + grain).clip(0, 255).astype(np.uint8))
+
+
+def watermarked(im, rng):
+    """Half-transparent words across the middle and an address in a corner."""
+    layer = Image.new("RGBA", im.size)
+    draw = ImageDraw.Draw(layer)
+    for x, y, size in ((.08, rng.uniform(.3, .6), .13), (.6, .93, .04)):
+        draw.text((x * im.width, y * im.height), "museum-images", (255, 255, 255, 140), font_size=size * im.width)
+    return Image.alpha_composite(im.convert("RGBA"), layer).convert("RGB")
+
+
+def rotated(im, rng):
+    return im.rotate(rng.choice([-3, 3]), Image.Resampling.BICUBIC, expand=True, fillcolor=(255, 255, 255))
+
+
+def cast(im, rng):
+    gains = rng.permutation([.75, 1, 1.25])
+    return Image.fromarray((np.asarray(im) * gains).clip(0, 255).astype(np.uint8))
+
+
+def jpeg(im, quality: int):
+    im.save(file := BytesIO(), "JPEG", quality=quality)
+    return Image.open(file).convert("RGB")
+
+
+def several(im, rng):
+    """What another site makes of it: another scan, trimmed, smaller, recompressed."""
+    return jpeg(cast(window(im, rng, .95), rng).resize((300, round(300 * im.height / im.width))), 60)
+
+
+CHANGES = {
+    "half the size": lambda im, rng: im.resize((im.width // 2, im.height // 2), Image.Resampling.LANCZOS),
+    "JPEG quality 30": lambda im, rng: jpeg(im, 30),
+    "greyscale": lambda im, rng: im.convert("L").convert("RGB"),
+    "10% off width and height": lambda im, rng: window(im, rng, .9),
+    "10% off every side": lambda im, rng: ImageOps.crop(im, tuple(round(.1 * side) for side in im.size * 2)),
+    "detail of a quarter": lambda im, rng: window(im, rng, .5),
+    "frame": framed,
+    "white border": lambda im, rng: ImageOps.expand(im, round(.1 * min(im.size)), (255, 255, 255)),
+    "watermark": watermarked,
+    "rotation 3 degrees": rotated,
+    "colour cast": cast,
+    "224 x 224": lambda im, rng: im.resize((224, 224), Image.Resampling.BICUBIC),
+    "mirror": lambda im, rng: ImageOps.mirror(im),
+    "several": several,
+}
+KIND = {"detail of a quarter": "detail", "mirror": "mirror"}  # others: same
+
+
+def make(args, gallery: Path) -> dict[str, tuple[str, str]]:
+    """Fill `gallery`; the original and the change of every file in it, by the SHA-256 of its bytes."""
+    rng, known = np.random.default_rng(args.seed), {}
+    files = rng.permutation(sorted(args.folder.glob("*/*.jpg")))
+    more = [file for folder in args.more for file in sorted(folder.glob("*.jpg"))]
+
+    def put(name, content: bytes, *truth):
+        (gallery / name).parent.mkdir(parents=True, exist_ok=True)
+        (gallery / name).write_bytes(content)
+        known[hashlib.sha256(content).hexdigest()] = truth
+
+    for number, (change, apply) in enumerate(progress(CHANGES.items(), desc="changed copies")):
+        for file in files[number * args.number:(number + 1) * args.number]:
+            apply(Image.open(file).convert("RGB"), rng).save(copy := BytesIO(), "JPEG", quality=88)
+            put(f"{file.parent.name}/{file.stem}-changed.jpg", copy.getvalue(), str(file), change)
+    copied = len(CHANGES) * args.number
+    for file in [*files[:copied], *(more + [*files[copied:]])[:args.distractors]]:
+        put(f"{file.parent.name}/{file.name}", file.read_bytes(), str(file), "")
+    return known
+
+
+def measure(args):
+    with tempfile.TemporaryDirectory() as work:
+        work = args.work or Path(work)
+        known, data = make(args, work / "gallery"), work / "data"
+        download.import_folder(work / "gallery", data)
+        clean.normalise(data)
+        started = time.perf_counter()
+        marked = duplicates.mark(data)
+        first, started = time.perf_counter() - started, time.perf_counter()
+        assert duplicates.mark(data).equals(marked)
+        again = time.perf_counter() - started
+        table = read_catalogue(data).drop_duplicates("clean_sha256")
+        facts = table.set_index("clean_sha256")
+        facts[["origin", "change"]] = [known[sha256] for sha256 in facts.sha256]
+        files = {row["clean_sha256"]: data / clean_path(row) for row in table.to_dict("records")}
+        found = duplicates.pairs(data, files)[1]
+    print(f"{len(table)} pictures with {args.number} copies of each of {len(CHANGES)} kinds; "
+          f"{first:.0f} s, a rerun {again:.0f} s\n")
+    print(recall(facts, found).to_string(), "\n")
+    precision(args, facts, found)
+
+
+def recall(facts, found: dict) -> pd.DataFrame:
+    """A row a change: how many copies were found to be their original, how many of these with the right kind."""
+    originals = {row.origin: row.Index for row in facts.itertuples() if not row.change}
+    rows = []
+    for row in facts[facts.change != ""].itertuples():
+        pair = tuple(sorted((row.Index, originals[row.origin])))
+        rows.append({"change": row.change, "found": pair in found,
+                     "right kind": found.get(pair) == KIND.get(row.change, "same") if pair in found else None,
+                     "in its group": facts.dup_group[pair[0]] == facts.dup_group[pair[1]]})
+    table = pd.DataFrame(rows)
+    groups = pd.concat([table, table.assign(change="ALL")]).groupby("change", sort=False)
+    return groups.agg(copies=("found", "size"), **{name: (name, "mean") for name in table.columns[1:]}).round(3)
+
+
+def precision(args, facts, found: dict):
+    """Say how many pairs are of one original, and list the others: wrong ones, or doubles in the collection."""
+    origin = facts.origin
+    other = {pair: kind for pair, kind in found.items() if origin[pair[0]] != origin[pair[1]]}
+    by_origin = Counter(tuple(sorted((origin[a], origin[b]))) for a, b in other)
+    print(f"{len(found)} pairs found, {len(found) - len(other)} of one original: "
+          f"{1 - len(other) / max(1, len(found)):.4f}")
+    print(f"{len(by_origin)} pairs of different originals were joined, in {len(other)} pairs of files:")
+    for (a, b), count in by_origin.most_common(): print(f"  {count:4}  {a}  {b}")
+
+
+def index(number: int):
+    """Time and memory of the index on random hashes, and on hashes in crowds of about 50, 12 bits off their centre."""
+    rng = np.random.default_rng(0)
+    centres = rng.integers(0, 1 << 64, number // 50, dtype=np.uint64)
+    crowds = rng.choice(centres, number)
+    for _ in range(12): crowds ^= np.uint64(1) << rng.integers(0, 64, number, dtype=np.uint64)
+    for name, hashes in (("random", rng.integers(0, 1 << 64, number, dtype=np.uint64)), ("in crowds", crowds)):
+        started = time.perf_counter()
+        found = len(duplicates.near(hashes)) + len(duplicates.near(hashes, hashes ^ duplicates.MIRROR))
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"{number} hashes, {name}: {found} pairs within {duplicates.RADIUS} bits, plain or mirrored, "
+              f"in {time.perf_counter() - started:.1f} s, at most {memory:.0f} MB for the process")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--number", type=int, default=100)
+    parser.add_argument("--distractors", type=int, default=1000)
+    parser.add_argument("--more", type=Path, nargs="*", default=[])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--hashes", type=int)
+    args = parser.parse_args()
+    if not (args.folder or args.hashes): parser.error("name a folder of pictures, or --hashes")
+    if args.hashes: index(args.hashes)
+    if args.folder: measure(args)
+
+
+if __name__ == "__main__":
+    main()
