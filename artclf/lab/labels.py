@@ -104,7 +104,7 @@ def _out_of_fold(x, y, groups, seed: int, weights=lambda train: None) -> np.ndar
 def outliers(x, seed: int = 42) -> np.ndarray:
     """How far each picture is from all others: the cosine distance within which a tenth of them lie, 0 to 1.
 
-    `x` of shape (images, channels) is not negative but for rounding. Its fourth root keeps a few strong channels from
+    `x` has shape (images, channels); what is negative counts as 0, and fourth roots keep a few strong channels from
     deciding. Fewer neighbours would miss strangers that come in dozens, such as pages of one book. Of more than 2,000
     pictures, 2,000 drawn by chance stand for all.
     """
