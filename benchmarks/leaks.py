@@ -34,7 +34,10 @@ def main():
     parser.add_argument("--with-duplicates", action="store_true")
     args = parser.parse_args()
     pd.set_option("display.width", 200, "display.max_columns", None, "display.max_colwidth", None)
-    data = data_of(args.folder, args.data)
+    try:
+        data = data_of(args.folder, args.data)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     print(leaks.readable(leaks.compare(data, with_duplicates=args.with_duplicates)), end="\n\n")
     levelled = leaks.level_sources(data, args.levelled or data.with_name(f"{data.resolve().name}-levelled"))
     table = leaks.shortcuts(data, levelled)
