@@ -104,10 +104,29 @@ def import_(folder: Path, data: Annotated[Path | None, typer.Option(help="Defaul
 
 
 @app.command()
-def clean(data: Data = DATA, max_size: int = 500, quality: int = 90, as_json: Json = False):
+def clean(data: Data = DATA, max_size: int = 500, quality: int = 90,
+          near: Annotated[bool, typer.Option(help="Look for near-duplicates, too.")] = True, as_json: Json = False):
     """Verify every image by decoding it whole, write normalised copies, set duplicates aside."""
-    from artclf.clean import normalise
-    _print(_call(normalise, data, max_size, quality), as_json)
+    from artclf import clean
+    _call(clean.normalise, data, max_size, quality)
+    if near:
+        from artclf import duplicates
+        _call(duplicates.mark, data)
+    _print(clean.counts(data), as_json)
+
+
+@app.command()
+def review(data: Data = DATA, apply: Annotated[Path | None, typer.Option(help="Read decisions from this CSV.")] = None,
+           export: Annotated[Path | None, typer.Option(help="Write the decisions to this CSV.")] = None,
+           labels: Annotated[bool, typer.Option(help="Look for doubtful labels and outliers.")] = True):
+    """List the pictures that a person should look at; 02_clean shows them with buttons."""
+    from artclf.lab import labels as doubts
+    from artclf.lab import review as decisions
+    if apply and not apply.exists(): raise FileNotFoundError(f"no {apply}: name a review.csv with --apply")
+    if apply: _call(decisions.read_csv, data, apply)
+    if labels: _call(doubts.mark, data)
+    if export: print(f"{_call(decisions.export_csv, data, export)} decisions in {export}", file=sys.stderr)
+    _print(doubts.flagged(data)[["period", "file", "likelier", "review", "reasons"]], False)
 
 
 @app.command()

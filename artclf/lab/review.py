@@ -153,7 +153,7 @@ def widget(data, flagged, file=None):
 
 def _caption(row) -> str:
     lines = row.reasons, f"{row.period} → {row.likelier}" if row.likelier else row.period, row.review
-    return "\n".join(textwrap.shorten(line, 38, placeholder=" …") for line in lines if line)
+    return "\n".join(textwrap.shorten(line, 34, placeholder=" …") for line in lines if line)
 
 
 def _somebody_there() -> bool:

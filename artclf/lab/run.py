@@ -34,7 +34,8 @@ def run_notebooks(folder: Path | None = None, lists: Path | None = None, assignm
     data, out = Path("data") / name, Path("exports") / name
     if drawn: sample.draw(folder := data / "gallery")
     server = gallery.serve(folder, data / "urls", faults=drawn) if folder else nullcontext()
-    paths = {"DATA": data, "EXPORT": out, "LISTS": lists or data / "urls"}
+    paths = {"DATA": data, "EXPORT": out, "LISTS": lists or data / "urls",
+             "REVIEW": (lists or data / "urls") / "review.csv"}
     parameters = {**{k: str(path.resolve()) for k, path in paths.items()}, "ALLOW_PRIVATE": bool(folder),
                   "FIND_LR": False, **parameters}
     with server:
