@@ -142,12 +142,12 @@ def _within(table, groups: str, source: str | None, folds: int) -> dict:
     return {f"only {largest}": index} if len(index) < len(table) else {}
 
 
-def warning(table, share: float = .25) -> str:
+def warning(table, share: float = .2) -> str:
     """A sentence where the table of `shortcuts` says that size explains much, else ''.
 
     Much is at least `share` of what the features gain in macro F1 over guessing, which gets at most about one over the
-    number of periods, with an interval above guessing. The default lies between the 0.31 measured on a mixture of
-    sources with sizes of their own and the 0.14 within one of them, where file size only tells how busy a picture is.
+    number of periods, with an interval above guessing. The default lies between the 0.28 measured on a mixture of
+    sources with sizes of their own and the 0.13 within one of them, where file size only tells how busy a picture is.
     """
     rows = table[table.pictures == "all"].set_index("sees")
     size, seen = rows.loc[SIZES], rows.loc[FEATURES]
