@@ -97,10 +97,20 @@ def download(lists: Lists = URLS, data: Data = Path("data/paintings"), max_per_p
 
 @app.command("import")
 def import_(folder: Path, data: Annotated[Path | None, typer.Option(help="Default: data/<name of FOLDER>.")] = None,
-            manifest: Path | None = None, label_column: str | None = None, as_json: Json = False):
+            manifest: Path | None = None, label_column: str | None = None,
+            level: Annotated[bool, typer.Option("--level-sources", help="Squash every picture to 224 x 224 and "
+                                                "recompress it, so that its source can't be told by that.")] = False,
+            as_json: Json = False):
     """Take in a folder FOLDER/<class>/ of pictures, or one folder and a CSV of facts."""
-    from artclf.download import import_folder
-    _print(_call(import_folder, folder, data or Path("data") / folder.resolve().name, manifest, label_column), as_json)
+    data = data or Path("data") / f"{folder.resolve().name}{'-level' * level}"
+    if level:
+        from artclf.clean import counts
+        from artclf.lab.levels import level_sources
+        summary = counts(_call(level_sources, folder, data, manifest=manifest, label_column=label_column))
+    else:
+        from artclf.download import import_folder
+        summary = _call(import_folder, folder, data, manifest, label_column)
+    _print(summary, as_json)
 
 
 @app.command()

@@ -112,6 +112,13 @@ def test_the_traceback_can_be_had(monkeypatch, tmp_path):
     with pytest.raises(FileNotFoundError): cli.main()
 
 
+def test_sources_are_levelled(artclf, drawn, tmp_path):
+    code, out, _ = artclf("import", drawn / "gallery", "--data", tmp_path / "level", "--level-sources")
+    table = read_catalogue(tmp_path / "level")
+    assert code == 0 and len(table) == 40 and "05-baroque" in out
+    assert set(zip(table.width, table.height, strict=True)) == {(224, 224)} and table.artist.notna().all()
+
+
 def test_decisions_are_applied_listed_and_exported(artclf, drawn, tmp_path):
     data, given, written = shutil.copytree(drawn, tmp_path / "data"), tmp_path / "given.csv", tmp_path / "out.csv"
     url = read_catalogue(data).url[0]
