@@ -24,7 +24,7 @@ NEAR, FLAGGED = "near-duplicate", "; flagged: "
 SIDE, POINTS = 320, 400  # pictures are squashed to a square of so many px; so many of its points are described
 RADIUS, NEIGHBOURS, WORDS = 7, 8, 512  # candidates: bits that may differ, the likest by visual words; half words
 RATIO, AGREE = 0.85, 6  # a match is nearer than this times the second nearest; so many must agree on a map
-ALIKE, TEXTURE, DETAIL = 0.6, 0.03, 0.55  # least correlation, least textured share, a detail's largest share
+ALIKE, TEXTURE, DETAIL = 0.7, 0.03, 0.55  # least correlation, least textured share, a detail's largest share
 WAVES = sorted(((v, u) for v in range(11) for u in range(11) if v + u), key=lambda wave: (sum(wave), wave))[:64]
 MIRROR = np.uint64(sum(1 << bit for bit, (_, u) in enumerate(WAVES) if u % 2))
 FLIPPED = np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].ravel()  # a descriptor in the mirror
@@ -66,7 +66,7 @@ def _judged(group: list[dict], found: dict) -> Iterator[tuple]:
     voting = [row for row in group if row["review"] != "drop"]
     periods, several = {_period(row) for row in voting}, len({row["clean_sha256"] for row in voting}) > 1
     kept = max((row for row in live if row in voting), default=None,
-               key=lambda row: (row["width"] * row["height"], row["sha256"]))
+               key=lambda row: (row["width"] * row["height"], row["bytes"], row["sha256"]))
     for row in live:  # step clean has set the others aside
         flag = row["clean_reason"] if row["clean_status"] == "flagged" else row["clean_reason"].partition(FLAGGED)[2]
         others = ", ".join(sorted(periods - {_period(row)}))
@@ -107,7 +107,8 @@ def pairs(data, files: dict[str, Path]) -> tuple[dict, dict]:
     Hashes are as `phash` has them. The value of a pair is its kind: same, mirror, or detail, which covers less than
     about half of the other. What was seen of pictures and of pairs is kept in `DATA/duplicates.db`.
     """
-    with closing(sqlite3.connect(Path(data) / "duplicates.db", timeout=30)) as db:
+    from threadpoolctl import threadpool_limits
+    with closing(sqlite3.connect(Path(data) / "duplicates.db", timeout=30)) as db, threadpool_limits(1, "blas"):
         store, found, images = _Store(db, files), {}, sorted(files)
         store.look()
         hashes = {image: store.seen(image)[0] for image in images}
@@ -122,7 +123,8 @@ def pairs(data, files: dict[str, Path]) -> tuple[dict, dict]:
 
 class _Store:
     """What was seen of pictures, and of pairs of them, in the SQLite file `db`."""
-    key = f"{SIDE} {POINTS} {RATIO} {AGREE} {ALIKE} {TEXTURE} {DETAIL}"
+    seeing = f"{SIDE} {POINTS}"
+    judging = f"{seeing} {RADIUS} {RATIO} {AGREE} {ALIKE} {TEXTURE} {DETAIL}"
 
     def __init__(self, db, files: dict[str, Path]):
         self.db, self.files = db, files
@@ -134,24 +136,24 @@ class _Store:
 
     def look(self):
         """Describe the pictures that are new."""
-        known = {image for image, in self.db.execute("SELECT image FROM seen WHERE key = ?", (self.key,))}
+        known = {image for image, in self.db.execute("SELECT image FROM seen WHERE key = ?", (self.seeing,))}
         new = [image for image in self.files if image not in known]
         with ThreadPoolExecutor() as pool:
             for start in progress(range(0, len(new), 64), desc="describe"):
                 batch = new[start:start + 64]
                 found = zip(batch, pool.map(lambda image: describe(light(self.files[image])), batch), strict=True)
-                rows = [(self.key, image, code, places.tobytes(), points.tobytes())
+                rows = [(self.seeing, image, code, places.tobytes(), points.tobytes())
                         for image, (code, places, points) in found]
                 with self.db: self.db.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?)", rows)
 
     def _seen(self, image: str) -> tuple:
         [(code, places, points)] = self.db.execute("SELECT hash, places, points FROM seen WHERE key = ? AND image = ?",
-                                                   (self.key, image))
+                                                   (self.seeing, image))
         return code, np.frombuffer(places, np.float32).reshape(-1, 2), np.frombuffer(points, np.uint8).reshape(-1, 128)
 
     def verdict(self, a: str, b: str, mirrored: bool) -> str:
         """The kind of a pair, empty where the two don't show one picture; `mirrored` says what to look for."""
-        key = self.key, a, b, mirrored
+        key = self.judging, a, b, mirrored
         known = self.db.execute("SELECT kind FROM pairs WHERE (key, a, b, mirrored) = (?, ?, ?, ?)", key).fetchone()
         if known: return known[0]
         tried = (kind(self.light(a), self.light(b), affine) for affine in maps(self.seen(a), self.seen(b), mirrored))
@@ -279,15 +281,18 @@ def kind(a: np.ndarray, b: np.ndarray, affine: np.ndarray) -> str:
     if abs(size) > 1: return kind(b, a, cv2.invertAffineTransform(affine))  # the smaller is laid onto the larger
     lay = lambda image, border: cv2.warpAffine(image, affine, (SIDE, SIDE), borderMode=border)
     inside = cv2.erode(lay(np.ones_like(a), cv2.BORDER_CONSTANT), np.ones((5, 5))) > 0
-    x, y = (_even(image)[:, inside] for image in (lay(a, cv2.BORDER_REFLECT_101), b))
-    if inside.mean() < abs(size) / 2 or (np.minimum(x[1], y[1]) > 5).sum() < TEXTURE * inside.sum(): return ""
+    if inside.mean() < abs(size) / 2: return ""
+    x, y = (_even(image, inside) for image in (lay(a, cv2.BORDER_REFLECT_101), b))
+    if (np.minimum(x[1], y[1]) > 5).sum() < TEXTURE * inside.sum(): return ""
     if (x[0] @ y[0]) < ALIKE * np.sqrt((x[0] @ x[0]) * (y[0] @ y[0])): return ""
     return "mirror" if size < 0 else "detail" if inside.mean() < DETAIL else "same"
 
 
-def _even(image, window: int = 41) -> np.ndarray:
-    """A blurred image less its mean nearby, over its deviation nearby; and this deviation, in grey levels."""
-    image = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.5)
-    mean = cv2.blur(image, (window, window))
-    spread = np.sqrt(np.maximum(0, cv2.blur(image * image, (window, window)) - mean * mean))
-    return np.stack([(image - mean) / (spread + 3), spread])
+def _even(image, inside, window: int = 21) -> np.ndarray:
+    """The blurred pixels `inside`, less their mean nearby, over their deviation nearby; and that, in grey levels."""
+    image = cv2.GaussianBlur(image, (0, 0), 1.5).astype(np.float32)
+    near_by = lambda values: cv2.blur(values * inside, (window, window))[inside] / weight
+    weight = cv2.blur(inside.astype(np.float32), (window, window))[inside]
+    mean = near_by(image)
+    spread = np.sqrt(np.maximum(0, near_by(image * image) - mean * mean))
+    return np.stack([(image[inside] - mean) / (spread + 3), spread])

@@ -122,34 +122,35 @@ def measure(args):
         first, started = time.perf_counter() - started, time.perf_counter()
         assert duplicates.mark(data).equals(marked)
         again = time.perf_counter() - started
-        table = read_catalogue(data).drop_duplicates("clean_sha256")
-        facts = table.set_index("clean_sha256")
-        facts[["origin", "change"]] = [known[sha256] for sha256 in facts.sha256]
+        table = read_catalogue(data).dropna(subset="clean_sha256")
+        table[["origin", "change"]] = [known[sha256] for sha256 in table.sha256]
         files = {row["clean_sha256"]: data / clean_path(row) for row in table.to_dict("records")}
         found = duplicates.pairs(data, files)[1]
     print(f"{len(table)} pictures with {args.number} copies of each of {len(CHANGES)} kinds; "
           f"{first:.0f} s, a rerun {again:.0f} s\n")
-    print(recall(facts, found).to_string(), "\n")
-    precision(args, facts, found)
+    print(recall(table, found).to_string(), "\n")
+    precision(table, found)
 
 
-def recall(facts, found: dict) -> pd.DataFrame:
+def recall(table, found: dict) -> pd.DataFrame:
     """A row a change: how many copies were found to be their original, how many of these with the right kind."""
-    originals = {row.origin: row.Index for row in facts.itertuples() if not row.change}
+    originals = {row.origin: row for row in table.itertuples() if not row.change}
     rows = []
-    for row in facts[facts.change != ""].itertuples():
-        pair = tuple(sorted((row.Index, originals[row.origin])))
-        rows.append({"change": row.change, "found": pair in found,
-                     "right kind": found.get(pair) == KIND.get(row.change, "same") if pair in found else None,
-                     "in its group": facts.dup_group[pair[0]] == facts.dup_group[pair[1]]})
-    table = pd.DataFrame(rows)
-    groups = pd.concat([table, table.assign(change="ALL")]).groupby("change", sort=False)
-    return groups.agg(copies=("found", "size"), **{name: (name, "mean") for name in table.columns[1:]}).round(3)
+    for row in table[table.change != ""].itertuples():
+        original = originals[row.origin]
+        pair = tuple(sorted((row.clean_sha256, original.clean_sha256)))
+        kind = "same" if pair[0] == pair[1] else found.get(pair)  # equal clean copies are step clean's to find
+        rows.append({"change": row.change, "found": kind is not None,
+                     "right kind": kind == KIND.get(row.change, "same") if kind else None,
+                     "in its group": row.dup_group == original.dup_group})
+    copies = pd.DataFrame(rows)
+    groups = pd.concat([copies, copies.assign(change="ALL")]).groupby("change", sort=False)
+    return groups.agg(copies=("found", "size"), **{name: (name, "mean") for name in copies.columns[1:]}).round(3)
 
 
-def precision(args, facts, found: dict):
+def precision(table, found: dict):
     """Say how many pairs are of one original, and list the others: wrong ones, or doubles in the collection."""
-    origin = facts.origin
+    origin = dict(zip(table.clean_sha256, table.origin, strict=True))
     other = {pair: kind for pair, kind in found.items() if origin[pair[0]] != origin[pair[1]]}
     by_origin = Counter(tuple(sorted((origin[a], origin[b]))) for a, b in other)
     print(f"{len(found)} pairs found, {len(found) - len(other)} of one original: "
