@@ -43,53 +43,41 @@ def mark(data):
     table = read_catalogue(data)
     words = ["clean_status", "clean_reason", "review"]
     table[words] = table[words].astype(object).fillna("")
-    there = ~table.clean_status.isin(["", "rejected"]) & table.clean_sha256.notna()
-    rows = table[there].to_dict("records")
+    table["used_as"] = table.review.where(table.review.str.startswith("move:"), "move:" + table.period).str[5:]
+    rows = table[~table.clean_status.isin(["", "rejected"]) & table.clean_sha256.notna()].to_dict("records")
     hashes, found = pairs(data, {row["clean_sha256"]: Path(data) / clean_path(row) for row in rows})
-    names, groups = _components(found), defaultdict(list)
+    names, groups, judged = _components(found), defaultdict(list), []
     for row in rows: groups[names.get(row["clean_sha256"], row["clean_sha256"])].append(row)
-    nothing, summary = {"phash": None, "dup_group": None}, []
-    changes = [{"url": row.url, "period": row.period, **nothing} for row in table[~there].itertuples()]
     for group in groups.values():
         name = min(row["sha256"] for row in group)[:16] if len(group) > 1 else None
-        for row, verdict, facts in _judged(group, found):
-            seen = {"phash": hashes[row["clean_sha256"]], "dup_group": name}
-            changes.append({"url": row["url"], "period": row["period"], **seen, **verdict})
-            if facts: summary.append({"dup_group": name, "file": row["file"], **facts})
-    with Catalogue(data) as cat: cat.update(changes)
-    return pd.DataFrame(summary, columns=["dup_group", "file", "kind", "kept", "periods"])
+        judged += [(row, {"phash": hashes[row["clean_sha256"]], "dup_group": name, **verdict}, facts)
+                   for row, verdict, facts in _judged(group, found)]
+    with Catalogue(data) as cat:
+        cat.update({"url": row["url"], "period": row["period"], **changes} for row, changes, _ in judged)
+    return pd.DataFrame([{**changes, "file": row["file"], **facts} for row, changes, facts in judged if facts],
+                        columns=["dup_group", "file", "kind", "kept", "periods"])
 
 
 def _judged(group: list[dict], found: dict) -> Iterator[tuple]:
-    """The rows of a group, each with what to set in the catalogue and, if it is set aside, the facts."""
+    """The rows of a group, each with its verdict and, if it is set aside, the facts."""
     live = [row for row in group if row["clean_status"] in ("ok", "flagged") or row["clean_reason"].startswith(NEAR)]
     voting = [row for row in group if row["review"] != "drop"]
-    periods, several = {_period(row) for row in voting}, len({row["clean_sha256"] for row in voting}) > 1
+    periods, several = {row["used_as"] for row in voting}, len({row["clean_sha256"] for row in voting}) > 1
     kept = max((row for row in live if row in voting), default=None,
                key=lambda row: (row["width"] * row["height"], row["bytes"], row["sha256"]))
-    for row in live:  # step clean has set the others aside
+    yield from ((row, {}, None) for row in group if row not in live)  # step clean has set them aside
+    for row in live:
         flag = row["clean_reason"] if row["clean_status"] == "flagged" else row["clean_reason"].partition(FLAGGED)[2]
-        others = ", ".join(sorted(periods - {_period(row)}))
+        others = ", ".join(sorted(periods - {row["used_as"]}))
         if row not in voting or not several or row is kept and not others:
             yield row, {"clean_status": "flagged" if flag else "ok", "clean_reason": flag or None}, None
             continue
-        kind = _kind(row["clean_sha256"], kept["clean_sha256"], found)
+        pair = tuple(sorted((row["clean_sha256"], kept["clean_sha256"])))  # others may have joined them
+        kind = found.get(pair) or next(said for pair, said in found.items() if row["clean_sha256"] in pair)
         reason = f"{NEAR} under another period ({others})" if others else f"{NEAR} of {kept['file']} ({kind})"
         yield (row, {"clean_status": "conflict" if others else "duplicate",
                      "clean_reason": reason + (FLAGGED + flag if flag else "")},
                {"kind": kind, "kept": None if others else kept["file"], "periods": ", ".join(sorted(periods))})
-    yield from ((row, {}, None) for row in group if row not in live)
-
-
-def _period(row: dict) -> str:
-    """The period under which an image is used: the review's, if it moved it."""
-    return row["review"].removeprefix("move:") if row["review"].startswith("move:") else row["period"]
-
-
-def _kind(image: str, kept: str, found: dict) -> str:
-    """The kind of the pair; where others joined the two, that of any pair of `image`."""
-    direct = found.get((min(image, kept), max(image, kept)))
-    return direct or next(said for pair, said in found.items() if image in pair)
 
 
 def _components(found: Iterable[tuple]) -> dict[str, str]:
@@ -246,9 +234,7 @@ def by_words(number: int, points: Callable) -> set[tuple]:
             for i, others in enumerate(nearest) for j in others if i != j}
 
 
-def _halves(points) -> np.ndarray:
-    """The left and the right halves of descriptors: shape (2, n, 64)."""
-    return _root(points).reshape(-1, 4, 2, 16).transpose(2, 0, 1, 3).reshape(2, -1, 64)
+def _halves(points) -> np.ndarray: return _root(points).reshape(-1, 4, 2, 16).transpose(2, 0, 1, 3).reshape(2, -1, 64)
 
 
 def _root(points) -> np.ndarray:
