@@ -112,7 +112,7 @@ def pairs(data, files: dict[str, Path]) -> tuple[dict, dict]:
 class _Store:
     """What was seen of pictures, and of pairs of them, in the SQLite file `db`."""
     seeing = f"{SIDE} {POINTS}"
-    judging = f"{seeing} {RADIUS} {RATIO} {AGREE} {ALIKE} {TEXTURE} {DETAIL}"
+    judging = f"2 {seeing} {RADIUS} {RATIO} {AGREE} {ALIKE} {TEXTURE} {DETAIL}"
 
     def __init__(self, db, files: dict[str, Path]):
         self.db, self.files = db, files
@@ -263,7 +263,9 @@ def maps(a: tuple, b: tuple, mirrored: bool) -> Iterator[np.ndarray]:
 def kind(a: np.ndarray, b: np.ndarray, affine: np.ndarray) -> str:
     """What luminance `a`, laid by `affine`, is to `b`: same, mirror, detail, or nothing (empty)."""
     size = np.linalg.det(affine[:, :2])
-    if not 0.1 < abs(size) < 10: return ""
+    (wide, lean), (slope, tall) = affine[:, :2]
+    askew = max(abs(lean), abs(slope)) > 0.4 * min(abs(wide), tall)  # or upside down
+    if askew or not 0.1 < abs(size) < 10: return ""
     if abs(size) > 1: return kind(b, a, cv2.invertAffineTransform(affine))  # the smaller is laid onto the larger
     lay = lambda image, border: cv2.warpAffine(image, affine, (SIDE, SIDE), borderMode=border)
     inside = cv2.erode(lay(np.ones_like(a), cv2.BORDER_CONSTANT), np.ones((5, 5))) > 0

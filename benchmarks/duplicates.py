@@ -92,22 +92,23 @@ KIND = {"detail of a quarter": "detail", "mirror": "mirror"}  # others: same
 
 def make(args, gallery: Path) -> dict[str, tuple[str, str]]:
     """Fill `gallery`; the original and the change of every file in it, by the SHA-256 of its bytes."""
-    rng, known = np.random.default_rng(args.seed), {}
+    rng, known, first = np.random.default_rng(args.seed), {}, {}
     files = rng.permutation(sorted(args.folder.glob("*/*.jpg")))
     more = [file for folder in args.more for file in sorted(folder.glob("*.jpg"))]
 
-    def put(name, content: bytes, *truth):
+    def put(name, content: bytes, file, change):
+        origin = first.setdefault(file.read_bytes(), str(file))  # a collection may have a file twice
         (gallery / name).parent.mkdir(parents=True, exist_ok=True)
         (gallery / name).write_bytes(content)
-        known[hashlib.sha256(content).hexdigest()] = truth
+        known[hashlib.sha256(content).hexdigest()] = origin, change
 
     for number, (change, apply) in enumerate(progress(CHANGES.items(), desc="changed copies")):
         for file in files[number * args.number:(number + 1) * args.number]:
             apply(Image.open(file).convert("RGB"), rng).save(copy := BytesIO(), "JPEG", quality=88)
-            put(f"{file.parent.name}/{file.stem}-changed.jpg", copy.getvalue(), str(file), change)
+            put(f"{file.parent.name}/{file.stem}-changed.jpg", copy.getvalue(), file, change)
     copied = len(CHANGES) * args.number
     for file in [*files[:copied], *(more + [*files[copied:]])[:args.distractors]]:
-        put(f"{file.parent.name}/{file.name}", file.read_bytes(), str(file), "")
+        put(f"{file.parent.name}/{file.name}", file.read_bytes(), file, "")
     return known
 
 
