@@ -108,12 +108,17 @@ def read_catalogue(data):
     Raises FileNotFoundError where there is no catalogue yet.
     """
     import pandas as pd
-    if not (Path(data) / "catalogue.db").exists():
-        raise FileNotFoundError(f"no catalogue in {data}: run `artclf download --data {data}` or "
-                                f"`artclf import FOLDER --data {data}` first")
+    require(data)
     with Catalogue(data) as cat:
         whole = dict.fromkeys(("http_status", "tries", "bytes", "width", "height"), "Int64")  # unknown is not 0
         return pd.read_sql_query("SELECT * FROM images ORDER BY rowid", cat.db, dtype=whole)
+
+
+def require(data):
+    """Raise FileNotFoundError, which says what to do, where folder `data` has no catalogue."""
+    if not (Path(data) / "catalogue.db").exists():
+        raise FileNotFoundError(f"no catalogue in {data}: run `artclf download --data {data}` or "
+                                f"`artclf import FOLDER --data {data}` first")
 
 
 def find_lists(folder) -> dict[str, Path]:

@@ -27,7 +27,7 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, ImageOps
 
-from artclf.catalogue import Catalogue, clean_path, progress, read_catalogue
+from artclf.catalogue import Catalogue, clean_path, progress, read_catalogue, require
 
 MAX_PIXELS = 100_000_000
 CRASHED = {"clean_status": "rejected", "clean_reason": "crashed the decoder"}
@@ -59,7 +59,7 @@ def normalise(data, max_size: int = 500, quality: int = 90, workers: int | None 
     that crashes the decoder gets that as its reason. Raises FileNotFoundError where there is no catalogue.
     """
     data, settings = Path(data), Settings(max_size, quality)
-    read_catalogue(data)
+    require(data)
     with Catalogue(data) as cat:
         _forget_if_changed(cat, settings)
         _mark_duplicates(cat)

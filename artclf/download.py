@@ -138,14 +138,13 @@ class Run:
     def _place(self, row: dict, picture: Fetched) -> dict:
         """Put the bytes where they belong, whole or not at all; what the catalogue is to say of them."""
         name = f"{hashlib.sha1(row['url'].encode()).hexdigest()[:16]}.{EXTENSIONS[picture.format]}"
-        file = self.data / "raw" / row["period"] / name
-        part = self.data / "tmp" / name
+        part, folder = self.data / "tmp" / name, self.data / "raw" / row["period"]
         part.write_bytes(picture.body)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.replace(file)
+        if not folder.is_dir(): folder.mkdir(parents=True, exist_ok=True)
+        part.replace(folder / name)
         return {"status": "ok", "reason": None, "http_status": picture.http_status, "bytes": len(picture.body),
                 "sha256": hashlib.sha256(picture.body).hexdigest(), "width": picture.width, "height": picture.height,
-                "format": picture.format, "file": file.relative_to(self.data).as_posix()}
+                "format": picture.format, "file": f"raw/{row['period']}/{name}"}
 
     def _record(self, cat: Catalogue, row: dict, outcome: dict):
         cat.update([{"url": row["url"], "period": row["period"], **outcome}])

@@ -3,6 +3,8 @@
     python benchmarks/download.py FOLDER [--against fastai img2dataset] [--img2dataset-python PYTHON] [--runs 3]
     python benchmarks/download.py --memory 1000 10000 100000
 
+Where writing thousands of small files is slow, TMPDIR names another file system, such as /dev/shm.
+
 The first serves the pictures in `FOLDER/<class>/` on loopback, from a process of its own, and times (1) artclf's steps
 download and clean, (2) fastai's `download_images`, `verify_images` and `resize_images(max_size=500)`, (3) img2dataset
 from another environment (`python -m venv i2d; i2d/bin/pip install img2dataset`), with the longer side at most 500 px,
@@ -96,6 +98,7 @@ def measure(name: str, argument, python: str = sys.executable) -> dict:
     """What `run_<name>` reports from a process of its own that works in an empty folder."""
     with tempfile.TemporaryDirectory() as out:
         env = {**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"}
+        if hasattr(os, "sync"): os.sync()  # what the last run wrote and deleted is on nobody's clock
         done = subprocess.run([python, __file__, "--run", name, str(argument), out], env=env, text=True,
                               capture_output=True)
         if done.returncode: sys.exit(f"{name} failed:\n{done.stderr[-2000:]}")

@@ -297,7 +297,7 @@ def test_without_a_person_the_pages_are_pictures(data, flagged, capsys):
     review.decide(data, [flagged.url[0]], "drop")
     figure = review.show(data, flagged, n=3)
     captions = [text.get_text() for text in figure.axes[0].texts]
-    assert captions[0] == f"doubtful label (0.93); unlike the …\n{BAROQUE} → {EARLY}\ndrop"
+    assert captions[0] == f"doubtful label (0.93); unlike …\n{BAROQUE} → {EARLY}\ndrop"
     assert len(captions) == len(figure.axes[0].images) == 3
     assert review.show(data, flagged.head(0)) is None and capsys.readouterr().out == "no picture is flagged\n"
 

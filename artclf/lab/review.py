@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from artclf import explorer
-from artclf.catalogue import Catalogue, clean_path, read_catalogue
+from artclf.catalogue import Catalogue, clean_path, read_catalogue, require
 
 COLUMNS = ("url", "period", "review", "title", "artist")  # of review.csv
 LOG = ("CREATE TABLE IF NOT EXISTS decisions (step INTEGER NOT NULL, url TEXT NOT NULL, period TEXT NOT NULL, "
@@ -164,7 +164,7 @@ def _somebody_there() -> bool:
 
 @contextmanager
 def _catalogue(data) -> Iterator[Catalogue]:
-    if not (Path(data) / "catalogue.db").exists(): read_catalogue(data)  # says what to do
+    require(data)
     with Catalogue(data) as cat:
         cat.db.execute(LOG)
         yield cat
