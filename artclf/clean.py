@@ -89,7 +89,7 @@ def issues(data):
     """The issues found: a DataFrame with `issue`, the `number` of images, and one of them as `example` (a raw file)."""
     table = read_catalogue(data)
     table = table[table.clean_status.notna() & (table.clean_status != "ok")]
-    issue = table.clean_status + ": " + table.clean_reason.str.replace(r" \(.*", "", regex=True)
+    issue = table.clean_status + ": " + table.clean_reason.str.replace(r"( of raw/.*)? \(.*", "", regex=True)
     found = table.groupby(issue.rename("issue")).file.agg(number="size", example="first")
     return found.sort_values("number", ascending=False).reset_index()
 

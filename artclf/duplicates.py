@@ -14,21 +14,13 @@ from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from artclf.catalogue import Catalogue, clean_path, progress, read_catalogue
-from artclf.clean import open_rgb
+from artclf.matching import FLIPPED, JUDGING, MIRROR, RADIUS, SEEING, describe, kind, light, maps, root
 
 NEAR, FLAGGED = "near-duplicate", "; flagged: "
-SIDE, POINTS = 320, 400  # pictures are squashed to a square of so many px; so many of its points are described
-RADIUS, NEIGHBOURS, WORDS = 7, 8, 512  # candidates: bits that may differ, the likest by visual words; half words
-RATIO, AGREE = 0.85, 6  # a match is nearer than this times the second nearest; so many must agree on a map
-ALIKE, TEXTURE, DETAIL = 0.7, 0.03, 0.55  # least correlation, least textured share, a detail's largest share
-WAVES = sorted(((v, u) for v in range(11) for u in range(11) if v + u), key=lambda wave: (sum(wave), wave))[:64]
-MIRROR = np.uint64(sum(1 << bit for bit, (_, u) in enumerate(WAVES) if u % 2))
-FLIPPED = np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].ravel()  # a descriptor in the mirror
-IN_PLACE = {False: np.float64([[1, 0, 0], [0, 1, 0]]), True: np.float64([[-1, 0, SIDE - 1], [0, 1, 0]])}
+NEIGHBOURS, WORDS = 8, 512  # candidates: the likest by visual words, which are pairs of so many half words
 
 
 def mark(data):
@@ -111,9 +103,6 @@ def pairs(data, files: dict[str, Path]) -> tuple[dict, dict]:
 
 class _Store:
     """What was seen of pictures, and of pairs of them, in the SQLite file `db`."""
-    seeing = f"{SIDE} {POINTS}"
-    judging = f"2 {seeing} {RADIUS} {RATIO} {AGREE} {ALIKE} {TEXTURE} {DETAIL}"
-
     def __init__(self, db, files: dict[str, Path]):
         self.db, self.files = db, files
         self.seen, self.light = lru_cache(4000)(self._seen), lru_cache(500)(lambda image: light(files[image]))
@@ -124,54 +113,30 @@ class _Store:
 
     def look(self):
         """Describe the pictures that are new."""
-        known = {image for image, in self.db.execute("SELECT image FROM seen WHERE key = ?", (self.seeing,))}
+        known = {image for image, in self.db.execute("SELECT image FROM seen WHERE key = ?", (SEEING,))}
         new = [image for image in self.files if image not in known]
         with ThreadPoolExecutor() as pool:
             for start in progress(range(0, len(new), 64), desc="describe"):
                 batch = new[start:start + 64]
                 found = zip(batch, pool.map(lambda image: describe(light(self.files[image])), batch), strict=True)
-                rows = [(self.seeing, image, code, places.tobytes(), points.tobytes())
+                rows = [(SEEING, image, code, places.tobytes(), points.tobytes())
                         for image, (code, places, points) in found]
                 with self.db: self.db.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?)", rows)
 
     def _seen(self, image: str) -> tuple:
         [(code, places, points)] = self.db.execute("SELECT hash, places, points FROM seen WHERE key = ? AND image = ?",
-                                                   (self.seeing, image))
+                                                   (SEEING, image))
         return code, np.frombuffer(places, np.float32).reshape(-1, 2), np.frombuffer(points, np.uint8).reshape(-1, 128)
 
     def verdict(self, a: str, b: str, mirrored: bool) -> str:
         """The kind of a pair, empty where the two don't show one picture; `mirrored` says what to look for."""
-        key = self.judging, a, b, mirrored
+        key = JUDGING, a, b, mirrored
         known = self.db.execute("SELECT kind FROM pairs WHERE (key, a, b, mirrored) = (?, ?, ?, ?)", key).fetchone()
         if known: return known[0]
         tried = (kind(self.light(a), self.light(b), affine) for affine in maps(self.seen(a), self.seen(b), mirrored))
         said = next(filter(None, tried), "")
         self.db.execute("INSERT INTO pairs VALUES (?, ?, ?, ?, ?)", (*key, said))
         return said
-
-
-def light(file) -> np.ndarray:
-    """The luminance of the picture in `file`, squashed to a square: bytes of shape (SIDE, SIDE)."""
-    return cv2.resize(np.asarray(open_rgb(file).convert("L")), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-
-
-def describe(square: np.ndarray) -> tuple:
-    """The hash of a luminance, and its strongest points: places float32 (n, 2), SIFT descriptors uint8 (n, 128)."""
-    points, values = cv2.SIFT_create(POINTS, contrastThreshold=0.01).detectAndCompute(square, None)
-    places = np.array([point.pt for point in points[:POINTS]], np.float32).reshape(-1, 2)
-    return phash(square), places, (np.empty((0, 128)) if values is None else values[:POINTS]).astype(np.uint8)
-
-
-def phash(square: np.ndarray) -> str | None:
-    """64 bits as 16 hex digits: the signs of the 64 longest waves of a luminance; None for nearly one colour.
-
-    With the bits of MIRROR turned it is the hash of the mirror image. After Zauner, Implementation and benchmarking
-    of perceptual image hash functions, 2010.
-    """
-    small = cv2.resize(square, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
-    if small.std() < 3: return None
-    waves = cv2.dct(small)
-    return f"{sum(int(waves[wave] > 0) << bit for bit, wave in enumerate(WAVES)):016x}"
 
 
 def by_hash(hashes: list[str | None]) -> set[tuple]:
@@ -208,7 +173,7 @@ def by_words(number: int, points: Callable) -> set[tuple]:
 
     `points(i)` are the descriptors of picture i. Words weigh by rarity (Sivic and Zisserman, Video Google, 2003); each
     is a pair of half words, the nearest of those drawn from the data (Babenko and Lempitsky, The inverted multi-index,
-    2012).
+    2012). Each picture is compared with all: a sparse product, quadratic where `near` is not.
     """
     from sklearn import config_context
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -216,11 +181,11 @@ def by_words(number: int, points: Callable) -> set[tuple]:
     rng = np.random.default_rng(0)
     drawn = [p[rng.integers(len(p))] for i in rng.integers(number, size=WORDS * (number > 1)) if len(p := points(i))]
     if not drawn: return set()
-    halves = _halves(np.stack(drawn))
+    known = _halves(np.stack(drawn))
 
     def words(values):
         left, right = ((half @ own.T - (own * own).sum(1) / 2).argmax(1)
-                       for half, own in zip(_halves(values), halves, strict=True))
+                       for half, own in zip(_halves(values), known, strict=True))
         return (left * WORDS + right).tolist()
 
     weigh = TfidfVectorizer(analyzer=words, binary=True, dtype=np.float32).fit(points(i) for i in range(number))
@@ -234,53 +199,4 @@ def by_words(number: int, points: Callable) -> set[tuple]:
             for i, others in enumerate(nearest) for j in others if i != j}
 
 
-def _halves(points) -> np.ndarray: return _root(points).reshape(-1, 4, 2, 16).transpose(2, 0, 1, 3).reshape(2, -1, 64)
-
-
-def _root(points) -> np.ndarray:
-    """Descriptors as unit vectors (Arandjelovic and Zisserman, Three things everyone should know, 2012)."""
-    points = np.sqrt(points.astype(np.float32))
-    return points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-6)
-
-
-def maps(a: tuple, b: tuple, mirrored: bool) -> Iterator[np.ndarray]:
-    """Affine maps (2, 3) that may lay picture `a` (hash, places, descriptors) onto `b`.
-
-    In place if the hashes are near; then that on which most matches agree (RANSAC): points that are clearly nearer
-    than the second nearest (Lowe, Distinctive image features from scale-invariant keypoints, 2004).
-    """
-    if a[0] and b[0] and (int(a[0], 16) ^ int(b[0], 16) ^ int(MIRROR) * mirrored).bit_count() <= RADIUS:
-        yield IN_PLACE[mirrored]
-    if min(len(a[2]), len(b[2])) < AGREE: return
-    values = _root(a[2][:, FLIPPED] if mirrored else a[2]), _root(b[2])
-    matches = [best for best, second in cv2.BFMatcher().knnMatch(*values, 2) if best.distance < RATIO * second.distance]
-    if len(matches) < AGREE: return
-    places = a[1][[match.queryIdx for match in matches]], b[1][[match.trainIdx for match in matches]]
-    affine, agree = cv2.estimateAffine2D(*places, ransacReprojThreshold=4)
-    if affine is not None and agree.sum() >= AGREE: yield affine
-
-
-def kind(a: np.ndarray, b: np.ndarray, affine: np.ndarray) -> str:
-    """What luminance `a`, laid by `affine`, is to `b`: same, mirror, detail, or nothing (empty)."""
-    size = np.linalg.det(affine[:, :2])
-    (wide, lean), (slope, tall) = affine[:, :2]
-    askew = max(abs(lean), abs(slope)) > 0.4 * min(abs(wide), tall)  # or upside down
-    if askew or not 0.1 < abs(size) < 10: return ""
-    if abs(size) > 1: return kind(b, a, cv2.invertAffineTransform(affine))  # the smaller is laid onto the larger
-    lay = lambda image, border: cv2.warpAffine(image, affine, (SIDE, SIDE), borderMode=border)
-    inside = cv2.erode(lay(np.ones_like(a), cv2.BORDER_CONSTANT), np.ones((5, 5))) > 0
-    if inside.mean() < abs(size) / 2: return ""
-    x, y = (_even(image, inside) for image in (lay(a, cv2.BORDER_REFLECT_101), b))
-    if (np.minimum(x[1], y[1]) > 5).sum() < TEXTURE * inside.sum(): return ""
-    if (x[0] @ y[0]) < ALIKE * np.sqrt((x[0] @ x[0]) * (y[0] @ y[0])): return ""
-    return "mirror" if size < 0 else "detail" if inside.mean() < DETAIL else "same"
-
-
-def _even(image, inside, window: int = 21) -> np.ndarray:
-    """The blurred pixels `inside`, less their mean nearby, over their deviation nearby; and that, in grey levels."""
-    image = cv2.GaussianBlur(image, (0, 0), 1.5).astype(np.float32)
-    near_by = lambda values: cv2.blur(values * inside, (window, window))[inside] / weight
-    weight = cv2.blur(inside.astype(np.float32), (window, window))[inside]
-    mean = near_by(image)
-    spread = np.sqrt(np.maximum(0, near_by(image * image) - mean * mean))
-    return np.stack([(image[inside] - mean) / (spread + 3), spread])
+def _halves(points) -> np.ndarray: return root(points).reshape(-1, 4, 2, 16).transpose(2, 0, 1, 3).reshape(2, -1, 64)

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageOps
 
-from artclf import clean, download, duplicates
+from artclf import clean, download, duplicates, matching
 from artclf.catalogue import clean_path, progress, read_catalogue
 
 
@@ -168,9 +168,9 @@ def index(number: int):
     for _ in range(12): crowds ^= np.uint64(1) << rng.integers(0, 64, number, dtype=np.uint64)
     for name, hashes in (("random", rng.integers(0, 1 << 64, number, dtype=np.uint64)), ("in crowds", crowds)):
         started = time.perf_counter()
-        found = len(duplicates.near(hashes)) + len(duplicates.near(hashes, hashes ^ duplicates.MIRROR))
+        found = len(duplicates.near(hashes)) + len(duplicates.near(hashes, hashes ^ matching.MIRROR))
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"{number} hashes, {name}: {found} pairs within {duplicates.RADIUS} bits, plain or mirrored, "
+        print(f"{number} hashes, {name}: {found} pairs within {matching.RADIUS} bits, plain or mirrored, "
               f"in {time.perf_counter() - started:.1f} s, at most {memory:.0f} MB for the process")
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from artclf import clean, download, duplicates, split
+from artclf import clean, download, duplicates, matching, split
 from artclf.catalogue import Catalogue, read_catalogue
 from artclf.lab import sample
 
@@ -158,11 +158,11 @@ def test_of_a_group_the_learner_sees_one(canvas, tmp_path):
 
 def test_the_hash_of_the_mirror_image_is_the_hash_with_some_bits_turned(canvas):
     for image in canvas:
-        square = cv2.resize(np.asarray(image.convert("L")), (duplicates.SIDE, duplicates.SIDE))
-        plain, mirrored = duplicates.phash(square), duplicates.phash(np.ascontiguousarray(square[:, ::-1]))
-        assert int(plain, 16) ^ int(duplicates.MIRROR) == int(mirrored, 16)
+        square = cv2.resize(np.asarray(image.convert("L")), (matching.SIDE, matching.SIDE))
+        plain, mirrored = matching.phash(square), matching.phash(np.ascontiguousarray(square[:, ::-1]))
+        assert int(plain, 16) ^ int(matching.MIRROR) == int(mirrored, 16)
         blurred = cv2.resize(cv2.resize(square, (90, 90)), square.shape)
-        assert (int(plain, 16) ^ int(duplicates.phash(blurred), 16)).bit_count() <= duplicates.RADIUS
+        assert (int(plain, 16) ^ int(matching.phash(blurred), 16)).bit_count() <= matching.RADIUS
 
 
 def test_the_index_finds_what_a_comparison_of_all_finds():
@@ -171,9 +171,9 @@ def test_the_index_finds_what_a_comparison_of_all_finds():
     for near_by in (hashes[500:900], hashes[900:]):  # up to 9 bits off
         near_by[:] = hashes[:len(near_by)]
         for _ in range(9): near_by ^= np.uint64(1) << rng.integers(0, 64, len(near_by), dtype=np.uint64)
-    for others in (hashes, hashes ^ duplicates.MIRROR):
+    for others in (hashes, hashes ^ matching.MIRROR):
         bits = np.unpackbits((hashes[:, None] ^ others).view(np.uint8), axis=1).reshape(1500, 1500, 64).sum(2)
-        wanted = np.argwhere(np.triu(bits <= duplicates.RADIUS, 1))
+        wanted = np.argwhere(np.triu(bits <= matching.RADIUS, 1))
         assert np.array_equal(duplicates.near(hashes, others), wanted)
     assert len(duplicates.near(hashes)) > 100 and duplicates.near(hashes[:0]).shape == (0, 2)
 

