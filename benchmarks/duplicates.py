@@ -7,11 +7,14 @@ hashes costs.
 FOLDER holds FOLDER/<class>/*.jpg. Of every change `--number` copies are made, each of another picture drawn by seed,
 and imported with the originals and `--distractors` further pictures, taken from the folders of `--more` (hard
 negatives: one painter's series), then from FOLDER. A pair is right where both files stem from one original. Pairs of
-unchanged files may be duplicates that the collection itself has: they are listed, to be looked at, and counted apart.
+unchanged files may be duplicates that the collection itself has: they are listed by what a `manifest.csv` above FOLDER
+says of their painters, drawn side by side into `--sheet` to be looked at, and counted apart. Hard negatives are the
+candidates of different originals: what the hash or the visual words take for likest, most of it by one painter.
 """
 import argparse
 import hashlib
 import resource
+import sqlite3
 import tempfile
 import time
 from collections import Counter
@@ -22,8 +25,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageOps
 
-from artclf import clean, download, duplicates, matching
-from artclf.catalogue import clean_path, progress, read_catalogue
+from artclf import clean, download, duplicates, explorer, matching, split
+from artclf.catalogue import clean_path, find_manifest, progress, read_catalogue
 
 
 def window(im, rng, share: float):
@@ -130,7 +133,7 @@ def measure(args):
     print(f"{len(table)} pictures with {args.number} copies of each of {len(CHANGES)} kinds; "
           f"{first:.0f} s, a rerun {again:.0f} s\n")
     print(recall(table, found).to_string(), "\n")
-    precision(table, found)
+    precision(args, table, found, data)
 
 
 def recall(table, found: dict) -> pd.DataFrame:
@@ -149,15 +152,33 @@ def recall(table, found: dict) -> pd.DataFrame:
     return groups.agg(copies=("found", "size"), **{name: (name, "mean") for name in copies.columns[1:]}).round(3)
 
 
-def precision(table, found: dict):
-    """Say how many pairs are of one original, and list the others: wrong ones, or doubles in the collection."""
+def precision(args, table, found: dict, data: Path):
+    """Say how many pairs are of one original, what the others are, and how many candidates stayed apart."""
     origin = dict(zip(table.clean_sha256, table.origin, strict=True))
-    other = {pair: kind for pair, kind in found.items() if origin[pair[0]] != origin[pair[1]]}
-    by_origin = Counter(tuple(sorted((origin[a], origin[b]))) for a, b in other)
-    print(f"{len(found)} pairs found, {len(found) - len(other)} of one original: "
-          f"{1 - len(other) / max(1, len(found)):.4f}")
-    print(f"{len(by_origin)} pairs of different originals were joined, in {len(other)} pairs of files:")
-    for (a, b), count in by_origin.most_common(): print(f"  {count:4}  {a}  {b}")
+    painter = painters(args.folder)
+    with sqlite3.connect(data / "duplicates.db") as db:
+        compared = {tuple(sorted((origin[a], origin[b]))) for a, b in db.execute("SELECT a, b FROM pairs")}
+    joined = Counter(tuple(sorted((origin[a], origin[b]))) for a, b in found)
+    rows = [{"originals": "one" if a == b else "two of one painter" if painter(a) and painter(a) == painter(b)
+             else "two of others or unknown", "apart": (a, b) not in joined, "files": joined[a, b]}
+            for a, b in compared | set(joined)]
+    groups = pd.DataFrame(rows).groupby("originals")
+    print(groups.agg(compared=("apart", "size"), apart=("apart", "sum"), pairs_of_files_joined=("files", "sum")), "\n")
+    doubles = [pair for pair, _ in joined.most_common() if pair[0] != pair[1]]
+    print(f"{len(doubles)} pairs of different originals were joined: right where they are one painting ({args.sheet})")
+    for a, b in doubles: print(f"  {joined[a, b]:4}  {painter(a):25.25}  {painter(b):25.25}  {a}  {b}")
+    if doubles:
+        files, captions = [file for pair in doubles for file in pair], [Path(f).stem for pair in doubles for f in pair]
+        explorer.plot_pictures(files, captions).savefig(args.sheet, dpi=60)
+
+
+def painters(folder: Path):
+    """A function of a file: its painter, '' where the manifest above `folder` doesn't tell."""
+    if not (manifest := find_manifest(folder)): return lambda file: ""
+    table = pd.read_csv(manifest).dropna(subset="artist")
+    keys = split.artist_keys(table.artist)
+    known = {(manifest.parent / row.file).resolve(): keys[row.artist] for row in table.itertuples()}
+    return lambda file: known.get(Path(file).resolve(), "")
 
 
 def index(number: int):
@@ -182,6 +203,7 @@ def main():
     parser.add_argument("--more", type=Path, nargs="*", default=[])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--work", type=Path)
+    parser.add_argument("--sheet", type=Path, default=Path("joined.png"))
     parser.add_argument("--hashes", type=int)
     args = parser.parse_args()
     if not (args.folder or args.hashes): parser.error("name a folder of pictures, or --hashes")

@@ -153,6 +153,10 @@ def test_download_and_clean_wrote_pictures_and_reasons(ran):
     good = ok[ok.clean_status == "ok"]
     assert all((ran[0] / "data/sample" / catalogue.clean_path(row)).is_file() for row in good.to_dict("records"))
     assert table.title.notna().all() and table.artist.notna().all()
+    assert good.phash.notna().all() and good.doubt.between(0, 1).all() and good.outlier.notna().all()
+    assert ((good.likelier != good.period) & good.likelier.notna()).any()
+    shown = outputs(ran[0] / "exports/sample/notebooks/02_clean.ipynb", "stream")
+    assert any("0 decisions applied" in out.text for out in shown)
 
 
 @pytest.mark.slow
