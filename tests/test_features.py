@@ -73,7 +73,7 @@ def test_a_killed_run_keeps_whole_batches(fresh, rows, monkeypatch):
 
     last = clean_path(rows.to_dict("records")[-1]).rsplit("/", 1)[-1]
     steps = features.ahead
-    monkeypatch.setattr(features, "ahead", lambda function, items: steps(function, items, 2))
+    monkeypatch.setattr(features, "ahead", lambda function, items, _: steps(function, items, 2))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(features._Eye, "pixels", dies)
         features.extract(fresh, rows, LITE, size=64)
