@@ -27,7 +27,7 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, ImageOps
 
-from artclf.catalogue import Catalogue, clean_path, progress, read_catalogue, require
+from artclf.catalogue import Catalogue, clean_path, label, progress, read_catalogue, require
 
 MAX_PIXELS = 100_000_000
 CRASHED = {"clean_status": "rejected", "clean_reason": "crashed the decoder"}
@@ -181,8 +181,7 @@ def _forget_if_changed(cat: Catalogue, settings: Settings):
 def _mark_duplicates(cat: Catalogue):
     """Of the images with equal clean copies keep the first in a period; under two periods set them all aside."""
     groups = defaultdict(list)
-    for row in cat.db.execute("SELECT url, period, file, clean_sha256, clean_status, clean_reason FROM images "
-                              "WHERE clean_sha256 IS NOT NULL AND clean_status != 'rejected' ORDER BY rowid"):
+    for row in cat.select("clean_sha256 IS NOT NULL AND clean_status != 'rejected'"):
         groups[row["clean_sha256"]].append(row)
     verdicts = ((row, _verdict(row, group)) for group in groups.values() for row in group)
     cat.update({"url": row["url"], "period": row["period"], "clean_status": status, "clean_reason": reason}
@@ -190,9 +189,10 @@ def _mark_duplicates(cat: Catalogue):
 
 
 def _verdict(row, group) -> tuple[str, str | None]:
-    others = sorted({other["period"] for other in group} - {row["period"]})
-    if others: return "conflict", f"same picture under another period ({', '.join(others)})"
-    if row is not group[0]: return "duplicate", f"same picture twice ({group[0]['file']})"
+    used = [other for other in group if other["review"] != "drop"]
+    others = sorted({label(other) for other in used} - {label(row)})
+    if row in used and others: return "conflict", f"same picture under another period ({', '.join(others)})"
+    if row in used[1:]: return "duplicate", f"same picture twice ({used[0]['file']})"
     near = (row["clean_reason"] or "").startswith("near-duplicate")  # says module duplicates, which takes it back
     if row["clean_status"] in ("duplicate", "conflict") and not near: return None, None  # its double is gone
     return row["clean_status"], row["clean_reason"]

@@ -104,9 +104,12 @@ def import_(folder: Path, data: Annotated[Path | None, typer.Option(help="Defaul
     """Take in a folder FOLDER/<class>/ of pictures, or one folder and a CSV of facts."""
     data = data or Path("data") / f"{folder.resolve().name}{'-level' * level}"
     if level:
+        from artclf import duplicates
         from artclf.clean import counts
         from artclf.lab.levels import level_sources
-        summary = counts(_call(level_sources, folder, data, manifest=manifest, label_column=label_column))
+        _call(level_sources, folder, data, manifest=manifest, label_column=label_column)
+        if not (folder / "catalogue.db").exists(): _call(duplicates.mark, data)
+        summary = counts(data)
     else:
         from artclf.download import import_folder
         summary = _call(import_folder, folder, data, manifest, label_column)
@@ -115,9 +118,15 @@ def import_(folder: Path, data: Annotated[Path | None, typer.Option(help="Defaul
 
 @app.command()
 def clean(data: Data = DATA, max_size: int = 500, quality: int = 90,
-          near: Annotated[bool, typer.Option(help="Look for near-duplicates, too.")] = True, as_json: Json = False):
+          near: Annotated[bool, typer.Option(help="Look for near-duplicates, too.")] = True,
+          review: Annotated[Path | None, typer.Option(help="Apply the decisions in this CSV first.")] = None,
+          as_json: Json = False):
     """Verify every image by decoding it whole, write normalised copies, set duplicates aside."""
     from artclf import clean
+    if review:
+        from artclf.lab.review import read_csv
+        if not review.exists(): raise FileNotFoundError(f"no {review}: name a review.csv with --review")
+        _call(read_csv, data, review)
     _call(clean.normalise, data, max_size, quality)
     if near:
         from artclf import duplicates
@@ -126,14 +135,12 @@ def clean(data: Data = DATA, max_size: int = 500, quality: int = 90,
 
 
 @app.command()
-def review(data: Data = DATA, apply: Annotated[Path | None, typer.Option(help="Read decisions from this CSV.")] = None,
+def review(data: Data = DATA,
            export: Annotated[Path | None, typer.Option(help="Write the decisions to this CSV.")] = None,
            labels: Annotated[bool, typer.Option(help="Look for doubtful labels and outliers.")] = True):
     """List the pictures that a person should look at; 02_clean shows them with buttons."""
     from artclf.lab import labels as doubts
     from artclf.lab import review as decisions
-    if apply and not apply.exists(): raise FileNotFoundError(f"no {apply}: name a review.csv with --apply")
-    if apply: _call(decisions.read_csv, data, apply)
     if labels: _call(doubts.mark, data)
     if export: print(f"{_call(decisions.export_csv, data, export)} decisions in {export}", file=sys.stderr)
     _print(doubts.flagged(data)[["period", "file", "likelier", "review", "reasons"]], False)

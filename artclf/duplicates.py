@@ -28,8 +28,8 @@ def mark(data):
 
     Its columns: `dup_group`, `file`, `kind` (same, mirror, detail), `kept` (a file; None in a conflict), `periods`.
     The largest of a group stays; a group under several periods is set aside whole, until a review moves or drops
-    images. What no longer holds is taken back; of what was seen before nothing is computed again. Raises
-    FileNotFoundError without a catalogue, `clean.Rejected` for a clean copy that is gone.
+    images. What no longer holds is taken back. No picture and no pair is looked at twice, but candidates are looked
+    for anew. Raises FileNotFoundError without a catalogue or for a clean copy that is gone.
     """
     import pandas as pd
     table = read_catalogue(data)
@@ -76,6 +76,7 @@ def _components(found: Iterable[tuple]) -> dict[str, str]:
     """The least member of each image's group: images that pairs join are in one."""
     members = {}
     for a, b in found:
+        if a in members and members[a] is members.get(b): continue
         both = members.get(a, {a}) | members.get(b, {b})
         members |= dict.fromkeys(both, both)
     return {image: min(group) for image, group in members.items()}
@@ -92,8 +93,8 @@ def pairs(data, files: dict[str, Path]) -> tuple[dict, dict]:
         store, found, images = _Store(db, files), {}, sorted(files)
         store.look()
         hashes = {image: store.seen(image)[0] for image in images}
-        wanted = sorted((images[i], images[j], mirrored) for i, j, mirrored in
-                        by_hash(list(hashes.values())) | by_words(len(images), lambda i: store.seen(images[i])[2]))
+        candidates = by_hash(list(hashes.values())) | by_words(len(images), lambda i: store.seen(images[i])[2])
+        wanted = sorted({(images[i], images[j], mirrored) for i, j, mirrored in candidates} | store.confirmed())
         for start in progress(range(0, len(wanted), 256), desc="compare"):
             with db:  # a transaction
                 for a, b, mirrored in wanted[start:start + 256]:
@@ -115,6 +116,8 @@ class _Store:
         """Describe the pictures that are new."""
         known = {image for image, in self.db.execute("SELECT image FROM seen WHERE key = ?", (SEEING,))}
         new = [image for image in self.files if image not in known]
+        if gone := [self.files[image] for image in new if not self.files[image].exists()]:
+            raise FileNotFoundError(f"{gone[0]} is gone: run `artclf clean` first")
         with ThreadPoolExecutor() as pool:
             for start in progress(range(0, len(new), 64), desc="describe"):
                 batch = new[start:start + 64]
@@ -127,6 +130,11 @@ class _Store:
         [(code, places, points)] = self.db.execute("SELECT hash, places, points FROM seen WHERE key = ? AND image = ?",
                                                    (SEEING, image))
         return code, np.frombuffer(places, np.float32).reshape(-1, 2), np.frombuffer(points, np.uint8).reshape(-1, 128)
+
+    def confirmed(self) -> set[tuple]:
+        """The pairs that were found before: other pictures may have taken their places among the likest."""
+        found = self.db.execute("SELECT a, b, mirrored FROM pairs WHERE key = ? AND kind != ''", (JUDGING,))
+        return {(a, b, bool(mirrored)) for a, b, mirrored in found if a in self.files and b in self.files}
 
     def verdict(self, a: str, b: str, mirrored: bool) -> str:
         """The kind of a pair, empty where the two don't show one picture; `mirrored` says what to look for."""

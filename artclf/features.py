@@ -1,7 +1,7 @@
 """Features: what a frozen ImageNet body sees in the clean pictures, computed once.
 
 Reads `DATA/clean/` and the catalogue; keeps the numbers in `DATA/features.db`, which may be deleted at any time.
-Duplicates, doubtful labels and the experiments build on them.
+Doubtful labels and the experiments build on them.
 """
 import hashlib
 import os
@@ -30,7 +30,7 @@ def extract(data, rows, arch: str = "auto", size: int = 224, mirror: bool = Fals
     mirrored if asked. With `tiles` the shape is (images, 10, channels): the whole picture, then its nine quarters that
     overlap by half, row by row. Numbers are stored by the picture's bytes and all that they depend on; killed at any
     moment, the same call goes on. Raises ConnectionError without weights, ValueError for a body without feature maps,
-    `clean.Rejected` where a copy can't be read.
+    FileNotFoundError where a copy is gone.
     """
     backbone = backbones.find(arch)
     net = backbones.body(backbone)
@@ -42,6 +42,8 @@ def extract(data, rows, arch: str = "auto", size: int = 224, mirror: bool = Fals
         db.execute("CREATE TABLE IF NOT EXISTS features (key TEXT, image TEXT, value BLOB, PRIMARY KEY (key, image))")
         known = dict(db.execute("SELECT image, value FROM features WHERE key = ?", (key,)))
         new = [image for image in files if image not in known]
+        if gone := [files[image] for image in new if not files[image].exists()]:
+            raise FileNotFoundError(f"{gone[0]} is gone: run `artclf clean --data {data}`")
         with progress(desc=f"features of {backbone.name}", total=len(new)) as bar:
             for start, batch in ahead(see.pixels, [files[image] for image in new], BATCH):
                 values = [value.tobytes() for value in see(torch.stack(batch))]

@@ -5,6 +5,7 @@ Reads `EXPORT/predictions.csv` and the catalogue and pictures of `DATA`; writes 
 """
 import math
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,9 @@ def read(out, data):
         raise ValueError(f"{path} lacks {', '.join(missing) or 'rows, or columns p_<class>'}: run `artclf train` again")
     facts = read_catalogue(data).dropna(subset="file")
     facts = facts.assign(file=[clean_path(row) for row in facts.to_dict("records")]).drop_duplicates("file")
+    if lost := int((~predictions.file.isin(facts.file)).sum()):
+        warnings.warn(f"{lost} pictures were moved by a review, or left the catalogue, since: run `artclf train` again",
+                      stacklevel=2)
     joined = predictions.merge(facts[["file", *FACTS]], how="left", on="file")
     joined[FACTS] = joined[FACTS].fillna("").astype(str)
     return joined.assign(year=joined.year.str.removesuffix(".0"))  # tables often hold years as 1889.0

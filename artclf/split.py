@@ -41,7 +41,7 @@ def items(data, split: str = "grouped", parts: Sequence[float] = (70, 15, 15), s
         if (few := counts[counts < needed]).any():
             raise ValueError(f"too few images for {needed} parts in {', '.join(few.index)}: add pictures, "
                              "or leave the class out with --exclude")
-        groups = joined(table.sha256, [table[column] for column in SPLITS[split]])
+        groups = joined(table.sha256, [table[column] for column in SPLITS[split] and ("clean_sha256", *SPLITS[split])])
         table["part"] = cut(table.period, groups, parts, seed)
     _check(table, split, [part for part, share in zip(PARTS, parts, strict=True) if share and split != OWN])
     if split != OWN: _record(data, table, f"split_{split}")
@@ -95,14 +95,14 @@ def usable(data, exclude: Sequence[str] = ()):
     `artist_keys` or ''. Raises ValueError where none is left.
     """
     table = read_catalogue(data)
-    table["review"] = table.review.fillna("").astype(str)
-    asked = table.review.str.match("keep$|move:") & table.clean_status.isin((*USABLE, "duplicate", "conflict"))
+    words = ["clean_sha256", "dup_group", "review", "split"]
+    table[words] = table[words].astype(object).fillna("")
+    moved, kept = table.review.str.startswith("move:"), table.review == "keep"
+    asked = kept & (table.clean_status == "duplicate") | (kept | moved) & (table.clean_status == "conflict")
     table = table[(table.clean_status.isin(USABLE) | asked) & (table.review != "drop")]
     if table.empty: raise ValueError(f"no clean images in {data}: run `artclf clean --data {data}` first")
     table = table.assign(listed=table.period, period=table.apply(label, axis=1), file=table.apply(clean_path, axis=1),
-                         painter=table.artist.map(artist_keys(table.artist.dropna())))
-    words = ["dup_group", "painter", "split"]
-    table[words] = table[words].astype(object).fillna("")
+                         painter=table.artist.map(artist_keys(table.artist.dropna())).astype(object).fillna(""))
     if unknown := set(exclude) - set(table.period):
         raise ValueError(f"--exclude names {', '.join(sorted(unknown))}, but {data} has no such class")
     return table[~table.period.isin(exclude)].drop_duplicates("file").sort_values(["sha256", "file"])

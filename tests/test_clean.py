@@ -470,3 +470,20 @@ def test_shrinking_is_no_further_from_lanczos_than_pillows_bilinear():
 def test_a_jpeg_with_an_odd_end_is_read_as_pillow_reads_it():
     content = encoded(noise(), "JPEG")
     assert (opened(content[:-2] + b"\x00\x00\x00" + content[-2:]) == opened(content)).all()
+
+
+@pytest.mark.parametrize("review, expected", [
+    ({"a/1.png": "drop"}, {"a/1.png": "ok", "b/2.png": "ok"}),
+    ({"a/1.png": "move:b"}, {"a/1.png": "ok", "b/2.png": "duplicate"}),
+    ({"a/1.png": None}, {"a/1.png": "conflict", "b/2.png": "conflict"}),
+])
+def test_a_decision_ends_a_conflict_and_taking_it_back_brings_it_back(data, in_this_process, review, expected):
+    data.add("a", "1.png", encoded(noise())).add("b", "2.png", encoded(noise()))
+    normalise(data.folder)
+    for decisions, statuses in ((review, expected), (dict.fromkeys(review), dict.fromkeys(expected, "conflict"))):
+        with Catalogue(data.folder) as cat:
+            cat.update({"url": f"http://a.example/{name[2:]}", "period": name[0], "review": decision}
+                       for name, decision in decisions.items())
+        normalise(data.folder)
+        found = read_catalogue(data.folder).set_index("url").clean_status
+        assert {name: found[f"http://a.example/{name[2:]}"] for name in statuses} == statuses

@@ -123,14 +123,15 @@ def test_decisions_are_applied_listed_and_exported(artclf, drawn, tmp_path):
     data, given, written = shutil.copytree(drawn, tmp_path / "data"), tmp_path / "given.csv", tmp_path / "out.csv"
     url = read_catalogue(data).url[0]
     given.write_text(f"url,review\n{url},drop\nhttp://a.example/unknown.jpg,keep\n", encoding="utf-8")
-    code, out, err = artclf("review", "--data", data, "--no-labels", "--apply", given, "--export", written)
+    code, out, err = artclf("clean", "--data", data, "--no-near", "--review", given)
     assert code == 0 and "1 decisions applied" in err and "1 are on URLs" in err
+    code, out, err = artclf("review", "--data", data, "--no-labels", "--export", written)
     assert "decided (drop)" in out and len(pd.read_csv(written)) == 1
     assert read_catalogue(data).review[0] == "drop"
     code, out, _ = artclf("review", "--data", data)
     assert code == 0 and "doubtful label" in out and read_catalogue(data).doubt.notna().sum() == 39
-    code, out, err = artclf("review", "--data", data, "--apply", tmp_path / "no.csv")
-    assert code == 1 and "name a review.csv with --apply" in err
+    code, out, err = artclf("clean", "--data", data, "--review", tmp_path / "no.csv")
+    assert code == 1 and "name a review.csv with --review" in err
 
 
 def test_download_and_clean_as_json(artclf, drawn, tmp_path):

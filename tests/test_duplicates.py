@@ -195,3 +195,15 @@ def test_copies_of_paintings(paintings, tmp_path):
     table = read_catalogue(data)
     again = table[table.dup_group.isin(table.dup_group[table.clean_status == "duplicate"])]
     assert (table.clean_status == "duplicate").sum() == len(CHANGES) and len(again) == 2 * len(CHANGES)
+
+
+def test_a_pair_stays_found_when_its_pictures_are_no_longer_candidates(canvas, tmp_path, monkeypatch):
+    data, found = marked(tmp_path, {"a/1.png": canvas[0], "a/2.png": CHANGES["cropped"][0](canvas[0])})
+    monkeypatch.setattr(duplicates, "by_words", lambda number, points: set())
+    monkeypatch.setattr(duplicates, "by_hash", lambda hashes: set())
+    assert len(found) == 1 and duplicates.mark(data).equals(found)
+
+
+def test_a_large_group_is_joined_fast():
+    found = {(f"{a:04}", f"{b:04}"): "same" for b in range(700) for a in range(b)}
+    assert set(duplicates._components(found).values()) == {"0000"} and len(duplicates._components(found)) == 700

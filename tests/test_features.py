@@ -8,7 +8,6 @@ from PIL import Image
 
 from artclf import backbones, features
 from artclf.catalogue import clean_path, read_catalogue
-from artclf.clean import Rejected
 
 LITE = "efficientnet_lite0"
 
@@ -96,7 +95,7 @@ def test_other_weights_give_other_numbers(fresh, rows, monkeypatch):
 
 def test_what_cannot_be_had_is_said(fresh, rows, monkeypatch):
     with pytest.raises(ConnectionError, match="--arch auto"): features.extract(fresh, rows, "resnet18")
-    with pytest.raises(Rejected, match="file is missing"):
+    with pytest.raises(FileNotFoundError, match="lost.jpg is gone: run `artclf clean"):
         features.extract(fresh, rows.assign(file="raw/x/lost.png"), LITE, size=64)
     monkeypatch.setattr(backbones, "body", lambda backbone: torch.nn.Flatten())
     with pytest.raises(ValueError, match="convolutional"): features.extract(fresh, rows, LITE, size=64)

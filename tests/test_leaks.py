@@ -1,5 +1,6 @@
 """Leaks and shortcuts: figures that agree with scikit-learn's, folds that no group crosses, levelled sources."""
 import hashlib
+import shutil
 import warnings
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
-from artclf import clean, download, features
+from artclf import clean, download, features, split
 from artclf.catalogue import Catalogue, read_catalogue
 from artclf.lab import folds, leaks, levels
 
@@ -279,13 +280,26 @@ def test_a_second_run_does_nothing(uneven, level):
     assert (state(level), [path.stat().st_mtime_ns for path in sorted(level.rglob("*.jpg"))]) == before
 
 
+def test_what_the_source_no_longer_uses_is_dropped(uneven, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(uneven, source)
+    out = levels.level_sources(source, tmp_path / "level", 64, workers=1)
+    rows = split.usable(source)
+    with Catalogue(source) as cat:
+        for row, review in ((rows.iloc[0], "drop"), (rows.iloc[1], f"move:{rows.period.iloc[-1]}")):
+            cat.update([{"url": row.url, "period": row.listed, "review": review}])
+    clean.normalise(source, workers=1)
+    levels.level_sources(source, out, 64, workers=1)
+    here, there = (split.usable(folder).set_index("url").period.to_dict() for folder in (source, out))
+    assert here == there and len(here) == len(rows) - 1
+
+
 def test_what_the_folder_holds_is_never_mixed(uneven, level):
-    with pytest.raises(ValueError, match="holds pictures of 64 px, quality 75"): levels.level_sources(uneven, level, 80)
+    with pytest.raises(ValueError, match="64 px, quality 75: name another"): levels.level_sources(uneven, level, 80)
     with pytest.raises(ValueError, match="holds another data set"): levels.level_sources(uneven, uneven)
 
 
 def test_a_gallery_folder_is_levelled_too_and_a_bad_file_gets_its_reason(uneven, tmp_path):
-    import shutil
     shutil.copytree(uneven / "gallery", tmp_path / "gallery")
     body = (tmp_path / "gallery/01-a/0.png").read_bytes()
     (tmp_path / "gallery/01-a/cut.png").write_bytes(body[:len(body) // 2])

@@ -354,6 +354,7 @@ def test_a_part_of_a_periods_name_is_enough_to_move_there(data, widget):
 
 @pytest.mark.parametrize("reasons, found", [
     ("near-duplicate of raw/05-baroque/ab.jpg (detail); flagged: of one colour", ["near-duplicate", "flagged"]),
+    ("near-duplicate of raw/a (b) c/ab.jpg (same)", ["near-duplicate"]),
     ("near-duplicate under another period (a, b)", ["near-duplicate under another period"]),
     ("doubtful label (06-rococo 93%, given 2%); outlier (distance 0.31, mostly 0.12)", ["doubtful label", "outlier"]),
     ("of one colour or nearly so", ["of one colour or nearly so"]), ("", [])])

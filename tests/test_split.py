@@ -278,17 +278,26 @@ def test_a_review_keeps_drops_and_moves(tmp_path):
     data = fill(tmp_path, a=9, b=3, c=4)
     with Catalogue(data) as cat:
         rows = [row for row in cat.select() if row["period"] == "a"]
-        for row, status, review in zip(rows, ("ok", "conflict", "rejected", "duplicate", "ok"),
+        for row, status, review in zip(rows, ("ok", "conflict", "rejected", "duplicate", "conflict"),
                                        ("drop", "keep", "keep", "move:b", "move:c"), strict=False):
             cat.update([{**{k: row[k] for k in ("url", "period")}, "clean_status": status, "review": review}])
     table = split.usable(data).set_index("url")
     found = [table.period.get(row["url"]) for row in rows[:6]]
-    assert found == [None, "a", None, "b", "c", "a"]
+    assert found == [None, "a", None, None, "c", "a"]
     moved = table.loc[rows[4]["url"]]
     assert moved.listed == "a" and moved.file == f"clean/c/{Path(rows[4]['file']).stem}.jpg"
     parts = split.items(data)
-    assert parts.groupby("period").size().to_dict() == {"a": 5, "b": 4, "c": 5}
+    assert parts.groupby("period").size().to_dict() == {"a": 5, "b": 3, "c": 5}
     with Catalogue(data) as cat:
         recorded = {row["url"]: row["split_grouped"] for row in cat.select()}
     assert recorded[rows[4]["url"]] == parts.set_index("file").part[moved.file]
     assert recorded[rows[0]["url"]] is None
+
+
+def test_copies_with_the_same_pixels_are_in_one_part(tmp_path):
+    data = fill(tmp_path, a=20, b=20)
+    with Catalogue(data) as cat:
+        cat.update({"url": row["url"], "period": row["period"], "clean_sha256": row["url"][-1]}
+                   for row in cat.select())
+    parts = split.items(data, parts=(60, 20, 20)).merge(split.usable(data)[["file", "clean_sha256"]], on="file")
+    assert (parts.groupby("clean_sha256").part.nunique() == 1).all()

@@ -16,7 +16,6 @@ from sklearn.preprocessing import StandardScaler
 from artclf import features, interpret, split
 from artclf.catalogue import progress, read_catalogue
 from artclf.lab.folds import FIGURES, bootstrap, out_of_fold
-from artclf.lab.levels import level_sources as level_sources
 
 FREQUENT, SIZES, FEATURES = "nothing: the most frequent period", "width, height and file size", "features"
 HEAD = make_pipeline(StandardScaler(), LogisticRegression(C=.01, class_weight="balanced", tol=1e-3, max_iter=500))
@@ -53,6 +52,7 @@ def images(data, splits, folds: int = 5, with_duplicates: bool = False):
     table = split.usable(data)
     if with_duplicates: table = pd.concat([table, _copies(data)], ignore_index=True)
     table = table.reset_index(drop=True)
+    table["painter"] = table.artist.map(split.artist_keys(table.artist.dropna())).astype(object).fillna("")
     for name in splits:
         columns = split.SPLITS[name] and [*split.SPLITS[name], "clean_sha256"]
         table[f"by_{name}"] = split.joined([str(i) for i in table.index], [table[column] for column in columns])
@@ -65,8 +65,7 @@ def images(data, splits, folds: int = 5, with_duplicates: bool = False):
 def _copies(data):
     """The copies of usable images that were set aside as duplicates within one period."""
     table = read_catalogue(data)
-    table["painter"] = table.artist.map(split.artist_keys(table.artist.dropna()))
-    table[["painter", "dup_group"]] = table[["painter", "dup_group"]].astype(object).fillna("")
+    table["dup_group"] = table.dup_group.astype(object).fillna("")
     return table[(table.clean_status == "duplicate") & table.clean_sha256.notna() & table.review.isna()]
 
 

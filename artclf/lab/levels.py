@@ -17,16 +17,19 @@ def level_sources(source, out, size: int = 224, quality: int = 75, manifest=None
     """Data folder `out`, in which every picture of `source` is a JPEG of `size` x `size` px and `quality`, and clean.
 
     `source` is a data folder, whose usable images are taken, or a gallery folder (`manifest` and `label_column` as in
-    `download.import_folder`). URLs, periods, facts and duplicate groups stay. A second run does only what is new.
+    `download.import_folder`). URLs, periods, facts and duplicate groups stay. A second run does only what is new; what
+    `source` no longer uses is dropped by the column `review`, which holds nothing else here.
     Raises ValueError where `out` holds anything else, or pictures of another size or quality, and what reading raises.
     """
     pictures = (_of_data(source) if (Path(source) / "catalogue.db").exists()
                 else _of_gallery(source, manifest, label_column))
     files = {(picture["url"], picture["period"]): picture["file"] for picture in pictures}
-    _claim(out, f"{size} px, quality {quality}")
+    _claim(out, f"{Path(source).resolve().name}, {size} px, quality {quality}")
     run = download.Run(Path(out))
     with run.writing(), Catalogue(out) as cat:
         cat.add(pictures)
+        cat.update({**{name: row[name] for name in ("url", "period")},
+                    "review": None if (row["url"], row["period"]) in files else "drop"} for row in cat.select())
         for row in progress(cat.select("status = 'pending'"), desc="level"):
             if file := files.get((row["url"], row["period"])):
                 run.take_in(cat, row, _squash(file, run.data / "tmp" / "level.jpg", size, quality))

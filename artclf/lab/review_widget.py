@@ -201,7 +201,7 @@ class Review(VBox):
 
 def kinds(reasons: str) -> list[str]:
     """The kinds of reasons in a text, such as `near-duplicate of raw/a.jpg (mirror); flagged: of one colour`."""
-    parts = re.sub(r"\s*\([^()]*\)| of \S*/\S*", "", reasons).split("; ")
+    parts = re.sub(r" of raw/.*/\w+\.\w+|\s*\(.*?\)(?=;|$)", "", reasons).split("; ")
     return [kind for part in parts if (kind := part.partition(":")[0].strip())]
 
 
