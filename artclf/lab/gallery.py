@@ -126,7 +126,7 @@ def _bind(port: int | None, folder: Path, lists: Path) -> Gallery:
             reason = error
     if not port: raise OSError(f"no port from {first} to {candidate} on 127.0.0.1 is free: name one") from reason
     raise OSError(f"port {port} on 127.0.0.1 can't be had ({reason.strerror}): end the program that uses it, or delete "
-                  f"{lists} to have other URLs and fetch everything again") from reason
+                  f"the urls_*.csv in {lists} to have other URLs and fetch everything again") from reason
 
 
 def _list_text(gallery: Gallery, folder: Path, pictures: list[dict], faults) -> str:
