@@ -34,7 +34,8 @@ def answer(body: bytes = b"", status: str = "200 OK", length: int | None = None,
 
 class Server(ThreadingTCPServer):
     """`routes` maps a path, as it was sent, to an answer, a list of answers (one a request) or a function that gets the
-    socket. Everything else is answered by `default`. `requests` lists what was asked, as pairs of host and path."""
+    socket and may return an answer. Everything else is answered by `default`. `requests` lists what was asked, as pairs
+    of host and path."""
     daemon_threads = True
     request_queue_size = 128
 
@@ -84,13 +85,14 @@ class _Handler(BaseRequestHandler):
                 self.server.most[key] = max(self.server.most[key], self.server.under_way[key])
         try:
             route = self.server.reply(path)
-            if callable(route): route(self.request)
-            else: self.request.sendall(route)
+            content = route(self.request) if callable(route) else route
         except OSError:
-            self.request.close()  # the client hung up, as it should on what never ends
-        finally:
+            content = self.request.close()  # the client hung up, as it should on what never ends
+        finally:  # before the last byte is sent, for with that the client may ask for more
             with self.server.lock:
                 for key in (host, None): self.server.under_way[key] -= 1
+        if isinstance(content, bytes):
+            with suppress(OSError): self.request.sendall(content)
 
 
 def resolve_tests_to_loopback(monkeypatch):

@@ -211,7 +211,7 @@ def test_errors_that_pass_are_survived(server, data, tmp_path):
 def test_a_slow_host_does_not_keep_the_others_waiting(server, data, tmp_path, monkeypatch):
     resolve_tests_to_loopback(monkeypatch)
     server.default = answer(status="404 None")
-    for i in range(12): server.routes[f"/slow{i}"] = lambda connection: (time.sleep(0.15), connection.sendall(PICTURE))
+    for i in range(12): server.routes[f"/slow{i}"] = lambda connection: (time.sleep(0.15), PICTURE)[1]
     slow = [f"http://slow.test:{server.port}/slow{i}" for i in range(12)]
     fast = [f"http://fast.test:{server.port}/picture?{i}" for i in range(12)]
     run(write_lists(tmp_path / "lists", one=slow + fast), data)

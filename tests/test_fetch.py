@@ -367,7 +367,7 @@ def fetch_all(urls, **options):
 
 def test_requests_under_way_are_limited_per_host_and_over_all(server, monkeypatch):
     resolve_tests_to_loopback(monkeypatch)
-    server.routes["/slow"] = lambda connection: (time.sleep(0.02), connection.sendall(answer(picture())))
+    server.routes["/slow"] = lambda connection: (time.sleep(0.02), answer(picture()))[1]
     urls = [f"http://h{i % 8}.test:{server.port}/slow" for i in range(80)]
     assert len(fetch_all(urls, per_host=2, total=10)) == 80
     assert server.most.pop(None) == 10
@@ -377,7 +377,7 @@ def test_requests_under_way_are_limited_per_host_and_over_all(server, monkeypatc
 def test_hosts_that_all_redirect_to_one_do_not_flood_it(server, monkeypatch):
     resolve_tests_to_loopback(monkeypatch)
     server.default = answer(status="302 Found", Location=f"http://cdn.test:{server.port}/slow")
-    server.routes["/slow"] = lambda connection: (time.sleep(0.1), connection.sendall(answer(picture())))
+    server.routes["/slow"] = lambda connection: (time.sleep(0.1), answer(picture()))[1]
     urls = [f"http://h{i}.test:{server.port}/x" for i in range(20)]
     assert len(fetch_all(urls, deadline=0.6, robots=False)) == 20  # the wait for its turn is longer, and free
     assert server.most["cdn.test"] == 2

@@ -41,7 +41,7 @@ def test_steps_get_absolute_paths_in_the_data_sets_own_folders(quiet_steps, tmp_
         assert notebook.is_file() and copy == run.Path("exports/mine/notebooks", notebook.name)
         assert parameters == {"DATA": str(tmp_path / "data/mine"), "EXPORT": str(tmp_path / "exports/mine"),
                               "LISTS": str(tmp_path / "data/mine/urls"), "ALLOW_PRIVATE": True, "FIND_LR": False,
-                              "SIZE": 64, "ARCH": "resnet18"}
+                              "REVIEW": str(tmp_path / "data/mine/urls/review.csv"), "SIZE": 64, "ARCH": "resnet18"}
     assert len(catalogue.find_lists(tmp_path / "data/mine/urls")) == 5
 
 
