@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from artclf import clean, download, duplicates
-from artclf.lab import leaks
+from artclf.lab import leaks, levels
 
 
 def data_of(folder: Path, data: Path | None) -> Path:
@@ -39,7 +39,7 @@ def main():
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print(leaks.readable(leaks.compare(data, with_duplicates=args.with_duplicates)), end="\n\n")
-    levelled = leaks.level_sources(data, args.levelled or data.with_name(f"{data.resolve().name}-levelled"))
+    levelled = levels.level_sources(data, args.levelled or data.with_name(f"{data.resolve().name}-levelled"))
     table = leaks.shortcuts(data, levelled)
     print(leaks.readable(table).set_index(["pictures", "sees"]), end="\n\n")
     print(leaks.warning(table) or "Width, height and file size explain little of what the pictures gain.")
