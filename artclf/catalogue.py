@@ -114,11 +114,12 @@ def read_catalogue(data):
         return pd.read_sql_query("SELECT * FROM images ORDER BY rowid", cat.db, dtype=whole)
 
 
-def require(data):
-    """Raise FileNotFoundError, which says what to do, where folder `data` has no catalogue."""
+def require(data) -> Path:
+    """The folder `data`; FileNotFoundError, which says what to do, where it has no catalogue."""
     if not (Path(data) / "catalogue.db").exists():
         raise FileNotFoundError(f"no catalogue in {data}: run `artclf download --data {data}` or "
                                 f"`artclf import FOLDER --data {data}` first")
+    return Path(data)
 
 
 def find_lists(folder) -> dict[str, Path]:

@@ -29,8 +29,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from artclf.catalogue import Catalogue, clean_path, label, progress, read_catalogue, require
 
-MAX_PIXELS = 100_000_000
-CRASHED = {"clean_status": "rejected", "clean_reason": "crashed the decoder"}
+MAX_PIXELS, CRASHED = 100_000_000, {"clean_status": "rejected", "clean_reason": "crashed the decoder"}
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,7 @@ DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeE
                   AttributeError, AssertionError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
-class Rejected(Exception):
-    """An image that can't be used, and why."""
+class Rejected(Exception): """An image that can't be used, and why."""
 
 
 def normalise(data, max_size: int = 500, quality: int = 90, workers: int | None = None):
@@ -58,8 +56,7 @@ def normalise(data, max_size: int = 500, quality: int = 90, workers: int | None 
     A rerun decodes only what is new, unless the settings changed. Uses `workers` processes (all cores); an image
     that crashes the decoder gets that as its reason. Raises FileNotFoundError where there is no catalogue.
     """
-    data, settings = Path(data), Settings(max_size, quality)
-    require(data)
+    data, settings = require(data), Settings(max_size, quality)
     with Catalogue(data) as cat:
         _forget_if_changed(cat, settings)
         _mark_duplicates(cat)
@@ -100,13 +97,12 @@ def open_rgb(file, max_size: int = 500) -> Image.Image:
     Alpha is laid on white, 16 bits are scaled to 8. Raises `Rejected` with the reason, in words, where that fails.
     """
     try:
-        data = file.read() if hasattr(file, "read") else Path(file).read_bytes()
-        im = Image.open(BytesIO(data))
+        im = Image.open(BytesIO(data := file.read() if hasattr(file, "read") else Path(file).read_bytes()))
         if im.width * im.height > MAX_PIXELS: raise Rejected("over 100 megapixels")
         if getattr(im, "n_frames", 1) > 1 and im.format != "MPO": raise Rejected("animated or of several pages")
         parts = 2 ** min(3, max(0, (max(im.size) // max_size).bit_length() - 1))  # JPEGs shrink fast by 2, 4 or 8
         least = [max(1, side // parts) for side in im.size]
-        if im.format == "JPEG" and (plain := _decode_jpeg(im, data, least)): return shrink(plain, max_size)
+        if im.format == "JPEG" and (plain := _decode_jpeg(im, data, least, max_size)): return plain
         im.draft("RGB", least)
         im.load()
         ImageOps.exif_transpose(im, in_place=True)
@@ -115,11 +111,12 @@ def open_rgb(file, max_size: int = 500) -> Image.Image:
         raise Rejected(_reason(e)) from e
 
 
-def _decode_jpeg(im: Image.Image, data: bytes, least: list[int]) -> Image.Image | None:
+def _decode_jpeg(im: Image.Image, data: bytes, least: list[int], max_size: int) -> Image.Image | None:
     """What Pillow makes of a JPEG, pixel for pixel, in less time; None where there is anything for Pillow to judge."""
     if im.mode != "RGB" or im.getexif().get(ExifTags.Base.Orientation, 1) != 1: return None
     try:
-        return Image.fromarray(simplejpeg.decode_jpeg(data, min_width=least[0], min_height=least[1], min_factor=1))
+        pixels = simplejpeg.decode_jpeg(data, min_width=least[0], min_height=least[1], min_factor=1)
+        return Image.fromarray(_shrunk(pixels, max_size))
     except ValueError:
         return None
 
@@ -146,9 +143,13 @@ def to_rgb(im: Image.Image) -> Image.Image:
 
 def shrink(im: Image.Image, max_size: int) -> Image.Image:
     """`im` with its longer side at most `max_size` px, its shape kept; never enlarged."""
-    if (scale := max_size / max(im.size)) >= 1: return im
-    size, how = [max(1, round(side * scale)) for side in im.size], cv2.INTER_LINEAR if scale > .5 else cv2.INTER_AREA
-    return Image.fromarray(cv2.resize(np.asarray(im), size, interpolation=how))
+    return im if max(im.size) <= max_size else Image.fromarray(_shrunk(np.asarray(im), max_size))
+
+
+def _shrunk(pixels: np.ndarray, max_size: int) -> np.ndarray:
+    if (scale := max_size / max(pixels.shape[:2])) >= 1: return pixels
+    size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR if scale > .5 else cv2.INTER_AREA)
 
 
 def _job(settings: Settings, job) -> dict:
@@ -224,9 +225,8 @@ def _in_processes(fn: Callable, jobs: Iterable, workers: int, size: int = 16) ->
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
-    """Processes that leave Ctrl-C to their parent and end with it."""
-    spawn = get_context("spawn")  # a fork of torch's threads may deadlock
-    return ProcessPoolExecutor(min(workers, 61), mp_context=spawn, initializer=_follow_parent)  # Windows waits for 61
+    """Processes that leave Ctrl-C to their parent and end with it; spawned, for a fork of torch's threads may hang."""
+    return ProcessPoolExecutor(min(workers, 61), get_context("spawn"), _follow_parent)  # Windows waits for 61
 
 
 def _follow_parent():  # a worker would wait forever for a parent that was killed
