@@ -74,12 +74,14 @@ def _judged(group: list[dict], found: dict) -> Iterator[tuple]:
 
 def _components(found: Iterable[tuple]) -> dict[str, str]:
     """The least member of each image's group: images that pairs join are in one."""
-    members = {}
-    for a, b in found:
-        if a in members and members[a] is members.get(b): continue
-        both = members.get(a, {a}) | members.get(b, {b})
-        members |= dict.fromkeys(both, both)
-    return {image: min(group) for image, group in members.items()}
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    if not (images := sorted(set().union(*found))): return {}
+    ends = np.searchsorted(images, list(found)).T
+    graph = coo_array((np.ones(ends.shape[1]), tuple(ends)), (len(images), len(images)))
+    groups = connected_components(graph, directed=False)[1]
+    first = np.unique(groups, return_index=True)[1]  # images are sorted
+    return {image: images[first[group]] for image, group in zip(images, groups, strict=True)}
 
 
 def pairs(data, files: dict[str, Path]) -> tuple[dict, dict]:
