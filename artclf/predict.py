@@ -6,7 +6,6 @@ fastai's `learner.pkl`, `predictions.csv` and `metrics.json`. Notebook: `05_pred
 import hashlib
 import json
 import os
-import platform
 import warnings
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -22,12 +21,13 @@ from fastai.vision.all import PILImage, Resize
 from PIL import Image, ImageOps
 from safetensors.torch import load_file, save
 
-from artclf import backbones, split
+from artclf import backbones, split, surroundings
 from artclf.catalogue import IMAGE_SUFFIXES
 from artclf.clean import DECODER_ERRORS, Rejected, open_rgb, shrink, to_rgb
 from artclf.features import ahead
 
 VERSIONS = ("artclf", "torch", "torchvision", "timm", "fastai", "pillow")
+NO_PROTOCOL = ("vocab", "mean", "std", "temperature", "data_hash", "seed", "versions", "hashes")
 
 
 def load(out) -> "Classifier":
@@ -199,8 +199,11 @@ def _write_predictions(out: Path, data: Path):
     table = pd.concat([table.drop(columns="sha256").assign(**columns),
                        pd.DataFrame(p, columns=[f"p_{name}" for name in vocab])], axis=1)
     _replace(out / "predictions.csv", lambda file: table.to_csv(file, index=False))
-    figures = {"metrics": interpret.metrics(table), "data_hash": config["data_hash"], "seed": config["seed"],
-               "versions": config["versions"], "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+    history = out / "history.csv"
+    epochs = pd.read_csv(history).fit.value_counts(sort=False).tolist() if history.exists() else []
+    protocol = {"epochs": epochs, **{name: value for name, value in config.items() if name not in NO_PROTOCOL}}
+    figures = {"metrics": interpret.metrics(table), "protocol": protocol, "data_hash": config["data_hash"],
+               "seed": config["seed"], "versions": config["versions"], **surroundings(classifier.learner.dls.device)}
     _replace(out / "metrics.json", lambda file: file.write_text(json.dumps(figures, indent=1), encoding="utf-8"))
 
 
