@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -156,15 +157,29 @@ def train(data: Data = DATA, out: Out = EXPORT,
           parts: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = "70,15,15", seed: int = 42,
           exclude: Exclude = None, width: Annotated[int, typer.Option(help="Units of a hidden layer.")] = 512,
           depth: Annotated[int, typer.Option(help="Hidden layers of the head.")] = 1, dropout: float = 0.5,
-          pretrained: bool = True, as_json: Json = False):
+          pretrained: bool = True,
+          seeds: Annotated[int, typer.Option(min=1, help="Train so many times, from SEED, SEED + 1..., each into a "
+                                             "folder of its own in OUT; says mean and spread.")] = 1,
+          as_json: Json = False):
     """Train with the head alone, then the whole network, and export."""
     shares = _parts(parts)
     from artclf import predict
+    from artclf.lab.runs import repeat
     from artclf.train import fit
-    _call(fit, data, out, epochs, unfrozen_epochs, lr, arch=arch, size=size, resize=resize.value, batch_size=batch_size,
-          split=split.value, parts=shares, seed=seed, exclude=exclude or (), width=width, depth=depth, dropout=dropout,
-          pretrained=pretrained)
-    _print(predict.headline(out), as_json)
+    step = fit if seeds == 1 else partial(repeat, seeds=seeds)
+    found = _call(step, data, out, epochs, unfrozen_epochs, lr, arch=arch, size=size, resize=resize.value,
+                  batch_size=batch_size, split=split.value, parts=shares, seed=seed, exclude=exclude or (), width=width,
+                  depth=depth, dropout=dropout, pretrained=pretrained)
+    _print(predict.headline(out) if seeds == 1 else found, as_json)
+
+
+@app.command()
+def runs(folder: Annotated[Path, typer.Argument(help="A folder of exports.")] = EXPORT.parent, as_json: Json = False):
+    """List all runs that a folder of exports keeps, the highest macro F1 first."""
+    from artclf.lab import runs
+    found = runs.table(folder)
+    if as_json: _print(found, as_json)
+    else: print(runs.text(found))
 
 
 @app.command()
