@@ -22,8 +22,8 @@ def table(folder="exports") -> pd.DataFrame:
     `macro_f1, accuracy, baseline_accuracy` (shares of 1, the last of always answering the most frequent class) and
     `distance` (periods, over all images); `arch, size` (px), `split`, `epochs` (a list, of each stage) and `seed`;
     `images`, the number in that part; `data_hash` (8 digits), the same where the images of every part are; `commit`
-    (7 digits) of the code, with `+changes`, and `date` (UTC). What a run doesn't tell is missing; a file that can't be
-    read is named in a UserWarning. Raises FileNotFoundError where there is no run.
+    (7 digits, and `+changes`) of the code that exported it last, and that `date` (UTC). What a run doesn't tell is
+    missing; a file that can't be read is named in a UserWarning. Raises FileNotFoundError where there is no run.
     """
     folder = Path(folder)
     rows = [row for file in sorted(folder.rglob("metrics.json")) if (row := _row(file, folder))]
