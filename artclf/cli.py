@@ -200,6 +200,24 @@ def predict(images: Annotated[list[Path], typer.Argument(help="Pictures, or fold
 
 
 @app.command()
+def painters(data: Annotated[Path | None, typer.Option(help="Folder of a data set whose classes are painters; default: "
+                                                       "data/painters, drawn by code if it isn't there.")] = None,
+             out: Out = Path("exports/painters"), size: Annotated[int, typer.Option(help="Sides in px.")] = 28,
+             neurons: Annotated[int, typer.Option(help="Channels of the first convolution.")] = 16, epochs: int = 20,
+             depth: Annotated[int, typer.Option(help="Convolutions, each with a pooling.")] = 2,
+             pooling: Annotated[str, typer.Option(help="max or avg.")] = "max",
+             activation: Annotated[str, typer.Option(help="relu, leaky_relu, elu, gelu, tanh or sigmoid.")] = "relu",
+             seed: int = 42, as_json: Json = False):
+    """Train a small CNN from scratch to tell painters, and report on each of them."""
+    from artclf.lab import painters
+    config = painters.configuration(size=size, neurons=neurons, depth=depth, pooling=pooling, activation=activation,
+                                    epochs=epochs, seed=seed)
+    run = _call(painters.fit, data or _call(painters.drawn, "data/painters"), out, config)
+    text, table = painters.write(run, out)
+    _print(table, True) if as_json else print(text)
+
+
+@app.command()
 def run(gallery: Annotated[Path | None, typer.Argument(help="A folder of your own, GALLERY/<class>/*.jpg.")] = None,
         lists: Annotated[Path | None, typer.Option(help="A folder of URL lists to fetch over the internet.")] = None,
         parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE for the notebooks."

@@ -42,7 +42,7 @@ def drawn(data, count: int = 600, size: int = 224, seed: int = 42) -> Path:
 def configuration(**changes) -> dict:
     """All settings of one run: those of `CNN`, or of `TRANSFER` for another `arch`, with `changes`.
 
-    Raises ValueError for a setting that there isn't, or a number that isn't above 0.
+    Raises ValueError for a setting that there isn't, a number that isn't above 0, and what `scratch.check` refuses.
     """
     settings = CNN if changes.get("arch", "cnn") == "cnn" else TRANSFER
     if unknown := sorted(set(changes) - set(settings)):
@@ -50,6 +50,7 @@ def configuration(**changes) -> dict:
     config = {**settings, **changes}
     for name in ("size", "neurons", "depth", "epochs", "lr", "batch_size"):
         if config.get(name, 1) <= 0: raise ValueError(f"{name} is {config[name]}: it must be above 0")
+    if settings is CNN: scratch.check(*(config[name] for name in ("size", "depth", "pooling", "activation")))
     return config
 
 
@@ -85,7 +86,7 @@ def fit(data, out, config: dict) -> Run:
     """Train one configuration on the images of `data`, or read what `out` keeps of it.
 
     `config["seed"]` cuts the parts by split `grouped` and starts the network: the same seed gives the same run on one
-    machine. Raises what `split.items` and `scratch.cnn` do.
+    machine. Raises what `split.items` does, and `train.learner`.
     """
     table = split.items(data, seed=config["seed"])
     key = hashlib.sha256(json.dumps([config, split.fingerprint(table)], sort_keys=True).encode()).hexdigest()[:12]

@@ -26,17 +26,22 @@ def cnn(classes: int, size: int = 28, neurons: int = 16, depth: int = 2, pooling
 
     `depth` blocks of a 3 x 3 convolution, an activation and a pooling that halves the sides; `neurons` channels in the
     first block, twice as many in each next one; then all values in a row, a layer of 4 * `neurons`, and the logits.
-    Raises ValueError for an unknown pooling or activation, or where pooling leaves no pixel.
+    Raises what `check` does.
     """
-    for name, value, known in (("pooling", pooling, POOLINGS), ("activation", activation, ACTIVATIONS)):
-        if value not in known: raise ValueError(f"{name} is {value!r}: take one of {', '.join(known)}")
-    if not (side := size // 2 ** depth):
-        raise ValueError(f"depth is {depth}: {size} px can be halved {int(math.log2(size))} times at most")
+    check(size, depth, pooling, activation)
     act, channels = ACTIVATIONS[activation], [3, *(neurons * 2 ** block for block in range(depth))]
     blocks = [nn.Sequential(vision.ConvLayer(before, after, norm_type=None, act_cls=act), POOLINGS[pooling](2))
               for before, after in pairwise(channels)]
-    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(channels[-1] * side ** 2, 4 * neurons), act(),
+    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(channels[-1] * (size // 2 ** depth) ** 2, 4 * neurons), act(),
                          nn.Linear(4 * neurons, classes))
+
+
+def check(size: int, depth: int, pooling: str, activation: str):
+    """Raise ValueError for an unknown pooling or activation, or where so many poolings leave no pixel."""
+    for name, value, known in (("pooling", pooling, POOLINGS), ("activation", activation, ACTIVATIONS)):
+        if value not in known: raise ValueError(f"{name} is {value!r}: take one of {', '.join(known)}")
+    if 2 ** depth > size:
+        raise ValueError(f"depth is {depth}, but {size} px can be halved {int(math.log2(size))} times at most")
 
 
 def learner(table, files: tuple[Path, ...], config: dict) -> vision.Learner:
