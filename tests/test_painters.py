@@ -220,8 +220,8 @@ def test_results_are_scikit_learns_figures_on_the_predictions(data, tmp_path):
     means = painters.summary(table)
     assert list(means.runs) == [2, 2] and list(means.index) == [painters.label(configs[0]), painters.label(configs[2])]
     assert means.macro_f1.iloc[0] == pytest.approx(table.macro_f1[:2].mean())
-    assert means.macro_f1_range.iloc[1] == pytest.approx(abs(table.macro_f1[2] - table.macro_f1[3]))
-    assert painters.summary(table[:1]).macro_f1_range.isna().all()
+    assert means.f1_range.iloc[1] == pytest.approx(abs(table.macro_f1[2] - table.macro_f1[3]))
+    assert painters.summary(table[:1]).f1_range.isna().all()
 
 
 def test_the_report_is_scikit_learns_as_text_and_as_a_table(run, tmp_path):
@@ -252,7 +252,7 @@ def test_curves_show_train_and_valid_and_the_best_epoch():
     two = one.assign(train_accuracy=np.nan, valid_loss=[1., 1.2, 1.3])
     _, ax = plt.subplots()
     assert painters.plot_curves({"one": one, "two": two}, ax=ax) is ax.figure
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["one", "two", "on train"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["one", "two", "the same on train"]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "loss")
     train, valid, dot = ax.lines[:3]
     assert list(train.get_ydata()) == [2, 1, .5] and list(valid.get_ydata()) == [2, 1.5, 1.8]
@@ -271,7 +271,7 @@ def test_gaps_show_means_on_train_and_test_and_every_run():
     lines = {line.get_label(): line for line in ax.lines}
     assert list(lines["train"].get_xdata()) == pytest.approx([.9, .6])
     assert list(lines["test"].get_xdata()) == pytest.approx([.35, .5])
-    assert list(zip(*lines["runs on test"].get_data(), strict=True)) == [(.3, 0), (.4, 0), (.5, 1)]
+    assert list(zip(*lines["each run on test"].get_data(), strict=True)) == [(.3, 0), (.4, 0), (.5, 1)]
     assert list(lines["most frequent painter"].get_xdata()) == pytest.approx([.1, .1])
     assert ax.get_xlabel() == "accuracy"
 
@@ -337,10 +337,10 @@ def test_the_notebook_runs_on_drawn_painters(tmp_path):
         "ARCH": "efficientnet_lite0"})
     outputs = [out for cell in nbformat.read(copy, 4).cells if cell.cell_type == "code" for out in cell.outputs]
     text = " ".join(str(out.get("data", {}).get("text/plain", "")) + out.get("text", "") for out in outputs)
-    assert "macro_f1_range" in text and "macro avg" in text and "transfer, efficientnet_lite0, 64 px" in text
+    assert "f1_range" in text and "macro avg" in text and "transfer, efficientnet_lite0, 64 px" in text
     assert sum("image/png" in out.get("data", {}) for out in outputs) >= 6
     results = pd.read_csv(out / "results.csv")
-    assert len(results) == 2 * (2 + 2 + 1) and results[painters.FIGURES].notna().all(axis=None)
+    assert len(results) == 2 * (2 + 2 + 1) and results[list(painters.FIGURES)].notna().all(axis=None)
     assert set(results.arch) == {"cnn", "efficientnet_lite0"} and list(results.seed[:4]) == [1, 2, 1, 2]
     assert len(list(out.glob("runs/*/run.json"))) == 10 and len(pd.read_csv(out / "history.csv")) == 2
     assert "macro avg" in (out / "report.txt").read_text() and len(pd.read_csv(out / "report.csv")) == 13

@@ -22,7 +22,8 @@ CNN = {"arch": "cnn", "size": 28, "neurons": 16, "depth": 2, "pooling": "max", "
        "lr": 2e-3, "batch_size": 32, "seed": 42}
 TRANSFER = {"arch": "auto", "size": 224, "epochs": 3, "lr": 2e-3, "seed": 42}
 HISTORY = ["train_loss", "valid_loss", "train_accuracy", "valid_accuracy"]
-FIGURES = ["train_accuracy", "valid_accuracy", "test_accuracy", "macro_f1", "gap"]
+FIGURES = {"train_accuracy": "train", "valid_accuracy": "valid", "test_accuracy": "test", "gap": "gap",
+           "macro_f1": "macro_f1"}  # what `compare` measures, and its short name in `summary`
 PERIOD = "10-impressionism"  # whose invented hands are the drawn painters
 
 
@@ -158,11 +159,12 @@ def _row(run: Run) -> dict:
 def summary(table) -> pd.DataFrame:
     """A table of `compare` with a row a configuration: the number of its runs, one a seed, and the means over them.
 
-    `macro_f1_range` is the highest minus the lowest macro F1; nan where there is one run.
+    `train`, `valid` and `test` are accuracies; `f1_range` is the highest macro F1 minus the lowest, nan for one run.
     """
     groups = table.groupby("label", sort=False)
-    found = groups[["parameters", "seconds", "best_epoch", *FIGURES]].mean().assign(runs=groups.size())
-    return found.assign(macro_f1_range=groups.macro_f1.agg(np.ptp).where(found.runs > 1)).astype({"parameters": int})
+    means = groups[["parameters", "seconds", "best_epoch", *FIGURES]].mean().rename(columns=FIGURES)
+    means["f1_range"] = groups.macro_f1.agg(np.ptp).where(groups.size() > 1)
+    return means.assign(parameters=means.parameters.astype(int), runs=groups.size())
 
 
 def report(predictions, part: str = "test") -> tuple[str, pd.DataFrame]:
@@ -185,32 +187,32 @@ def write(run: Run, out, part: str = "test") -> tuple[str, pd.DataFrame]:
 
 def plot_curves(histories: dict, figure: str = "loss", ax=None):
     """The loss or accuracy of each history by epoch as a Figure: train dashed, valid solid, a dot on the best epoch."""
-    ax = ax or interpret.axes_of_size(6.5, 3.5)
+    ax = ax or interpret.axes_of_size(6.5, 3.3 + .22 * len(histories))
     for (name, history), colour in zip(histories.items(), interpret.COLOURS, strict=False):
         epochs, valid = np.arange(1, len(history) + 1), history[f"valid_{figure}"].to_numpy()
         best = valid.argmin() if figure == "loss" else valid.argmax()
         ax.plot(epochs, history[f"train_{figure}"], "--", color=colour)
         ax.plot(epochs, valid, color=colour, label=name)
         ax.plot(epochs[best], valid[best], "o", color=colour)
-    ax.plot([], [], "--", color="0.5", label="on train")
+    ax.plot([], [], "--", color="0.5", label="the same on train")
     ax.set(xlabel="epoch", ylabel=figure, ylim=(0, None))
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
     return ax.figure
 
 
 def plot_gaps(table, ax=None):
     """The mean accuracy on train and test of each configuration in a table of `compare` as a Figure, runs as rings."""
     rows = summary(table)
-    ax, place = ax or interpret.axes_of_size(8, 1.3 + .4 * len(rows)), np.arange(len(rows))
-    ax.hlines(place, rows.test_accuracy, rows.train_accuracy, color="0.8", linewidth=3, zorder=0)
+    ax, place = ax or interpret.axes_of_size(9, 1.4 + .36 * len(rows)), np.arange(len(rows))
+    ax.hlines(place, rows.test, rows.train, color="0.8", linewidth=3, zorder=0)
     for part, colour in (("train", interpret.COLOURS[1]), ("test", interpret.COLOURS[0])):
-        ax.plot(rows[f"{part}_accuracy"], place, "o", color=colour, label=part)
+        ax.plot(rows[part], place, "o", color=colour, label=part)
     ax.plot(table.test_accuracy, rows.index.get_indexer(table.label), "o", mfc="none", color=interpret.COLOURS[0],
-            markersize=4, label="runs on test")
+            markersize=4, label="each run on test")
     ax.axvline(table.baseline.mean(), color="0.5", linestyle=":", label="most frequent painter")
     ax.set_yticks(place, rows.index, parse_math=False)
     ax.set(xlim=(0, 1.03), ylim=(len(rows) - .5, -.5), xlabel="accuracy")
     ax.grid(axis="x", alpha=.3)
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, ncols=4)
     return ax.figure
