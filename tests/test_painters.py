@@ -133,7 +133,8 @@ def test_the_networks_batches_are_floats_between_minus_one_and_one_with_the_labe
 # A run
 
 def test_a_run_has_a_history_and_predictions_of_every_part(data, run):
-    assert list(run.history) == painters.HISTORY and len(run.history) == 2 and run.history.notna().all(axis=None)
+    assert list(run.history) == painters.HISTORY and list(run.history.index) == [1, 2]
+    assert run.history.notna().all(axis=None)
     table = split.items(data)
     assert run.predictions[["file", "part", "period"]].equals(table[["file", "part", "period"]])
     chances = run.predictions.filter(regex="^p_")
@@ -215,7 +216,7 @@ def test_results_are_scikit_learns_figures_on_the_predictions(data, tmp_path):
         assert row.gap == pytest.approx(own["train"] - own["valid"])
         assert row.macro_f1 == pytest.approx(f1_score(parts["test"].period, parts["test"].predicted, average="macro"))
         assert row.baseline == (parts["test"].period == parts["train"].period.mode()[0]).mean()
-        assert run.history.valid_loss[row.best_epoch - 1] == run.history.valid_loss.min()
+        assert run.history.valid_loss[row.best_epoch] == run.history.valid_loss.min()
     assert pd.read_csv(tmp_path / "results.csv").macro_f1.to_list() == pytest.approx(table.macro_f1.to_list())
     means = painters.summary(table)
     assert list(means.runs) == [2, 2] and list(means.index) == [painters.label(configs[0]), painters.label(configs[2])]
@@ -248,7 +249,7 @@ def test_a_part_without_pictures_has_no_report(run):
 def test_curves_show_train_and_valid_and_the_best_epoch():
     import matplotlib.pyplot as plt
     one = pd.DataFrame({"train_loss": [2., 1., .5], "valid_loss": [2., 1.5, 1.8],
-                        "train_accuracy": [.2, .6, .9], "valid_accuracy": [.2, .3, .4]})
+                        "train_accuracy": [.2, .6, .9], "valid_accuracy": [.2, .3, .4]}, index=[1, 2, 3])
     two = one.assign(train_accuracy=np.nan, valid_loss=[1., 1.2, 1.3])
     _, ax = plt.subplots()
     assert painters.plot_curves({"one": one, "two": two}, ax=ax) is ax.figure

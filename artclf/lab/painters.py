@@ -34,6 +34,7 @@ def drawn(data, count: int = 600, size: int = 224, seed: int = 42) -> Path:
     """
     data, gallery = Path(data), Path(data) / "gallery"
     if (data / "catalogue.db").exists() and not gallery.exists(): return data
+    if not gallery.exists(): print(f"No painters in {data}: drawing {count} canvases by ten invented ones.")
     sample.draw(gallery, count, size, seed, periods=[PERIOD])
     download.import_folder(gallery, data, label_column="artist")
     clean.normalise(data)
@@ -73,8 +74,8 @@ def label(config: dict) -> str:
 class Run(NamedTuple):
     """What came of one configuration.
 
-    `history` has a row an epoch: loss and accuracy on train, while it learned, and on valid; transfer learning knows no
-    accuracy on train. `predictions` are as in `predictions.csv`, by the last epoch; by the best of transfer learning.
+    `history` has a row an epoch, from 1: loss and accuracy on train, while it learned, and on valid; transfer learning
+    knows no accuracy on train. `predictions` are as in `predictions.csv`, by the last epoch (transfer: by the best).
     """
     config: dict
     history: pd.DataFrame
@@ -99,7 +100,7 @@ def fit(data, out, config: dict) -> Run:
         with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(config["epochs"], config["lr"])
         seconds = time.time() - started
         folder.mkdir(parents=True, exist_ok=True)
-        _history(learn).to_csv(folder / "history.csv", index=False)
+        _history(learn).to_csv(folder / "history.csv")
         _predictions(learn, table, files, config).to_csv(folder / "predictions.csv", index=False)
         run = {"config": config, "parameters": sum(p.numel() for p in learn.model.parameters()), "seconds": seconds}
         (folder / "run.part").write_text(json.dumps(run, indent=1), encoding="utf-8")
@@ -111,6 +112,7 @@ def _history(learn) -> pd.DataFrame:
     names = list(learn.recorder.metric_names)[1:-1]  # without epoch and time
     found = pd.DataFrame([list(map(float, row)) for row in learn.recorder.values], columns=names)
     if scratch.LOSS in found: found["train_loss"] = found[scratch.LOSS]
+    found.index = pd.RangeIndex(1, len(found) + 1, name="epoch")
     return found.rename(columns={"accuracy": "valid_accuracy"}).reindex(columns=HISTORY)
 
 
@@ -131,13 +133,13 @@ def _predictions(learn, table, files, config: dict) -> pd.DataFrame:
 def _read(folder: Path) -> Run:
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     predictions = pd.read_csv(folder / "predictions.csv", dtype=interpret.COLUMNS, keep_default_na=False)
-    return Run(history=pd.read_csv(folder / "history.csv"), predictions=predictions, **run)
+    return Run(history=pd.read_csv(folder / "history.csv", index_col="epoch"), predictions=predictions, **run)
 
 
 def compare(data, out, configs: list[dict]) -> pd.DataFrame:
     """The results of all `configs`: a row a run, in their order; those that `out` keeps are not computed again.
 
-    Columns: `label`, the settings, `parameters`, `seconds`, `best_epoch` (from 1, with the lowest loss on valid),
+    Columns: `label`, the settings, `parameters`, `seconds`, `best_epoch` (with the lowest loss on valid),
     `train_accuracy`, `valid_accuracy`, `test_accuracy`, `macro_f1` (on test), `gap` (accuracy on train minus that on
     valid) and `baseline` (accuracy on test of always answering the most frequent painter). Writes `OUT/results.csv`.
     """
@@ -151,7 +153,7 @@ def _row(run: Run) -> dict:
     figures = interpret.metrics(run.predictions)
     known, valid, test = (figures[part]["accuracy"] for part in split.PARTS)
     return {"label": label(run.config), **run.config, "parameters": run.parameters, "seconds": run.seconds,
-            "best_epoch": int(run.history.valid_loss.argmin()) + 1, "train_accuracy": known, "valid_accuracy": valid,
+            "best_epoch": int(run.history.valid_loss.idxmin()), "train_accuracy": known, "valid_accuracy": valid,
             "test_accuracy": test, "macro_f1": figures["test"]["macro_f1"], "gap": known - valid,
             "baseline": figures["test"]["baseline_accuracy"]}
 
@@ -181,7 +183,7 @@ def write(run: Run, out, part: str = "test") -> tuple[str, pd.DataFrame]:
     text, table = report(run.predictions, part)
     (Path(out) / "report.txt").write_text(text, encoding="utf-8")
     table.to_csv(Path(out) / "report.csv", encoding="utf-8")
-    run.history.assign(epoch=run.history.index + 1).to_csv(Path(out) / "history.csv", index=False)
+    run.history.to_csv(Path(out) / "history.csv")
     return text, table
 
 
@@ -189,11 +191,11 @@ def plot_curves(histories: dict, figure: str = "loss", ax=None):
     """The loss or accuracy of each history by epoch as a Figure: train dashed, valid solid, a dot on the best epoch."""
     ax = ax or interpret.axes_of_size(6.5, 3.3 + .22 * len(histories))
     for (name, history), colour in zip(histories.items(), interpret.COLOURS, strict=False):
-        epochs, valid = np.arange(1, len(history) + 1), history[f"valid_{figure}"].to_numpy()
-        best = valid.argmin() if figure == "loss" else valid.argmax()
-        ax.plot(epochs, history[f"train_{figure}"], "--", color=colour)
-        ax.plot(epochs, valid, color=colour, label=name)
-        ax.plot(epochs[best], valid[best], "o", color=colour)
+        valid = history[f"valid_{figure}"]
+        best = valid.idxmin() if figure == "loss" else valid.idxmax()
+        ax.plot(history[f"train_{figure}"], "--", color=colour)
+        ax.plot(valid, color=colour, label=name)
+        ax.plot(best, valid[best], "o", color=colour)
     ax.plot([], [], "--", color="0.5", label="the same on train")
     ax.set(xlabel="epoch", ylabel=figure, ylim=(0, None))
     ax.xaxis.get_major_locator().set_params(integer=True)

@@ -56,11 +56,11 @@ def learner(table, files: tuple[Path, ...], config: dict) -> vision.Learner:
     everything = dataset(table, files, config["size"])
     train_ds, valid_ds = ([everything[i] for i in np.flatnonzero(table.part == part)] for part in ("train", "valid"))
     normalise = vision.Normalize.from_stats([.5] * 3, [.5] * 3)
-    dls = vision.DataLoaders.from_dsets(train_ds, valid_ds, bs=min(config["batch_size"], len(train_ds)), num_workers=0,
-                                        after_batch=[vision.IntToFloatTensor(), normalise],
-                                        device=vision.default_device())
+    dls = vision.DataLoaders.from_dsets(
+        train_ds, valid_ds, bs=min(config["batch_size"], len(train_ds)), num_workers=0,  # nothing is left to decode
+        after_batch=[vision.IntToFloatTensor(), normalise], device=vision.default_device())
     dls.vocab = vocab
-    model = model.to(memory_format=torch.channels_last)  # on a CPU half as fast again
+    if dls.device.type == "cpu": model = model.to(memory_format=torch.channels_last)  # half as fast again
     learn = vision.Learner(dls, model, vision.CrossEntropyLossFlat(), metrics=[vision.accuracy, vision.F.cross_entropy])
     learn.recorder.train_metrics = True
     return learn
