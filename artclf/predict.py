@@ -21,7 +21,7 @@ from fastai.vision.all import PILImage, Resize
 from PIL import Image, ImageOps
 from safetensors.torch import load_file, save
 
-from artclf import backbones, split, surroundings
+from artclf import backbones, network, split, surroundings
 from artclf.catalogue import IMAGE_SUFFIXES
 from artclf.clean import DECODER_ERRORS, Rejected, open_rgb, shrink, to_rgb
 from artclf.features import ahead
@@ -43,7 +43,7 @@ def load(out) -> "Classifier":
     differing = [f"{name} {version(name)} (trained with {then})" for name, then in config["versions"].items()
                  if _minor(version(name)) != _minor(then)]
     if differing: warnings.warn(f"other versions than at training: {', '.join(differing)}", stacklevel=2)
-    learn = backbones.new_learner(_empty_loaders(config), {**config, "weights": "random"})
+    learn = network.new_learner(_empty_loaders(config), {**config, "weights": "random"})
     learn.model.load_state_dict(load_file(out / "model.safetensors"))
     return Classifier(learn, config)
 

@@ -17,62 +17,89 @@ import pandas as pd
 import torch
 from fastai.callback.core import Callback, CancelEpochException, TrainEvalCallback
 from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import F1Score, accuracy, error_rate
 from fastai.torch_core import norm_types, set_seed
 from fastcore.foundation import L
 
-from artclf import backbones
+from artclf import backbones, engine, network
 from artclf.split import fingerprint, items
 
 
-def fit(data, out, epochs: int = 4, unfrozen_epochs: int = 2, lr: float = 2e-3, **kwargs) -> Learner:
+def fit(data, out, epochs: int = 10, unfrozen_epochs: int = 4, lr: float = 2e-3, gradual: bool = False,
+        **kwargs) -> Learner:
     """Train with the head alone, then with the whole network, and export; the learner that comes back is the best one.
 
-    `lr` is the highest learning rate of the head; unfrozen, the body's first layers learn at a hundredth of a fifth
-    of it. Further arguments go to `learner`.
+    `lr` is the highest learning rate of the head; unfrozen, the head learns at a twentieth of it and the body's first
+    layers at a hundredth of that. With `gradual`, the blocks of the body are unfrozen one after the other, an epoch
+    each (Howard and Ruder 2018), before all learn. Further arguments go to `learner`.
     """
     from artclf import predict
     learn = learner(data, out, **kwargs)
     with nullcontext() if sys.stdout.isatty() else learn.no_bar():
         learn.fit_one_cycle(epochs, lr)
         learn.save("stage-1")
+        for n in range(2, len(learn.opt.param_lists) if gradual else 0):
+            learn.freeze_to(-n)
+            learn.fit_one_cycle(1, slice(lr / 2000, lr / 20))
         learn.unfreeze()
-        learn.fit_one_cycle(unfrozen_epochs, slice(lr / 500, lr / 5))
+        learn.fit_one_cycle(unfrozen_epochs, slice(lr / 2000, lr / 20))
         learn.save("stage-2")
     predict.export(learn, out)
     return learn
 
 
 def learner(data, out, arch: str = "auto", size: int = 224, resize: str = "squish", batch_size: int = 32,
-            split: str = "grouped", parts: Sequence[float] = (70, 15, 15), seed: int = 42, exclude: Sequence[str] = (),
-            width: int = 512, depth: int = 1, dropout: float = 0.5, pretrained: bool = True) -> Learner:
+            split="grouped", parts: Sequence[float] = (70, 15, 15), seed: int = 42, exclude: Sequence[str] = (),
+            width: int = 512, depth: int = 0, dropout: float = 0.0, pool: str = "stages", views: int = 2,
+            unfreeze_from: int = 0, balance: bool = True, pretrained: bool = True, cbs=(), **kwargs) -> Learner:
     """A fastai `Learner` on the clean images of `data`, its body frozen, that keeps its best epoch under `out`.
 
     `arch` is a name that `backbones.find` knows; pictures are brought to `size` x `size` px by `resize` (squish, crop
-    or pad); `split.items` cuts them by `split`; the head has `depth` hidden layers of `width` units. Training that was
-    interrupted goes on from its last finished epoch; the same `seed` gives the same weights on one machine.
+    or pad); `split.items` cuts them by `split`, or `split` is a table such as it gives. The head has `depth` hidden
+    layers of `width` units on what the body gives by `pool` (see `network.Body`). Frozen, it learns on `views` views of
+    each picture (see `features.views`), unfrozen the body learns from block `unfreeze_from` on (1 to 4, 0 for all).
+    With `balance` every period weighs as much as any other in the loss. Training that was interrupted goes on from its
+    last finished epoch; the same `seed` gives the same weights on one machine. Further arguments go to `Learner`.
     Raises ValueError for settings that don't fit the data, FileNotFoundError without a catalogue.
     """
-    if resize not in backbones.RESIZE:
-        raise ValueError(f"--resize is {resize!r}: take one of {', '.join(backbones.RESIZE)}")
+    _check(resize, pool, views, unfreeze_from)
     backbone = backbones.find(arch, pretrained)
-    table = items(data, split, parts, seed, exclude)
+    table = items(data, split, parts, seed, exclude) if isinstance(split, str) else split
     if "valid" not in set(table.part):
         raise ValueError("the part valid is empty, and the best epoch is chosen on it: give it images")
     batch_size = min(batch_size, int((table.part == "train").sum()))  # fastai drops a batch that isn't full
     if batch_size < 2: raise ValueError("batch normalisation needs two images or more a batch")
     config = {**asdict(backbone), "vocab": sorted(table.period.unique()), "size": size, "resize": resize,
-              "width": width, "depth": depth, "dropout": dropout, "batch_size": batch_size, "seed": seed,
-              "split": split, "parts": list(parts), "exclude": list(exclude), "data_hash": fingerprint(table),
-              "temperature": 1.0}
+              "width": width, "depth": depth, "dropout": dropout, "pool": pool, "views": views,
+              "unfreeze_from": unfreeze_from, "balance": balance, "batch_size": batch_size, "seed": seed,
+              "split": split if isinstance(split, str) else "table", "parts": list(parts), "exclude": list(exclude),
+              "data_hash": fingerprint(table), "temperature": 1.0}
     set_seed(seed, reproducible=True)
     rows = table[table.part != "test"]
     dls = backbones.loaders([Path(data) / file for file in rows.file], rows.part == "valid", config, path=Path(data))
-    cbs = [Keep(config), *([KeepNorms] if pretrained else [])]
-    learn = backbones.new_learner(dls, config, path=Path(out), train_bn=not pretrained, wd=0.01, cbs=cbs,
-                                  metrics=[error_rate, accuracy, F1Score(average="macro")])
+    if balance: kwargs = {"loss_func": CrossEntropyLossFlat(weight=class_weights(table).to(dls.device)), **kwargs}
+    cbs = [Keep(config), engine.Stored(data, rows, backbone, config), *([KeepNorms] if pretrained else []), *cbs]
+    wd = 1.0 if pretrained else 0.01  # thousands of statistics a picture are soon learned by heart
+    learn = network.new_learner(dls, config, path=Path(out), train_bn=not pretrained, wd=wd, cbs=cbs,
+                                metrics=[error_rate, accuracy, F1Score(average="macro")], **kwargs)
     learn.config = config
     return learn
+
+
+def class_weights(table) -> torch.Tensor:
+    """What each period weighs in the loss, in sorted order: all images by those of the period and by the periods."""
+    counts = table[table.part == "train"].period.value_counts().sort_index()
+    return torch.tensor((counts.sum() / (len(counts) * counts)).to_numpy(), dtype=torch.float32)
+
+
+def _check(resize, pool, views, unfreeze_from):
+    if resize not in backbones.RESIZE:
+        raise ValueError(f"--resize is {resize!r}: take one of {', '.join(backbones.RESIZE)}")
+    if pool not in network.POOLS: raise ValueError(f"--pool is {pool!r}: take one of {', '.join(network.POOLS)}")
+    if views < 1: raise ValueError(f"--views is {views}: the head needs one view of a picture at least")
+    if unfreeze_from not in range(5): raise ValueError(f"--unfreeze-from is {unfreeze_from}: take a block from 1 to 4, "
+                                                       "or 0 for all")
 
 
 class KeepNorms(Callback):
@@ -180,18 +207,5 @@ class Keep(Callback):
         return {name: value.detach().clone() for name, value in self.learn.model.state_dict().items()}
 
     def _say_how_long(self):
-        """On a CPU: time a forward pass, and say how long the fit may take.
-
-        With its backward pass, a pass takes about five times as long; to decode and augment an image takes 12 ms.
-        """
-        if self.dls.device.type != "cpu": return
-        x, model = torch.zeros(8, 3, self.config["size"], self.config["size"]), self.learn.model.eval()
-        with torch.inference_mode():
-            model(x)
-            started = time.time()
-            model(x)
-        forward, decode = (time.time() - started) / len(x), 0.012
-        passes = 5 if self.opt.frozen_idx == 0 else 1
-        train, valid = (len(dl.dataset) for dl in (self.dls.train, self.dls.valid))
-        epoch = train * (passes * forward + decode) + valid * (forward + decode)
-        print(f"About {(self.n_epoch - len(self.rows)) * epoch / 60:.1f} minutes on this CPU.")
+        if self.dls.device.type == "cpu":
+            print(f"About {self.learn.stored.seconds(self.n_epoch - len(self.rows)) / 60:.1f} minutes on this CPU.")

@@ -19,8 +19,8 @@ def rows(drawn, no_workers):
 
 @pytest.fixture
 def fresh(drawn):
-    """The drawn data set without stored features."""
-    (drawn / "features.db").unlink(missing_ok=True)
+    """The drawn data set without what features keeps."""
+    for name in ("features.db", "pixels.db"): (drawn / name).unlink(missing_ok=True)
     return drawn
 
 
@@ -34,51 +34,85 @@ def by_hand(data, rows, body, size, change=lambda x: x):
         return body(change((x - stats) / stats))
 
 
-def test_features_are_what_the_learners_body_sees(fresh, rows):
-    dls = backbones.loaders([fresh / clean_path(row) for row in rows.to_dict("records")], [False] * 5 + [True],
-                            {"vocab": sorted(rows.period.unique()), "size": 64, "resize": "squish",
-                             "mean": (.5,) * 3, "std": (.5,) * 3, "batch_size": 2})
-    learn = backbones.new_learner(dls, {"name": LITE, "library": "wheel", "weights": "w", "dropout": 0., "width": 8,
-                                        "depth": 1})
-    body = learn.model[0].cpu().eval()
+def table_of(rows): return rows.assign(file=[clean_path(row) for row in rows.to_dict("records")])
+
+
+def test_features_are_what_the_body_sees(fresh, rows):
+    body = backbones.body(backbones.find(LITE))
     found = features.extract(fresh, rows, LITE, size=64)
     assert found.shape == (6, 1280) and found.dtype == np.float32
     np.testing.assert_allclose(found, by_hand(fresh, rows, body, 64).mean((2, 3)), atol=2e-4)
     mirrored = features.extract(fresh, rows, LITE, size=64, mirror=True)
     np.testing.assert_allclose(mirrored, by_hand(fresh, rows, body, 64, lambda x: x.flip(-1)).mean((2, 3)), atol=2e-4)
-    tiles = features.extract(fresh, rows, LITE, size=128, tiles=True)
-    maps = by_hand(fresh, rows, body, 128)
-    assert tiles.shape == (6, 10, 1280) and maps.shape[2:] == (4, 4)
-    np.testing.assert_allclose(tiles[:, 0], maps.mean((2, 3)), atol=2e-4)
-    np.testing.assert_allclose(tiles[:, 6], maps[:, :, 1:3, 2:4].mean((2, 3)), atol=2e-4)
 
 
-def test_what_is_known_is_not_computed_again(fresh, rows, monkeypatch):
-    first = features.extract(fresh, rows.iloc[:4], LITE, size=64)
-    seen, look = [], features._Eye.pixels
-    monkeypatch.setattr(features._Eye, "pixels", lambda self, file: seen.append(file) or look(self, file))
+def seen_by(monkeypatch) -> list:
+    """The files that are decoded from now on."""
+    seen, look = [], features.Pictures._decode
+    monkeypatch.setattr(features.Pictures, "_decode", lambda self, file: seen.append(file) or look(self, file))
+    return seen
+
+
+def test_what_is_known_is_not_computed_again_and_no_picture_decoded_twice(fresh, rows, monkeypatch):
+    first, seen = features.extract(fresh, rows.iloc[:4], LITE, size=64), seen_by(monkeypatch)
     both = features.extract(fresh, rows.iloc[::-1], LITE, size=64)
     assert len(seen) == 2 and (both[::-1][:4] == first).all()
+    features.extract(fresh, rows, LITE, size=64, mirror=True)
+    assert len(seen) == 2
     features.extract(fresh, rows, LITE, size=96)
-    assert len(seen) == 8  # another size, other numbers
+    assert len(seen) == 8  # another size, other pixels
 
 
 def test_a_killed_run_keeps_whole_batches(fresh, rows, monkeypatch):
-    look = features._Eye.pixels
+    look = features.Pictures._decode
 
     def dies(self, file):
         if file.name == last: raise KeyboardInterrupt
         return look(self, file)
 
     last = clean_path(rows.to_dict("records")[-1]).rsplit("/", 1)[-1]
-    steps = features.ahead
-    monkeypatch.setattr(features, "ahead", lambda function, items, _: steps(function, items, 2))
+    monkeypatch.setattr(features, "BATCH", 2)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(features._Eye, "pixels", dies)
+        patch.setattr(features.Pictures, "_decode", dies)
         features.extract(fresh, rows, LITE, size=64)
     with sqlite3.connect(fresh / "features.db") as db:
-        assert db.execute("SELECT count(*), min(length(value)) FROM features").fetchone() == (4, 4 * 1280)
+        assert db.execute("SELECT count(*), min(length(value)) FROM kept").fetchone() == (4, 4 * 1280)
+    seen = seen_by(monkeypatch)
     assert features.extract(fresh, rows, LITE, size=64).shape == (6, 1280)
+    assert [file.name for file in seen] == [rows.iloc[4:].assign(f=table_of(rows).file).f.iloc[i].rsplit("/", 1)[-1]
+                                            for i in range(2)]
+
+
+def test_views_are_the_picture_its_mirror_image_and_crops_that_never_change(fresh, rows):
+    table, body = table_of(rows), torch.nn.Flatten()
+    body.weight = torch.nn.Parameter(torch.zeros(1))
+    pictures = features.Pictures(fresh, table.file, table.clean_sha256, 16)
+    grey = backbones.Backbone("pixels", "none", "none", (0., 0., 0.), (1., 1., 1.))
+    plain, mirror, one, other = features.views(pictures, body, grey, "pixels", range(4)).reshape(
+        6, 4, 3, 16, 16).transpose(1, 0, 2, 3, 4)
+    assert (mirror == plain[..., ::-1]).all() and not np.allclose(one, other)
+    np.testing.assert_allclose(plain, pictures.pixels(range(6)) / 255)
+    again = features.view_of(pictures.pixels([5, 2]), [pictures.hashes[5], pictures.hashes[2]], 2)
+    np.testing.assert_allclose(again / 255, one[[5, 2]])  # whatever else is in the batch
+
+
+def test_a_full_store_lets_the_longest_unused_go_and_says_when_nothing_is_left_to_go(tmp_path, monkeypatch, capsys):
+    store, value = features.Store(tmp_path / "kept.db"), bytes(40_000)
+    monkeypatch.setattr(features, "LIMIT", 200_000)
+    for key in ("old", "new"): store.write(key, {"a": value, "b": value})
+    store.write("newest", {"a": value, "b": value})
+    assert not store.read("old", "ab") and len(store.read("new", "ab")) == len(store.read("newest", "ab")) == 2
+    store.write("newest", dict.fromkeys("cdefgh", value))
+    assert set(store.read("newest", "abcdefgh")) == {"a", "b"} and "ARTCLF_CACHE_GB" in capsys.readouterr().out
+    assert (tmp_path / "kept.db").stat().st_size < 300_000
+
+
+def test_pictures_that_find_no_room_are_decoded_each_time(fresh, rows, monkeypatch):
+    monkeypatch.setattr(features, "LIMIT", 0)
+    (fresh / "pixels.db").unlink()
+    table, seen = table_of(rows), seen_by(monkeypatch)
+    pictures = features.Pictures(fresh, table.file, table.clean_sha256, 32)
+    assert (pictures.pixels([0, 1]) == pictures.pixels([0, 1])).all() and len(seen) == 4
 
 
 def test_other_weights_give_other_numbers(fresh, rows, monkeypatch):

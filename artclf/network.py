@@ -1,0 +1,138 @@
+"""The network: a backbone that ends in numbers, and a head on them, as a fastai `Learner`.
+
+The numbers are the mean and standard deviation of every channel after every stage: strokes and colours of the first
+stages tell styles as well as the objects of the last (Gatys et al. 2016 call such statistics the style of a picture).
+`new_learner` builds the same from a `config.json` for training and for loading.
+"""
+from contextlib import nullcontext
+
+import torch
+from fastai.learner import Learner
+from fastai.torch_core import norm_types, params
+from fastai.vision.learner import create_head
+from torch import nn
+
+from artclf import backbones
+
+POOLS = ("stages", "last")
+
+
+class Body(nn.Module):
+    """A backbone in stages, from pictures of shape (images, 3, height, width) to features of (images, numbers).
+
+    `pool` is `stages` (mean and standard deviation after each stage; of more than ten, after the last of each block) or
+    `last` (maximum and mean of the last feature maps, as fastai pools), and `last` where `net` has no stages. Features
+    that were computed before pass as they are: so a frozen body costs nothing. `blocks` says of each stage which of
+    the blocks 1 to 4 it belongs to, by its resolution; 0 is the stem.
+    """
+
+    def __init__(self, net: nn.Module, pool: str = "stages", size: int = 224):
+        super().__init__()
+        blank = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+        found = stages(net, blank)
+        self.stages, self.blocks = nn.ModuleList(found), _blocks(found, blank)
+        self.pool, self.precision, self.format = pool if len(found) > 1 else "last", None, torch.contiguous_format
+        ends = [one != other for one, other in zip(self.blocks, [*self.blocks[1:], 5], strict=True)]
+        self.taken = [self.pool == "stages" and (end or len(found) <= 10) for end in ends]
+        with torch.no_grad(): self.width = self.eval()(blank).shape[1]
+
+    def forward(self, x):
+        if x.ndim == 2: return x
+        found, x = [], x.contiguous(memory_format=self.format)
+        with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
+            for stage, taken in zip(self.stages, self.taken, strict=True):
+                x = stage(x)
+                if taken: found.append(statistics(x))
+        return torch.cat(found, 1) if found else _pooled(x)
+
+
+def statistics(maps: torch.Tensor) -> torch.Tensor:
+    """Mean and standard deviation of each channel: (images, channels, height, width) to (images, 2 * channels)."""
+    var, mean = torch.var_mean(maps.float(), (2, 3), unbiased=False)
+    return torch.cat([mean, (var + 1e-6).sqrt()], 1)  # the root of 0 has no gradient
+
+
+def _pooled(x: torch.Tensor) -> torch.Tensor:
+    x = x.float()
+    return torch.cat([x.amax((2, 3)), x.mean((2, 3))], 1) if x.ndim == 4 else x
+
+
+def stages(net: nn.Module, blank: torch.Tensor) -> list[nn.Module]:
+    """`net` as modules one after the other, each ending where numbers are worth taking.
+
+    A stage is a container of layers, such as `layer1` of a ResNet, or bare layers up to the next pooling or container.
+    Where a chain of its parts doesn't give what `net` gives (branches, transformers) it is `net` alone.
+    """
+    found, bare = [], []
+    for part in _chain(net, blank):
+        if _is_bare(part):
+            bare.append(part)
+            if "Pool" not in type(part).__name__: continue
+        if bare: found.append(nn.Sequential(*bare))
+        if not _is_bare(part): found.append(part)
+        bare = []
+    return found + ([nn.Sequential(*bare)] if bare else [])
+
+
+@torch.no_grad()
+def _chain(net: nn.Module, x: torch.Tensor) -> list[nn.Module]:
+    """The parts of `net` that, one after the other, give its feature maps; `net` itself where none do."""
+    expected, parts = net.eval()(x), []
+    for part in _parts(net):
+        try:
+            x = part.eval()(x)
+        except (RuntimeError, TypeError, ValueError, NotImplementedError):  # it doesn't fit: `net` is no chain
+            break
+        parts.append(part)
+        if x.shape == expected.shape and x.ndim == 4 and torch.allclose(x, expected, atol=1e-5): return parts
+    return [net]
+
+
+def _is_bare(part: nn.Module) -> bool: return isinstance(part, norm_types) or not list(part.children())
+
+
+def _parts(net: nn.Module) -> list[nn.Module]:
+    """What `net` is made of, without containers that hold bare layers or other containers."""
+    found = []
+    for part in getattr(net, "model", net).children():
+        opened = type(part) is nn.Sequential and any(_is_bare(c) or isinstance(c, nn.Sequential) for c in part)
+        found += _parts(part) if opened else [part]
+    return found
+
+
+@torch.no_grad()
+def _blocks(parts: list[nn.Module], x: torch.Tensor) -> list[int]:
+    """The block of each stage: 4 at the last resolution, 3 at the one before, ...; the first stage is 0, the stem."""
+    if len(parts) == 1: return [4]
+    sizes = []
+    for part in parts: sizes.append((x := part.eval()(x)).shape[-1])
+    ranks = sorted(set(sizes))
+    return [0] + [max(1, 4 - ranks.index(size)) for size in sizes[1:]]
+
+
+def new_learner(dls, config: dict, **kwargs) -> Learner:
+    """A fastai `Learner` of the backbone that `config` names and a new head, the body frozen if it is pretrained.
+
+    The head is fastai's on `config["pool"]`: `depth` hidden layers of `width` units and a linear layer. Unfrozen, the
+    body learns from block `unfreeze_from` (1 to 4, 0 for all) on, each block a parameter group; what lies below never
+    learns. Further arguments go to `Learner`. `config["pool"]` becomes `last` where the backbone has no stages.
+    """
+    backbone = backbones.Backbone(*(config[name] for name in ("name", "library", "weights", "mean", "std")))
+    body = Body(backbones.body(backbone), config["pool"], config["size"])
+    config["pool"] = body.pool
+    head = create_head(body.width, dls.c, [config["width"]] * config["depth"], config["dropout"], pool=False)
+    model, first = nn.Sequential(body, head).to(dls.device), config["unfreeze_from"]
+    low = [stage for stage, block in zip(body.stages, body.blocks, strict=True) if block < first]
+    for stage in low: stage.requires_grad_(False)
+    learn = Learner(dls, model, splitter=lambda model: groups(model, first), **kwargs)
+    learn.arch = backbone.name
+    if backbone.weights != "random": learn.freeze()
+    return learn
+
+
+def groups(model: nn.Sequential, first: int = 0) -> list[list[nn.Parameter]]:
+    """The parameter groups of a model of `new_learner`: a block each from block `first` on, then the head."""
+    body, head = model[0], model[1]
+    blocks = [[p for stage, of in zip(body.stages, body.blocks, strict=True) if of == block for p in params(stage)]
+              for block in sorted(set(body.blocks)) if block >= first]
+    return [*filter(None, blocks), params(head)]

@@ -1,0 +1,130 @@
+"""What training is worth: plain fastai beside features alone and features then fine-tuning, on the same cuts.
+
+    python benchmarks/train.py FOLDER --work WORK [--cut fifth|folds|artist] [--methods fastai frozen unfrozen]
+                               [--seeds 1 2 3] [--arch efficientnet_lite0]
+
+FOLDER is a gallery `FOLDER/<class>/*.jpg`, taken as it is, or a data folder, whose usable pictures are taken. `fifth`
+tests on the random fifth of torch seed 42, `folds` on each of 5 folds of the grouped split in turn, `artist` on a
+fifth of the painters. Every prediction of a test part goes to WORK/<cut>-<method>.csv, with the seconds that training took;
+what is there is not computed again. Prints each method's figures, pooled over folds and seeds, with 95% intervals by
+bootstrap over seeds and groups, and their spread over the seeds. Ours choose the epoch on 15% of the training images.
+"""
+import argparse
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+from sklearn.model_selection import StratifiedGroupKFold
+
+from artclf import backbones, interpret, split
+from artclf.lab.folds import bootstrap
+
+FOLDS = 5
+
+
+def pictures(folder: Path) -> pd.DataFrame:
+    """The pictures in `folder`, with `file`, `period`, `group` (of duplicates) and `artist` (a group by painter)."""
+    if (folder / "catalogue.db").exists():
+        table = split.usable(folder).reset_index(drop=True)
+        table["file"] = [str(folder.resolve() / file) for file in table.file]
+        table["group"] = split.joined(table.sha256, [table.dup_group, table.clean_sha256])
+        table["artist"] = split.joined(table.sha256, [table.dup_group, table.clean_sha256, table.painter])
+        return table[["file", "period", "group", "artist"]]
+    files = sorted(file.resolve() for file in folder.glob("*/*.*"))
+    table = pd.DataFrame({"file": map(str, files), "period": [file.parent.name for file in files]})
+    return table.assign(group=table.file, artist="")
+
+
+def cuts(table: pd.DataFrame, cut: str, seeds: list[int]):
+    """Pairs of a name and the places of the test images."""
+    if cut == "fifth":
+        order = torch.randperm(len(table), generator=torch.Generator().manual_seed(42))
+        yield "42-0", order[:len(table) // 5].sort().values.numpy()
+        return
+    for seed in seeds:
+        folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+        groups = table.group if cut == "folds" else table.artist
+        for fold, (_, test) in enumerate(folds.split(table, table.period, groups)):
+            if cut == "folds" or fold == 0: yield f"{seed}-{fold}", test
+
+
+def plain_fastai(table: pd.DataFrame, arch: str, seed: int):
+    """The schedule of fastai's first lesson, and the probabilities of the test images that it ends with."""
+    from fastai.vision import all as vision
+    backbone = backbones.find(arch)
+    vision.set_seed(seed)
+    block = vision.DataBlock(
+        blocks=(vision.ImageBlock, vision.CategoryBlock(vocab=sorted(table.period.unique()))),
+        get_x=vision.ColReader("file"), get_y=vision.ColReader("period"),
+        splitter=vision.IndexSplitter(table.index[table.part == "test"]),
+        item_tfms=vision.Resize(224, method="squish"),
+        batch_tfms=[*vision.aug_transforms(), vision.Normalize.from_stats(backbone.mean, backbone.std)])
+    dls = block.dataloaders(table, bs=64)
+    learn = vision.vision_learner(dls, backbones._arch(backbone.name, backbone.library), normalize=False,
+                                  pretrained=backbone.library != "wheel", metrics=vision.accuracy)
+    if backbone.library == "wheel":
+        backbones._load_wheel(learn.model[0], backbone.name)
+        learn.freeze()
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(4)
+        learn.unfreeze()
+        learn.fit_one_cycle(2, slice(1e-6, 1e-4))
+        return learn.get_preds()[0].numpy()
+
+
+METHODS = {"fastai": plain_fastai}
+
+
+def measure(table: pd.DataFrame, method: str, args) -> pd.DataFrame:
+    """The predictions of `method` on the test part of every cut, those of earlier runs among them."""
+    file = args.work / f"{args.cut}-{method}.csv"
+    done = [pd.read_csv(file)] if file.exists() else []
+    for name, test in cuts(table, args.cut, args.seeds):
+        if any((run.run == name).any() for run in done): continue
+        rows, seed, started = table.assign(part="train"), int(name.split("-")[0]), time.time()
+        rows.loc[test, "part"] = "test"
+        p = METHODS[method](rows, args.arch, seed)
+        chances = pd.DataFrame(p, columns=[f"p_{period}" for period in sorted(table.period.unique())]).round(5)
+        rows = rows.loc[test].reset_index(drop=True).assign(
+            method=method, run=name, seed=seed, seconds=time.time() - started,
+            predicted=chances.idxmax(axis=1).str.removeprefix("p_"))
+        done.append(pd.concat([rows, chances], axis=1))
+        pd.concat(done).to_csv(part := file.with_suffix(".part"), index=False)
+        part.replace(file)
+        print(figures(done[-1], args.cut).to_string(), flush=True)
+    return pd.concat(done)
+
+
+def figures(done: pd.DataFrame, cut: str) -> pd.DataFrame:
+    """A row a method: figures of the pooled predictions, intervals, spread over seeds, median seconds a run."""
+    rows = {}
+    for method, run in done.groupby("method", sort=False):
+        found = pd.Series(interpret.metrics(run)["test"])[["accuracy", "macro_f1"]]
+        draws = bootstrap(run, run.artist if cut == "artist" else run.group)
+        spread = run.groupby("seed")[list(run)].apply(lambda r: pd.Series(interpret.metrics(r)["test"])).std()
+        row = {"runs": run.run.nunique(), "images": run.file.nunique(), "seconds": run.groupby("run").seconds.first().median()}
+        for name in found.index:
+            low, high = draws[name].quantile([.025, .975])
+            row |= {name: f"{found[name]:.3f} [{low:.3f}, {high:.3f}]", f"{name} ±": f"{spread[name]:.3f}"}
+        rows[method] = row
+    return pd.DataFrame(rows).T
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--cut", choices=["fifth", "folds", "artist"], default="fifth")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--arch", default="efficientnet_lite0")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    pd.set_option("display.width", 200)
+    table = pictures(args.folder)
+    print(figures(pd.concat(measure(table, method, args) for method in args.methods), args.cut).to_string())
+
+
+if __name__ == "__main__":
+    main()
