@@ -40,9 +40,9 @@ class Stored(Callback):
         """Whether nothing but the head learns."""
         return 0 < self.opt.frozen_idx == len(self.opt.param_lists) - 1
 
-    def before_fit(self):
-        features.keep_memory()
-        use(self.learn.model[0], self._best(learns=not self.frozen))
+    def before_fit(self): features.keep_memory()
+
+    def after_fit(self): self.learn.model[0].precision = None
 
     def before_train(self): self._replace("train", self.dls.train)
 
@@ -56,7 +56,9 @@ class Stored(Callback):
 
     def _replace(self, part: str, own):
         """Take the stored batches of `part` instead of those of the loader `own`, if they are what comes next."""
+        self.learn.model[0].precision = None  # other batches are looked at as the exported network does
         if self.learn.dl is not own: return
+        use(self.learn.model[0], self._best(learns=not self.frozen))
         key = part, self.frozen
         if key not in self.loaders: self.loaders[key] = (self._features if self.frozen else self._pixels)(part, own)
         self.learn.dl = self.loaders[key]

@@ -5,12 +5,13 @@ stages tell styles as well as the objects of the last (Gatys et al. 2016 call su
 `new_learner` builds the same from a `config.json` for training and for loading.
 """
 from contextlib import nullcontext
+from copy import copy
 
 import torch
 from fastai.learner import Learner
 from fastai.torch_core import norm_types, params
 from fastai.vision.learner import create_head
-from torch import nn
+from torch import fx, nn
 
 from artclf import backbones
 
@@ -30,20 +31,24 @@ class Body(nn.Module):
         super().__init__()
         blank = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
         found = stages(net, blank)
-        self.stages, self.blocks = nn.ModuleList(found), _blocks(found, blank)
+        shapes = _shapes(found, blank)
+        self.stages, self.blocks, self.has_maps = nn.ModuleList(found), _blocks(shapes), len(shapes[-1]) == 4
         self.pool, self.precision, self.format = pool if len(found) > 1 else "last", None, torch.contiguous_format
         ends = [one != other for one, other in zip(self.blocks, [*self.blocks[1:], 5], strict=True)]
         self.taken = [self.pool == "stages" and (end or len(found) <= 10) for end in ends]
         with torch.no_grad(): self.width = self.eval()(blank).shape[1]
 
     def forward(self, x):
-        if x.ndim == 2: return x
+        return x if x.ndim == 2 else self.look(x)
+
+    def look(self, x):
+        """The features of pictures."""
         found, x = [], x.contiguous(memory_format=self.format)
         with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
             for stage, taken in zip(self.stages, self.taken, strict=True):
                 x = stage(x)
                 if taken: found.append(statistics(x))
-        return torch.cat(found, 1) if found else _pooled(x)
+        return torch.cat(found, 1) if found else _pooled(x) if self.has_maps else x.float()
 
 
 def statistics(maps: torch.Tensor) -> torch.Tensor:
@@ -53,8 +58,7 @@ def statistics(maps: torch.Tensor) -> torch.Tensor:
 
 
 def _pooled(x: torch.Tensor) -> torch.Tensor:
-    x = x.float()
-    return torch.cat([x.amax((2, 3)), x.mean((2, 3))], 1) if x.ndim == 4 else x
+    return torch.cat([x.float().amax((2, 3)), x.float().mean((2, 3))], 1)
 
 
 def stages(net: nn.Module, blank: torch.Tensor) -> list[nn.Module]:
@@ -101,13 +105,15 @@ def _parts(net: nn.Module) -> list[nn.Module]:
 
 
 @torch.no_grad()
-def _blocks(parts: list[nn.Module], x: torch.Tensor) -> list[int]:
+def _shapes(parts: list[nn.Module], x: torch.Tensor) -> list[torch.Size]:
+    return [(x := part.eval()(x)).shape for part in parts]
+
+
+def _blocks(shapes: list[torch.Size]) -> list[int]:
     """The block of each stage: 4 at the last resolution, 3 at the one before, ...; the first stage is 0, the stem."""
-    if len(parts) == 1: return [4]
-    sizes = []
-    for part in parts: sizes.append((x := part.eval()(x)).shape[-1])
-    ranks = sorted(set(sizes))
-    return [0] + [max(1, 4 - ranks.index(size)) for size in sizes[1:]]
+    if len(shapes) == 1: return [4]
+    ranks = sorted({shape[-1] for shape in shapes})
+    return [0] + [max(1, 4 - ranks.index(shape[-1])) for shape in shapes[1:]]
 
 
 def new_learner(dls, config: dict, **kwargs) -> Learner:
@@ -136,3 +142,11 @@ def groups(model: nn.Sequential, first: int = 0) -> list[list[nn.Parameter]]:
     blocks = [[p for stage, of in zip(body.stages, body.blocks, strict=True) if of == block for p in params(stage)]
               for block in sorted(set(body.blocks)) if block >= first]
     return [*filter(None, blocks), params(head)]
+
+
+def plain(model: nn.Sequential) -> nn.Sequential:
+    """`model` of the same tensors, for pictures alone, without a class of this project: its pickle opens anywhere."""
+    body, tracer = copy(model[0]), fx.Tracer()
+    tracer.is_leaf_module, tracer.traced_func_name = lambda *_: True, "look"
+    body.precision, body.format = None, torch.contiguous_format
+    return nn.Sequential(fx.GraphModule(body, tracer.trace(body)), model[1])

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastai.learner import Learner
-from fastai.vision.all import PILImage, Resize
+from fastai.vision.all import PILImage, Resize, default_split
 from PIL import Image, ImageOps
 from safetensors.torch import load_file, save
 
@@ -222,13 +222,16 @@ def _tensors(learn: Learner) -> dict:
 
 def _pickle(learn: Learner, file: Path):
     """fastai's export, without callbacks of ours and without paths, so that it opens on any machine with fastai."""
-    paths, ours = (learn.path, learn.dls.path), [cb for cb in learn.cbs if type(cb).__module__.startswith("artclf")]
+    own = {name: getattr(learn, name) for name in ("path", "model", "splitter", "opt")}
+    data, ours = learn.dls.path, [cb for cb in learn.cbs if type(cb).__module__.startswith("artclf")]
     with learn.removed_cbs(ours):
         learn.path = learn.dls.path = PurePosixPath(".")
+        learn.model, learn.splitter, learn.opt = network.plain(learn.model), default_split, None
         try:
             learn.export(file.resolve())
         finally:
-            learn.path, learn.dls.path = paths
+            learn.dls.path = data
+            for name, value in own.items(): setattr(learn, name, value)
 
 
 def _replace(file: Path, write):

