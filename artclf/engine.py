@@ -82,7 +82,7 @@ class Stored(Callback):
 
     def _loader(self, part: str, own, number: int, take) -> DataLoader:
         return DataLoader(range(number), bs=own.bs, shuffle=part == "train", drop_last=part == "train",
-                          create_batch=take, retain=lambda batch, _: batch)
+                          create_batch=take, retain=lambda batch, _: batch, before_iter=own.before_iter)
 
     def _best(self, learns: bool) -> dict:
         return best_settings(self.learn.model[0], self.config["size"], learns, features.Store(

@@ -127,12 +127,13 @@ def new_learner(dls, config: dict, **kwargs) -> Learner:
     body = Body(backbones.body(backbone), config["pool"], config["size"])
     config["pool"] = body.pool
     head = create_head(body.width, dls.c, [config["width"]] * config["depth"], config["dropout"], pool=False)
-    model, first = nn.Sequential(body, head).to(dls.device), config["unfreeze_from"]
+    model, pretrained = nn.Sequential(body, head).to(dls.device), backbone.weights != "random"
+    first = config["unfreeze_from"] if pretrained else 0
     low = [stage for stage, block in zip(body.stages, body.blocks, strict=True) if block < first]
     for stage in low: stage.requires_grad_(False)
     learn = Learner(dls, model, splitter=lambda model: groups(model, first), **kwargs)
     learn.arch = backbone.name
-    if backbone.weights != "random": learn.freeze()
+    if pretrained: learn.freeze()
     return learn
 
 

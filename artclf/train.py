@@ -26,13 +26,14 @@ from artclf import backbones, engine, network
 from artclf.split import fingerprint, items
 
 
-def fit(data, out, epochs: int = 10, unfrozen_epochs: int = 4, lr: float = 2e-3, gradual: bool = False,
+def fit(data, out, epochs: int = 10, unfrozen_epochs: int = 2, lr: float = 2e-3, gradual: bool = False,
         **kwargs) -> Learner:
-    """Train with the head alone, then with the whole network, and export; the learner that comes back is the best one.
+    """Train the head alone, then the upper blocks of the body, too, and export; the learner comes back at its best.
 
-    `lr` is the highest learning rate of the head; unfrozen, the head learns at a twentieth of it and the body's first
-    layers at a hundredth of that. With `gradual`, the blocks of the body are unfrozen one after the other, an epoch
-    each (Howard and Ruder 2018), before all learn. Further arguments go to `learner`.
+    `lr` is the highest learning rate of the head; unfrozen, the head learns at a twentieth of it and the lowest block
+    at a hundredth of that (linear probing, then fine-tuning: Kumar et al. 2022). With `gradual`, the blocks are
+    unfrozen one after the other, an epoch each (Howard and Ruder 2018), before all learn. Further arguments go to
+    `learner`.
     """
     from artclf import predict
     learn = learner(data, out, **kwargs)
@@ -52,7 +53,7 @@ def fit(data, out, epochs: int = 10, unfrozen_epochs: int = 4, lr: float = 2e-3,
 def learner(data, out, arch: str = "auto", size: int = 224, resize: str = "squish", batch_size: int = 32,
             split="grouped", parts: Sequence[float] = (70, 15, 15), seed: int = 42, exclude: Sequence[str] = (),
             width: int = 512, depth: int = 0, dropout: float = 0.0, pool: str = "stages", views: int = 2,
-            unfreeze_from: int = 0, balance: bool = True, pretrained: bool = True, cbs=(), **kwargs) -> Learner:
+            unfreeze_from: int = 3, balance: bool = True, pretrained: bool = True, cbs=(), **kwargs) -> Learner:
     """A fastai `Learner` on the clean images of `data`, its body frozen, that keeps its best epoch under `out`.
 
     `arch` is a name that `backbones.find` knows; pictures are brought to `size` x `size` px by `resize` (squish, crop
@@ -74,7 +75,7 @@ def learner(data, out, arch: str = "auto", size: int = 224, resize: str = "squis
               "width": width, "depth": depth, "dropout": dropout, "pool": pool, "views": views,
               "unfreeze_from": unfreeze_from, "balance": balance, "batch_size": batch_size, "seed": seed,
               "split": split if isinstance(split, str) else "table", "parts": list(parts), "exclude": list(exclude),
-              "data_hash": fingerprint(table), "temperature": 1.0}
+              "callbacks": [type(cb).__name__ for cb in cbs], "data_hash": fingerprint(table), "temperature": 1.0}
     set_seed(seed, reproducible=True)
     rows = table[table.part != "test"]
     dls = backbones.loaders([Path(data) / file for file in rows.file], rows.part == "valid", config, path=Path(data))
@@ -171,7 +172,10 @@ class Keep(Callback):
         schedules = {name: [np.asarray(schedule(at)).tolist() for at in (0, 0.1, 0.5)] for name, schedule in scheds}
         # Without what is scheduled: an interrupted fit leaves that in the optimizer as it was at the time.
         hypers = [{k: float(v) for k, v in group.items() if k not in schedules} for group in self.opt.hypers]
-        return json.dumps([self.config, self.fits, self.n_epoch, self.opt.frozen_idx, hypers, schedules])
+        loss = self.learn.loss_func
+        weight = getattr(loss, "weight", None)
+        loss = [repr(loss), weight if weight is None else weight.tolist()]
+        return json.dumps([self.config, self.fits, self.n_epoch, self.opt.frozen_idx, hypers, schedules, loss])
 
     def _read(self) -> dict | None:
         if not self.file.exists(): return None

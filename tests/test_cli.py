@@ -18,7 +18,8 @@ from artclf import cli
 from artclf.catalogue import read_catalogue
 from artclf.lab.gallery import serve
 
-COMMANDS = ("sample", "search", "download", "import", "clean", "review", "train", "interpret", "predict", "run", "runs")
+COMMANDS = ("sample", "search", "download", "import", "clean", "review", "train", "interpret", "predict", "run", "runs",
+            "painters")
 
 
 @pytest.fixture(autouse=True)
@@ -173,11 +174,13 @@ def test_train_hands_every_option_on(artclf, monkeypatch, tmp_path):
     monkeypatch.setattr(predict, "headline", lambda out: {})
     options = {"arch": "a", "epochs": 3, "unfrozen_epochs": 5, "lr": .1, "size": 99, "resize": "pad", "batch_size": 9,
                "split": "artist", "parts": "60,20,20", "seed": 8, "width": 7, "depth": 6, "dropout": .2, "data": "d",
-               "out": "o"}
+               "out": "o", "pool": "last", "views": 4, "unfreeze_from": 1}
     args = [str(word) for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
-    assert artclf("train", *args, "--exclude", "x", "--exclude", "y", "--no-pretrained")[0] == 0
-    given = (Path("d"), Path("o"), *(options.pop(name) for name in ("epochs", "unfrozen_epochs", "lr")))
-    wanted = {**options, "parts": (60, 20, 20), "exclude": ["x", "y"], "pretrained": False, "args": given}
+    assert artclf("train", *args, "--exclude", "x", "--exclude", "y", "--no-pretrained", "--no-balance",
+                  "--gradual")[0] == 0
+    given = (Path("d"), Path("o"), *(options.pop(name) for name in ("epochs", "unfrozen_epochs", "lr")), True)
+    wanted = {**options, "parts": (60, 20, 20), "exclude": ["x", "y"], "pretrained": False, "balance": False,
+              "args": given}
     assert asked == {name: value for name, value in wanted.items() if name not in ("data", "out")}
 
 

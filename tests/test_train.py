@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from fastai.callback.core import Callback
-from fastai.vision.all import Resize, ResizeMethod
+from fastai.vision.all import FocalLossFlat, MixUp, Resize, ResizeMethod
 
 from artclf import predict, train
 from artclf.catalogue import Catalogue
@@ -73,8 +73,8 @@ def test_fit_is_exactly_the_lines_of_the_notebook(drawn, export, tmp_path):
     book = json.loads((REPOSITORY / "notebooks/03_train.ipynb").read_text(encoding="utf-8"))
     cells = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
     names = {"DATA": drawn, "EXPORT": tmp_path, "ARCH": "efficientnet_lite0", "SIZE": 64, "BATCH_SIZE": 8, "EPOCHS": 1,
-             "UNFROZEN_EPOCHS": 1, "LR": 2e-3, "SPLIT": "grouped", "PARTS": (70, 15, 15), "SEED": 42,
-             "RESIZE": "squish", "FIND_LR": False, "train": train, "predict": predict}
+             "UNFROZEN_EPOCHS": 1, "UNFREEZE_FROM": 3, "LR": 2e-3, "SPLIT": "grouped", "PARTS": (70, 15, 15),
+             "SEED": 42, "RESIZE": "squish", "FIND_LR": False, "train": train, "predict": predict}
     recipe = [cell for cell in cells if any(word in cell for word in
                                             ("train.learner", "learn.fit", "learn.save", "learn.unfreeze", "export("))]
     for cell in recipe: exec(cell, names)
@@ -94,7 +94,8 @@ def test_the_settings_of_notebook_and_command_are_those_of_fit():
     exec(source, shown := {})
     from artclf import cli
     known = {name: p.default for f in (train.learner, train.fit) for name, p in inspect.signature(f).parameters.items()}
-    for name in ("ARCH", "SIZE", "RESIZE", "SPLIT", "PARTS", "SEED", "BATCH_SIZE", "EPOCHS", "UNFROZEN_EPOCHS", "LR"):
+    for name in ("ARCH", "SIZE", "RESIZE", "SPLIT", "PARTS", "SEED", "BATCH_SIZE", "EPOCHS", "UNFROZEN_EPOCHS",
+                 "UNFREEZE_FROM", "LR"):
         assert shown[name] == known[name.lower()], name
     for name, parameter in inspect.signature(cli.train).parameters.items():
         if name in known and name not in ("data", "out", "parts", "exclude"): assert parameter.default == known[name]
@@ -160,8 +161,9 @@ def test_all_done_is_not_computed_again_and_restores_a_lost_history(whole, drawn
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"size": 72}, {"resize": "pad"}, {"lr": 1e-3}, {"epochs": 2},
-                                    {"exclude": ["05-baroque"]}, {"dropout": .1}, {"width": 64},
-                                    {"split": "random"}], ids=str)
+                                    {"exclude": ["05-baroque"]}, {"dropout": .1}, {"depth": 1},
+                                    {"split": "random"}, {"views": 1}, {"pool": "last"}, {"balance": False},
+                                    {"loss_func": FocalLossFlat()}, {"cbs": [MixUp()]}], ids=str)
 def test_a_changed_setting_starts_afresh(whole, drawn, tmp_path, change, capsys):
     shutil.copytree(whole[1], tmp_path, dirs_exist_ok=True)
     epochs, lr = change.pop("epochs", 3), change.pop("lr", 2e-3)
