@@ -63,6 +63,7 @@ class Stored(Callback):
         if key not in self.loaders: self.loaders[key] = (self._features if self.frozen else self._pixels)(part, own)
         self.learn.dl = self.loaders[key]
         self.learn.dl.rng = own.rng
+        own.before_iter()  # tells its batch transforms which part they are for
 
     def _features(self, part: str, own) -> DataLoader:
         body, views = self.learn.model[0], range(self.config["views"] if part == "train" else 1)
@@ -82,7 +83,7 @@ class Stored(Callback):
 
     def _loader(self, part: str, own, number: int, take) -> DataLoader:
         return DataLoader(range(number), bs=own.bs, shuffle=part == "train", drop_last=part == "train",
-                          create_batch=take, retain=lambda batch, _: batch, before_iter=own.before_iter)
+                          create_batch=take, retain=lambda batch, _: batch)
 
     def _best(self, learns: bool) -> dict:
         return best_settings(self.learn.model[0], self.config["size"], learns, features.Store(
