@@ -89,7 +89,8 @@ def test_focal_loss_is_torchvisions():
 def test_the_sampler_draws_what_torchs_would_expect_and_whole_batches_again_by_seed(drawn):
     config = imbalance.configuration(**TINY)
     table, counts = imbalance.cut(drawn, config), imbalance.train_counts(imbalance.cut(drawn, config))
-    theirs = WeightedRandomSampler(balance.Sampler(table).weights.tolist(), 20_000, generator=torch.Generator().manual_seed(0))
+    weights, rng = balance.Sampler(table).weights.tolist(), torch.Generator().manual_seed(0)
+    theirs = WeightedRandomSampler(weights, 20_000, generator=rng)
     periods = table[table.part == "train"].period.to_numpy()
     assert pd.Series(periods[list(theirs)]).value_counts(normalize=True).to_numpy() == pytest.approx(1 / 5, abs=.02)
     plain = imbalance.batches(drawn, config)
@@ -139,7 +140,8 @@ def test_settings_that_make_no_sense_are_named(changes, words):
 def test_a_table_of_configurations_has_every_method_and_seed():
     configs = imbalance.configurations(seeds=(1, 2), epochs=3)
     assert [(c["method"], c["seed"]) for c in configs] == [(m, s) for m in balance.METHODS for s in (1, 2)]
-    assert imbalance.label(configs[0]) == "plain" and imbalance.label({**configs[0], "optimizer": "sgd"}) == "plain, sgd"
+    assert imbalance.label(configs[0]) == "plain"
+    assert imbalance.label({**configs[0], "optimizer": "sgd"}) == "plain, sgd"
 
 
 # Runs
