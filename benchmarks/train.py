@@ -1,23 +1,30 @@
 """What training is worth: plain fastai beside features alone and features then fine-tuning, on the same cuts.
 
-    python benchmarks/train.py FOLDER --work WORK [--cut fifth|folds|artist] [--methods fastai frozen unfrozen]
+    python benchmarks/train.py FOLDER --work WORK [--cut fifth|folds|artist] [--methods fastai frozen unfrozen detail]
                                [--seeds 1 2 3] [--arch efficientnet_lite0]
 
 FOLDER is a gallery `FOLDER/<class>/*.jpg`, taken as it is, or a data folder, whose usable pictures are taken. `fifth`
 tests on the random fifth of torch seed 42, `folds` on each of 5 folds of the grouped split in turn, `artist` on a
-fifth of the painters. Every prediction of a test part goes to WORK/<cut>-<method>.csv, with the seconds that training took;
-what is there is not computed again. Prints each method's figures, pooled over folds and seeds, with 95% intervals by
-bootstrap over seeds and groups, and their spread over the seeds. Ours choose the epoch on 15% of the training images.
+fifth of the painters. Methods: `fastai` is the schedule of its first lesson, `frozen` the first stage of ours,
+`unfrozen` both stages, `detail` the first stage at 448 px. Ours choose the epoch on 15% of the training images.
+
+Predictions of the test parts go to WORK/<cut>-<method>.csv, with the seconds that training and prediction took; what
+is there is not computed again. `fifth` starts from nothing, the other two share what is decoded and seen between runs.
+Prints each method's figures, pooled over folds and seeds, with 95% intervals by bootstrap over seeds and groups, and
+their spread over the seeds.
 """
 import argparse
+import hashlib
 import time
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import torch
 from sklearn.model_selection import StratifiedGroupKFold
 
-from artclf import backbones, interpret, split
+from artclf import backbones, features, interpret, split, train
 from artclf.lab.folds import bootstrap
 
 FOLDS = 5
@@ -49,10 +56,10 @@ def cuts(table: pd.DataFrame, cut: str, seeds: list[int]):
             if cut == "folds" or fold == 0: yield f"{seed}-{fold}", test
 
 
-def plain_fastai(table: pd.DataFrame, arch: str, seed: int):
+def plain_fastai(table: pd.DataFrame, seed: int, args):
     """The schedule of fastai's first lesson, and the probabilities of the test images that it ends with."""
     from fastai.vision import all as vision
-    backbone = backbones.find(arch)
+    backbone = backbones.find(args.arch)
     vision.set_seed(seed)
     block = vision.DataBlock(
         blocks=(vision.ImageBlock, vision.CategoryBlock(vocab=sorted(table.period.unique()))),
@@ -73,7 +80,32 @@ def plain_fastai(table: pd.DataFrame, arch: str, seed: int):
         return learn.get_preds()[0].numpy()
 
 
-METHODS = {"fastai": plain_fastai}
+def ours(table: pd.DataFrame, seed: int, args, unfrozen_epochs: int = 0, **kwargs):
+    """The lines of `train.fit`, and the probabilities of the test images."""
+    rows = table.reset_index(drop=True).assign(sha256=hashes(table.file))
+    learning = rows[rows.part == "train"]
+    rows.loc[learning.index, "part"] = split.cut(learning.period, learning.group, (85, 15, 0), seed)
+    with TemporaryDirectory() as folder:
+        data = folder if args.cut == "fifth" else args.work
+        learn = train.learner(data, folder, args.arch, split=rows, seed=seed, **kwargs)
+        with learn.no_bar(), learn.no_logging():
+            learn.fit_one_cycle(10, 2e-3)
+            if unfrozen_epochs:
+                learn.unfreeze()
+                learn.fit_one_cycle(unfrozen_epochs, slice(1e-6, 1e-4))
+        test = rows[rows.part == "test"]
+        pictures = features.Pictures(data, test.file, test.sha256, learn.config["size"])
+        p = features.views(pictures, learn.model[0], learn.stored.backbone, "tuned" if unfrozen_epochs else "test", [0])
+        with torch.inference_mode(): logits = learn.model.eval()[1](torch.from_numpy(p[:, 0].copy()))
+        return torch.softmax(logits, 1).numpy()
+
+
+def hashes(files) -> list[str]:
+    return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
+
+
+METHODS = {"fastai": plain_fastai, "frozen": ours, "unfrozen": partial(ours, unfrozen_epochs=4),
+           "detail": partial(ours, size=448)}
 
 
 def measure(table: pd.DataFrame, method: str, args) -> pd.DataFrame:
@@ -84,7 +116,7 @@ def measure(table: pd.DataFrame, method: str, args) -> pd.DataFrame:
         if any((run.run == name).any() for run in done): continue
         rows, seed, started = table.assign(part="train"), int(name.split("-")[0]), time.time()
         rows.loc[test, "part"] = "test"
-        p = METHODS[method](rows, args.arch, seed)
+        p = METHODS[method](rows, seed, args)
         chances = pd.DataFrame(p, columns=[f"p_{period}" for period in sorted(table.period.unique())]).round(5)
         rows = rows.loc[test].reset_index(drop=True).assign(
             method=method, run=name, seed=seed, seconds=time.time() - started,
@@ -103,7 +135,8 @@ def figures(done: pd.DataFrame, cut: str) -> pd.DataFrame:
         found = pd.Series(interpret.metrics(run)["test"])[["accuracy", "macro_f1"]]
         draws = bootstrap(run, run.artist if cut == "artist" else run.group)
         spread = pd.DataFrame([interpret.metrics(r)["test"] for _, r in run.groupby("seed")])[list(found.index)].std()
-        row = {"runs": run.run.nunique(), "images": run.file.nunique(), "seconds": run.groupby("run").seconds.first().median()}
+        row = {"runs": run.run.nunique(), "images": run.file.nunique(),
+               "seconds": round(run.groupby("run").seconds.first().median())}
         for name in found.index:
             low, high = draws[name].quantile([.025, .975])
             row |= {name: f"{found[name]:.3f} [{low:.3f}, {high:.3f}]", f"{name} ±": f"{spread[name]:.3f}"}

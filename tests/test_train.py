@@ -146,7 +146,7 @@ def test_stage_2_interrupted_ends_with_the_weights_of_one_that_was_not(drawn, tm
     with pytest.raises(KeyboardInterrupt): stages(tmp_path / "cut", Stop(KeyboardInterrupt(), 1))
     resumed = stages(tmp_path / "cut")
     assert same(weights(resumed), weights(expected))
-    assert resumed.count.batches == expected.count.batches // 3
+    assert resumed.count.batches == len(resumed.dls.train)  # one epoch of the three
     assert pd.read_csv(tmp_path / "cut/history.csv")[["fit", "epoch"]].to_numpy().tolist() == [[0, 0], [1, 0], [1, 1]]
 
 

@@ -1,0 +1,109 @@
+"""How long training takes: features and an unfrozen epoch beside fastai's own, and how both grow with the images.
+
+    python benchmarks/speed.py FOLDER [--arch resnet34] [--number 500] [--runs 3]
+    python benchmarks/speed.py FOLDER --growth 500 1000 2000 4000 [--arch efficientnet_lite0]
+
+FOLDER is a gallery `FOLDER/<class>/*.jpg`. Weights are random: only time counts. The first form prints seconds of
+fastai's frozen and unfrozen epoch and of ours (medians of alternating runs, each from nothing), the second seconds,
+bytes kept and the most memory of one process for each number of images (repeated where there are fewer).
+"""
+import argparse
+import random
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+from fastai.vision import all as vision
+
+from artclf import train
+from artclf.catalogue import IMAGE_SUFFIXES
+
+
+def table_of(folder: Path, number: int) -> pd.DataFrame:
+    """`number` pictures of `folder`, again from the first where there are fewer, four fifths of them to learn from."""
+    files = sorted(file.resolve() for file in folder.glob("*/*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not files: raise ValueError(f"no pictures in {folder}/<class>/")
+    random.Random(0).shuffle(files)
+    files = [files[i % len(files)] for i in range(number)]
+    table = pd.DataFrame({"file": map(str, files), "sha256": map(str, range(number)),
+                          "period": [file.parent.name for file in files], "part": "train"})
+    known = table[::2].period.unique()  # a class of which train has none can't be in valid
+    table.loc[(table.index % 5 == 1) & table.period.isin(known), "part"] = "valid"
+    return table
+
+
+def ours(table: pd.DataFrame, arch: str) -> dict[str, float]:
+    """Seconds of the frozen stage (10 epochs, from nothing) and of an epoch in which all layers learn; bytes kept."""
+    found = {}
+    with TemporaryDirectory() as folder:
+        learn = train.learner(folder, folder, arch, split=table, pretrained=False)
+        learn.freeze()
+        with learn.no_bar(), learn.no_logging():
+            found["frozen stage"] = seconds(lambda: learn.fit_one_cycle(10))
+            found["bytes kept"] = sum(file.stat().st_size for file in Path(folder).glob("*.db"))
+            learn.unfreeze()
+            found["unfrozen epoch"] = seconds(lambda: learn.fit_one_cycle(1, 1e-4))
+    return found
+
+
+def fastais(table: pd.DataFrame, arch: str) -> dict[str, float]:
+    """Seconds of one epoch with the body frozen, and of one with all layers."""
+    block = vision.DataBlock(blocks=(vision.ImageBlock, vision.CategoryBlock), get_x=vision.ColReader("file"),
+                             get_y=vision.ColReader("period"), item_tfms=vision.Resize(224, method="squish"),
+                             splitter=vision.IndexSplitter(table.index[table.part == "valid"]),
+                             batch_tfms=vision.aug_transforms())
+    builder = getattr(vision, arch, arch)
+    learn = vision.vision_learner(block.dataloaders(table, bs=64), builder, normalize=False, pretrained=False)
+    learn.freeze()
+    with learn.no_bar(), learn.no_logging():
+        frozen = seconds(lambda: learn.fit_one_cycle(1))
+        learn.unfreeze()
+        return {"frozen epoch": frozen, "unfrozen epoch": seconds(lambda: learn.fit_one_cycle(1))}
+
+
+def seconds(work) -> float:
+    started = time.time()
+    work()
+    return time.time() - started
+
+
+def compare(args):
+    table, runs = table_of(args.folder, args.number), []
+    for _ in range(args.runs):
+        runs += [{"who": "artclf", **ours(table, args.arch)}, {"who": "fastai", **fastais(table, args.arch)}]
+    print(pd.DataFrame(runs).drop(columns="bytes kept").groupby("who").agg(median).round(1).to_string())
+
+
+def growth(args):
+    """Each number in a process of its own, since memory that was fetched stays."""
+    for number in args.growth:
+        command = [sys.executable, __file__, str(args.folder), "--arch", args.arch, "--one", str(number)]
+        subprocess.run(command, check=True)
+
+
+def one(args):
+    found = ours(table_of(args.folder, args.one), args.arch)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    print(f"{args.one} images: frozen stage {found['frozen stage']:.1f} s, unfrozen epoch "
+          f"{found['unfrozen epoch']:.1f} s, {found['bytes kept'] / 1e6:.0f} MB kept, {most / 1e6:.0f} MB of memory")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--arch", default="resnet34")
+    parser.add_argument("--number", type=int, default=500)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--growth", type=int, nargs="+")
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    (one if args.one else growth if args.growth else compare)(args)
+
+
+if __name__ == "__main__":
+    main()
