@@ -81,8 +81,8 @@ def learner(data, out, arch: str = "auto", size: int = 224, resize: str = "squis
     dls = backbones.loaders([Path(data) / file for file in rows.file], rows.part == "valid", config, path=Path(data))
     if balance: kwargs = {"loss_func": CrossEntropyLossFlat(weight=class_weights(table).to(dls.device)), **kwargs}
     cbs = [Keep(config), engine.Stored(data, rows, backbone, config), *([KeepNorms] if pretrained else []), *cbs]
-    wd = 1.0 if pretrained else 0.01  # thousands of statistics a picture are soon learned by heart
-    learn = network.new_learner(dls, config, path=Path(out), train_bn=not pretrained, wd=wd, cbs=cbs,
+    kwargs = {"wd": 1.0 if pretrained else 0.01, **kwargs}  # thousands of statistics are soon learned by heart
+    learn = network.new_learner(dls, config, path=Path(out), train_bn=not pretrained, cbs=cbs,
                                 metrics=[error_rate, accuracy, F1Score(average="macro")], **kwargs)
     learn.config = config
     return learn

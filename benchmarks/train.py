@@ -80,8 +80,8 @@ def plain_fastai(table: pd.DataFrame, seed: int, args):
         return learn.get_preds()[0].numpy()
 
 
-def ours(table: pd.DataFrame, seed: int, args, unfrozen_epochs: int = 0, **kwargs):
-    """The lines of `train.fit`, and the probabilities of the test images."""
+def ours(table: pd.DataFrame, seed: int, args, epochs: int = 10, unfrozen_epochs: int = 0, looks=(0,), **kwargs):
+    """The lines of `train.fit`, and the probabilities of the test images, over the views `looks` of each."""
     rows = table.reset_index(drop=True).assign(sha256=hashes(table.file))
     learning = rows[rows.part == "train"]
     rows.loc[learning.index, "part"] = split.cut(learning.period, learning.group, (85, 15, 0), seed)
@@ -89,15 +89,16 @@ def ours(table: pd.DataFrame, seed: int, args, unfrozen_epochs: int = 0, **kwarg
         data = folder if args.cut == "fifth" else args.work
         learn = train.learner(data, folder, args.arch, split=rows, seed=seed, **kwargs)
         with learn.no_bar(), learn.no_logging():
-            learn.fit_one_cycle(10, 2e-3)
+            learn.fit_one_cycle(epochs, 2e-3)
             if unfrozen_epochs:
                 learn.unfreeze()
                 learn.fit_one_cycle(unfrozen_epochs, slice(1e-6, 1e-4))
         test = rows[rows.part == "test"]
-        pictures = features.Pictures(data, test.file, test.sha256, learn.config["size"])
-        p = features.views(pictures, learn.model[0], learn.stored.backbone, "tuned" if unfrozen_epochs else "test", [0])
-        with torch.inference_mode(): logits = learn.model.eval()[1](torch.from_numpy(p[:, 0].copy()))
-        return torch.softmax(logits, 1).numpy()
+        pictures = features.Pictures(data, test.file, test.sha256, learn.config["size"], learn.config["resize"])
+        name = f"{learn.config['name']} {learn.config['pool']}"
+        x = torch.from_numpy(features.views(pictures, learn.model[0], learn.stored.backbone, name, looks).copy())
+        with torch.inference_mode(): logits = [learn.model.eval()[1](x[:, view]) for view in range(len(looks))]
+        return torch.softmax(torch.stack(logits), -1).mean(0).numpy()
 
 
 def hashes(files) -> list[str]:
