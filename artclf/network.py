@@ -126,7 +126,7 @@ def new_learner(dls, config: dict, **kwargs) -> Learner:
     backbone = backbones.Backbone(*(config[name] for name in ("name", "library", "weights", "mean", "std")))
     body = Body(backbones.body(backbone), config["pool"], config["size"])
     config["pool"] = body.pool
-    head = create_head(body.width, dls.c, [config["width"]] * config["depth"], config["dropout"], pool=False)
+    head = new_head(body.width, config)
     model, pretrained = nn.Sequential(body, head).to(dls.device), backbone.weights != "random"
     first = config["unfreeze_from"] if pretrained else 0
     low = [stage for stage, block in zip(body.stages, body.blocks, strict=True) if block < first]
@@ -137,6 +137,23 @@ def new_learner(dls, config: dict, **kwargs) -> Learner:
     return learn
 
 
+def new_head(width: int, config: dict) -> nn.Sequential:
+    """fastai's head on `width` numbers: an output for each of `vocab`, then for each of `artists`, where there are any.
+    """
+    outputs = len(config["vocab"]) + len(config.get("artists", ()))
+    return create_head(width, outputs, [config["width"]] * config["depth"], config["dropout"], pool=False)
+
+
+def of_periods(model: nn.Sequential, number: int) -> nn.Sequential:
+    """`model` with the first `number` outputs of its head alone, those of the periods, on the same tensors."""
+    *layers, last = model[1]
+    if last.out_features == number: return model
+    with torch.device("meta"): first = nn.Linear(last.in_features, number, bias=last.bias is not None)
+    first.weight = nn.Parameter(last.weight.detach()[:number])
+    if last.bias is not None: first.bias = nn.Parameter(last.bias.detach()[:number])
+    return nn.Sequential(model[0], nn.Sequential(*layers, first))
+
+
 def groups(model: nn.Sequential, first: int = 0) -> list[list[nn.Parameter]]:
     """The parameter groups of a model of `new_learner`: a block each from block `first` on, then the head."""
     body, head = model[0], model[1]
@@ -145,9 +162,9 @@ def groups(model: nn.Sequential, first: int = 0) -> list[list[nn.Parameter]]:
     return [*filter(None, blocks), params(head)]
 
 
-def plain(model: nn.Sequential) -> nn.Sequential:
-    """`model` of the same tensors, for pictures alone, without a class of this project: its pickle opens anywhere."""
+def plain(model: nn.Sequential, number: int | None = None) -> nn.Sequential:
+    """`model`, or `of_periods` of it, for pictures alone, without a class of ours: its pickle opens anywhere."""
     body, tracer = copy(model[0]), fx.Tracer()
     tracer.is_leaf_module, tracer.traced_func_name = lambda *_: True, "look"
     body.precision, body.format = None, torch.contiguous_format
-    return nn.Sequential(fx.GraphModule(body, tracer.trace(body)), model[1])
+    return nn.Sequential(fx.GraphModule(body, tracer.trace(body)), (of_periods(model, number) if number else model)[1])

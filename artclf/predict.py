@@ -27,7 +27,7 @@ from artclf.clean import DECODER_ERRORS, Rejected, open_rgb, shrink, to_rgb
 from artclf.features import ahead
 
 VERSIONS = ("artclf", "torch", "torchvision", "timm", "fastai", "pillow")
-NO_PROTOCOL = ("vocab", "mean", "std", "temperature", "data_hash", "seed", "versions", "hashes")
+NO_PROTOCOL = ("vocab", "artists", "mean", "std", "temperature", "data_hash", "seed", "versions", "hashes")
 
 
 def load(out) -> "Classifier":
@@ -41,7 +41,7 @@ def load(out) -> "Classifier":
     if _sha256(out / "model.safetensors") != config["hashes"].get("model.safetensors"):
         raise ValueError(f"{out / 'model.safetensors'} is not the file that config.json describes: copy both again")
     differing = [f"{name} {version(name)} (trained with {then})" for name, then in config["versions"].items()
-                 if _minor(version(name)) != _minor(then)]
+                 if version(name).split(".")[:2] != then.split(".")[:2]]
     if differing: warnings.warn(f"other versions than at training: {', '.join(differing)}", stacklevel=2)
     learn = network.new_learner(_empty_loaders(config), {**config, "weights": "random"})
     learn.model.load_state_dict(load_file(out / "model.safetensors"))
@@ -70,7 +70,8 @@ def export(learn: Learner, out=None) -> Path:
     `learn` comes from `train.learner`. Predictions are made by the exported network, on every image of every part.
     """
     out = Path(out or learn.path)
-    _replace(out / "model.safetensors", lambda file: file.write_bytes(save(_tensors(learn))))
+    tensors = {name: value.contiguous() for name, value in learn.model.state_dict().items()}
+    _replace(out / "model.safetensors", lambda file: file.write_bytes(save(tensors)))
     _replace(out / "learner.pkl", lambda file: _pickle(learn, file))
     hashes = {name: _sha256(out / name) for name in ("model.safetensors", "learner.pkl")}
     config = {**learn.config, "versions": {name: version(name) for name in VERSIONS}, "hashes": hashes}
@@ -93,9 +94,10 @@ class Classifier:
     """
 
     def __init__(self, learner: Learner, config: dict):
-        self.learner, self.config, self.vocab = learner, config, config["vocab"]
-        self._model = learner.model.eval()
-        self._device = learner.dls.device
+        self.learner, self.config = learner, config
+        self.vocab, self.artists = config["vocab"], config.get("artists", [])
+        self._model, self._device = learner.model.eval(), learner.dls.device
+        learner.model = network.of_periods(learner.model, len(self.vocab))
         self._resize = learner.dls.after_item.fs.filter(lambda tfm: isinstance(tfm, Resize))[0]
         self._mean, self._std = (torch.tensor(config[name], device=self._device).view(3, 1, 1)
                                  for name in ("mean", "std"))
@@ -105,25 +107,28 @@ class Classifier:
 
         `images` is one or many of: a path, a folder (the pictures in it), bytes, a PIL image, an array of shape
         (height, width) or (height, width, 3 or 4) and type uint8. `top` lists `k` pairs of class and probability, the
-        likeliest first. Where an image can't be read, `error` says why and the others go on. Raises ValueError for a
-        `k` below 1.
+        likeliest first. A network of artists, too, adds `artist, artist_probability`. Where an image can't be read,
+        `error` says why and the others go on. Raises ValueError for a `k` below 1.
         """
         if k < 1: raise ValueError(f"k is {k}: ask for the likeliest class at least")
         names, sources = _listed(images)
         probabilities, errors = self.probabilities(sources, batch_size)
-        rows = []
-        for name, p, error in zip(names, probabilities, errors, strict=True):
+        (periods, artists), rows = np.split(probabilities, [len(self.vocab)], axis=1), []
+        for name, p, error in zip(names, periods, errors, strict=True):
             top = [] if error else [(self.vocab[i], float(p[i])) for i in np.argsort(-p, kind="stable")[:k]]
-            predicted, probability = top[0] if top else (None, np.nan)
-            rows.append((name, predicted, probability, top, error))
-        return pd.DataFrame(rows, columns=["image", "predicted", "probability", "top", "error"])
+            rows.append((name, *(top[0] if top else (None, np.nan)), top, error))
+        table = pd.DataFrame(rows, columns=["image", "predicted", "probability", "top", "error"])
+        if not self.artists: return table
+        best = [None if error else self.artists[i] for i, error in zip(artists.argmax(1), errors, strict=True)]
+        return table.assign(artist=best, artist_probability=artists.max(1).astype(float))
 
     def probabilities(self, sources: list, batch_size: int = 64) -> tuple[np.ndarray, list[str]]:
         """Probabilities of shape (images, classes), NaN in the rows of unreadable images, and an error text for each.
 
-        While the network looks at one batch, the next one is decoded.
+        Artists, if any, follow the classes. While the network looks at one batch, the next one is decoded.
         """
-        found, errors = np.full((len(sources), len(self.vocab)), np.nan, dtype=np.float32), [""] * len(sources)
+        shape, errors = (len(sources), len(self.vocab) + len(self.artists)), [""] * len(sources)
+        found = np.full(shape, np.nan, dtype=np.float32)
         for start, batch in ahead(self._pixels, sources, batch_size):
             for i, item in enumerate(batch, start):
                 if isinstance(item, Rejected): errors[i] = str(item)
@@ -142,7 +147,8 @@ class Classifier:
     def _forward(self, pixels: torch.Tensor) -> np.ndarray:
         x = pixels.to(self._device).float() / 255
         logits = self._model((x - self._mean) / self._std) / self.config["temperature"]
-        return torch.softmax(logits, dim=1).float().cpu().numpy()
+        both = logits.split([len(self.vocab), len(self.artists)], dim=1)
+        return torch.cat([part.softmax(dim=1) for part in both], dim=1).float().cpu().numpy()
 
 
 def _read_config(file: Path) -> dict:
@@ -192,11 +198,12 @@ def _write_predictions(out: Path, data: Path):
     if split.fingerprint(table) != config["data_hash"]:
         raise ValueError(f"the images in {data} have changed since training: train again")
     p, errors = classifier.probabilities([data / file for file in table.file])
+    p = p[:, :len(vocab)]
     unreadable = [f"{data / file} ({error})" for file, error in zip(table.file, errors, strict=True) if error]
     if unreadable: raise ValueError(f"can't read {unreadable[0]}: run `artclf clean`")
     true = p[np.arange(len(p)), [vocab.index(period) for period in table.period]]
     columns = {"predicted": np.array(vocab)[p.argmax(1)], "probability": p.max(1), "loss": -np.log(true.clip(1e-12))}
-    table = pd.concat([table.drop(columns="sha256").assign(**columns),
+    table = pd.concat([table.drop(columns=["sha256", "clean_sha256"]).assign(**columns),
                        pd.DataFrame(p, columns=[f"p_{name}" for name in vocab])], axis=1)
     _replace(out / "predictions.csv", lambda file: table.to_csv(file, index=False))
     history = out / "history.csv"
@@ -216,17 +223,13 @@ def _empty_loaders(config: dict):
         return backbones.loaders([blank, blank], [False, True], config).new_empty()
 
 
-def _tensors(learn: Learner) -> dict:
-    return {name: value.contiguous() for name, value in learn.model.state_dict().items()}
-
-
 def _pickle(learn: Learner, file: Path):
     """fastai's export, without callbacks of ours and without paths, so that it opens on any machine with fastai."""
     own = {name: getattr(learn, name) for name in ("path", "model", "splitter", "opt")}
     data, ours = learn.dls.path, [cb for cb in learn.cbs if type(cb).__module__.startswith("artclf")]
     with learn.removed_cbs(ours):
         learn.path = learn.dls.path = PurePosixPath(".")
-        learn.model, learn.splitter, learn.opt = network.plain(learn.model), default_split, None
+        learn.model, learn.splitter, learn.opt = network.plain(learn.model, len(learn.dls.vocab)), default_split, None
         try:
             learn.export(file.resolve())
         finally:
@@ -244,6 +247,3 @@ def _replace(file: Path, write):
 
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream: return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _minor(number: str) -> str: return ".".join(number.split(".")[:2])

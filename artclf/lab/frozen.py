@@ -80,7 +80,7 @@ def outputs(learn, data, rows) -> torch.Tensor:
     The body's features are taken from the store where training kept them, or computed and kept there.
     """
     backbone, (body, head), config = learn.stored.backbone, learn.model.eval(), learn.config
-    pictures = features.Pictures(data, rows.file, rows.sha256, config["size"], config["resize"])
+    pictures = features.Pictures(data, rows.file, rows.clean_sha256, config["size"], config["resize"])
     store = features.Store(Path(data) / "features.db")
     engine.use(body, engine.best_settings(body, config["size"], False, store, backbone.name))
     name = f"{backbone.name} {body.pool} {body.precision}"  # as `engine.Stored` has it
@@ -98,19 +98,21 @@ def predictions(logits: torch.Tensor, vocab: list[str], rows) -> pd.DataFrame:
         **{f"p_{name}": p[:, i] for i, name in enumerate(vocab)})
 
 
-def means(table, figures) -> pd.DataFrame:
+def means(table, figures, ranges=None) -> pd.DataFrame:
     """A row for each `label` of a table of results: the mean `figures` over its runs, and their number.
 
-    `f1_range` is the highest macro F1 minus the lowest, nan for one run.
+    `ranges` (new name: column, `f1_range` of `macro_f1` if not given) are the highest value minus the lowest, nan for
+    one run.
     """
     groups = table.groupby("label", sort=False)
-    spread = groups.macro_f1.agg(np.ptp).where(groups.size() > 1)
-    return groups[list(figures)].mean().assign(f1_range=spread, runs=groups.size())
+    spreads = {name: groups[column].agg(np.ptp).where(groups.size() > 1)
+               for name, column in (ranges or {"f1_range": "macro_f1"}).items()}
+    return groups[list(figures)].mean().assign(**spreads, runs=groups.size())
 
 
 def plot_means(table, figures: dict, ax=None):
     """The mean of each of `figures` (column: name) of each label of a table of results as a Figure, runs as rings."""
-    rows = means(table, figures)
+    rows = table.groupby("label", sort=False)[list(figures)].mean()
     ax, places = ax or interpret.axes_of_size(9, 1.4 + .42 * len(rows)), np.arange(len(rows))
     for i, (column, name) in enumerate(figures.items()):
         colour, lift = interpret.COLOURS[i], .22 * (i - (len(figures) - 1) / 2)
