@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,7 @@ class Pictures:
 
     def __init__(self, data, files: Sequence[str], hashes: Sequence[str], size: int = 224, resize: str = "squish"):
         self.data, self.files, self.hashes, self.size = Path(data), list(files), list(hashes), size
+        if not all(self.hashes): raise ValueError(f"pictures in {data} have no hash: run `artclf clean --data {data}`")
         self.key, self.store = f"{size} px {resize}", Store(self.data / "pixels.db")
         self._resize = backbones.resizing(size, resize)
 
@@ -103,7 +104,7 @@ def views(pictures: Pictures, net: nn.Module, backbone, name: str, wanted: Seque
     device = next(net.eval().parameters()).device
     keep_memory()
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (backbone.mean, backbone.std))
-    with progress(desc=f"features of {backbone.name}", total=len(places)) as bar:
+    with progress(desc=f"features of {backbone.name}", total=len(places)) if places else nullcontext() as bar:
         for _, (images, pixels) in _batches(pictures, places):
             for view, key, found in zip(wanted, keys, known, strict=True):
                 x = (view_of(pixels, images, view).to(device).float() / 255 - mean) / std

@@ -21,7 +21,7 @@ USABLE = ("ok", "flagged")  # flagged images stay in until a person decides
 
 def items(data, split: str = "grouped", parts: Sequence[float] = (70, 15, 15), seed: int = 42,
           exclude: Sequence[str] = ()):
-    """The images to learn from: a DataFrame with `file` (relative to `data`), `period`, `part`, `sha256`.
+    """The images to learn from: `file` (relative to `data`), `period`, `part`, `sha256`, `clean_sha256`: a DataFrame.
 
     `random` cuts every period by chance; `grouped` keeps images of one duplicate group in one part; `artist` keeps
     those of one painter together, too, across all periods. `own` takes the parts from the catalogue's column `split`,
@@ -45,7 +45,7 @@ def items(data, split: str = "grouped", parts: Sequence[float] = (70, 15, 15), s
         table["part"] = cut(table.period, groups, parts, seed)
     _check(table, split, [part for part, share in zip(PARTS, parts, strict=True) if share and split != OWN])
     if split != OWN: _record(data, table, f"split_{split}")
-    return table[["file", "period", "part", "sha256"]].reset_index(drop=True)
+    return table[["file", "period", "part", "sha256", "clean_sha256"]].reset_index(drop=True)
 
 
 def fingerprint(table) -> str:

@@ -30,8 +30,8 @@ def table_of(folder: Path, number: int) -> pd.DataFrame:
     if not files: raise ValueError(f"no pictures in {folder}/<class>/")
     random.Random(0).shuffle(files)
     files = [files[i % len(files)] for i in range(number)]
-    table = pd.DataFrame({"file": map(str, files), "sha256": map(str, range(number)),
-                          "period": [file.parent.name for file in files], "part": "train"})
+    table = pd.DataFrame({"file": map(str, files), "period": [file.parent.name for file in files], "part": "train"})
+    table["sha256"] = table["clean_sha256"] = table.index.astype(str)
     known = table[::2].period.unique()  # a class of which train has none can't be in valid
     table.loc[(table.index % 5 == 1) & table.period.isin(known), "part"] = "valid"
     return table

@@ -82,7 +82,7 @@ def plain_fastai(table: pd.DataFrame, seed: int, args):
 
 def ours(table: pd.DataFrame, seed: int, args, epochs: int = 10, unfrozen_epochs: int = 0, looks=(0,), **kwargs):
     """The lines of `train.fit`, and the probabilities of the test images, over the views `looks` of each."""
-    rows = table.reset_index(drop=True).assign(sha256=hashes(table.file))
+    rows = table.reset_index(drop=True).assign(sha256=hashes(table.file), clean_sha256=hashes(table.file))
     learning = rows[rows.part == "train"]
     rows.loc[learning.index, "part"] = split.cut(learning.period, learning.group, (85, 15, 0), seed)
     with TemporaryDirectory() as folder:

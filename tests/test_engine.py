@@ -8,18 +8,12 @@ from fastai.callback.core import Callback
 
 from artclf import engine, features, train
 
+MEASURE = engine.best_settings
 SMALL = {"arch": "efficientnet_lite0", "size": 64, "batch_size": 8}
 
 
 @pytest.fixture(autouse=True)
 def no_workers_here(no_workers): pass
-
-
-@pytest.fixture
-def precise(monkeypatch):
-    """Everything in float32."""
-    best = {"format": "channels last", "precision": "float32", "threads": None, "seconds": .01}
-    monkeypatch.setattr(engine, "best_settings", lambda *_: best)
 
 
 class Batches(Callback):
@@ -40,7 +34,7 @@ def learner(data, out, **kwargs):
     return learn
 
 
-def test_the_logits_of_stored_features_are_those_of_the_slow_way(drawn, tmp_path, precise):
+def test_the_logits_of_stored_features_are_those_of_the_slow_way(drawn, tmp_path):
     learn = learner(drawn, tmp_path)
     learn.fit_one_cycle(1, 2e-3)
     stored = torch.cat(learn.batches.answers[False])
@@ -63,7 +57,7 @@ def test_in_bfloat16_they_differ_by_rounding(drawn, tmp_path, monkeypatch):
     assert learn.model[0].precision is None  # outside of a fit, everything is looked at in full precision
 
 
-def test_unfrozen_the_network_is_given_what_its_own_loaders_give(drawn, tmp_path, precise):
+def test_unfrozen_the_network_is_given_what_its_own_loaders_give(drawn, tmp_path):
     learn = learner(drawn, tmp_path)
     learn.fit_one_cycle(1, 2e-3)
     learn.unfreeze()
@@ -91,14 +85,14 @@ def test_no_picture_is_decoded_twice_and_nothing_looked_at_twice(drawn, tmp_path
     assert len(seen) == len(set(seen)) == 35 and sum(looked) == 30 * 2 + 5
 
 
-def test_more_views_are_more_batches(drawn, tmp_path, precise):
+def test_more_views_are_more_batches(drawn, tmp_path):
     learn = learner(drawn, tmp_path, views=4)
     learn.fit_one_cycle(1, 2e-3)
     assert sum(map(len, learn.batches.given[True])) == 30 * 4 // 8 * 8
     assert sum(map(len, learn.batches.given[False])) == 5
 
 
-def test_the_head_learns_the_same_from_stored_batches_in_whatever_order_they_were_computed(drawn, tmp_path, precise):
+def test_the_head_learns_the_same_from_stored_batches_in_whatever_order_they_were_computed(drawn, tmp_path):
     first, again = (learner(drawn, tmp_path / out) for out in ("first", "again"))
     first.fit_one_cycle(1, 2e-3)
     features.Store(drawn / "features.db").write("another", {"x": b"1"})
@@ -107,7 +101,7 @@ def test_the_head_learns_the_same_from_stored_batches_in_whatever_order_they_wer
 
 
 @pytest.mark.parametrize(("first", "learning"), [(0, "all"), (4, "block 4"), (3, "blocks 3 and 4")])
-def test_only_blocks_from_the_wanted_one_on_learn(drawn, tmp_path, precise, first, learning):
+def test_only_blocks_from_the_wanted_one_on_learn(drawn, tmp_path, first, learning):
     learn = learner(drawn, tmp_path, unfreeze_from=first)
     learn.fit_one_cycle(1, 2e-3)
     before = {name: value.clone() for name, value in learn.model.named_parameters()}
@@ -122,11 +116,11 @@ def test_only_blocks_from_the_wanted_one_on_learn(drawn, tmp_path, precise, firs
 
 def test_settings_are_measured_once_and_said(tmp_path, capsys):
     body, store = torch.nn.Conv2d(3, 2, 3), features.Store(tmp_path / "features.db")
-    found = engine.best_settings(body, 32, True, store, "tiny")
+    found = MEASURE(body, 32, True, store, "tiny")
     said = capsys.readouterr().out
     assert found["format"] in said and found["precision"] in said and f"{found['threads']} threads" in said
     assert set(found) == {"format", "precision", "threads", "seconds"} and found["seconds"] > 0
-    assert engine.best_settings(body, 32, True, store, "tiny") == found and not capsys.readouterr().out
+    assert MEASURE(body, 32, True, store, "tiny") == found and not capsys.readouterr().out
     json.dumps(found)
 
 
@@ -139,3 +133,11 @@ def test_weights_of_periods_are_scikit_learns(drawn):
     given = table[table.part == "train"].period
     expected = compute_class_weight("balanced", classes=np.array(sorted(set(given))), y=given)
     np.testing.assert_allclose(train.class_weights(table), expected, rtol=1e-6)
+
+
+def test_cleaned_anew_a_picture_is_looked_at_anew(drawn, tmp_path):
+    from artclf import split
+    table = split.items(drawn)
+    assert set(table.clean_sha256).isdisjoint(table.sha256)
+    learn = learner(drawn, tmp_path, split=table)
+    assert learn.stored.pictures["valid"].hashes == table[table.part == "valid"].clean_sha256.tolist()

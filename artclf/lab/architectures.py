@@ -160,7 +160,7 @@ def predictions(learn, data, table) -> pd.DataFrame:
     The body's features come from `features.views`, which keeps them.
     """
     config, (body, head) = learn.config, learn.model.eval()
-    pictures = features.Pictures(data, table.file, table.sha256, config["size"], config["resize"])
+    pictures = features.Pictures(data, table.file, table.clean_sha256, config["size"], config["resize"])
     name = f"{config['name']} {body.pool} {body.precision}"
     numbers = features.views(pictures, body, backbones.find(config["name"], pretrained=False), name, [0])[:, 0]
     with torch.inference_mode():
