@@ -151,7 +151,7 @@ def review(data: Data = DATA,
 @app.command()
 def train(data: Data = DATA, out: Out = EXPORT,
           arch: Annotated[str, typer.Option(help="auto, or a name of torchvision or timm.")] = "auto",
-          epochs: int = 10, unfrozen_epochs: int = 2, lr: float = 2e-3, size: int = 224,
+          epochs: int = 15, unfrozen_epochs: int = 2, lr: float = 2e-3, size: int = 224,
           resize: Resize = Resize.squish, batch_size: int = 32,
           split: Annotated[Split, typer.Option(help="What stays in one part: nothing, duplicates, painters; "
                                                "or the column `split` of your manifest.")] = Split.grouped,

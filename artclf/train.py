@@ -26,7 +26,7 @@ from artclf import backbones, engine, network
 from artclf.split import fingerprint, items
 
 
-def fit(data, out, epochs: int = 10, unfrozen_epochs: int = 2, lr: float = 2e-3, gradual: bool = False,
+def fit(data, out, epochs: int = 15, unfrozen_epochs: int = 2, lr: float = 2e-3, gradual: bool = False,
         **kwargs) -> Learner:
     """Train the head alone, then the upper blocks of the body, too, and export; the learner comes back at its best.
 
@@ -81,7 +81,7 @@ def learner(data, out, arch: str = "auto", size: int = 224, resize: str = "squis
     dls = backbones.loaders([Path(data) / file for file in rows.file], rows.part == "valid", config, path=Path(data))
     if balance: kwargs = {"loss_func": CrossEntropyLossFlat(weight=class_weights(table).to(dls.device)), **kwargs}
     cbs = [Keep(config), engine.Stored(data, rows, backbone, config), *([KeepNorms] if pretrained else []), *cbs]
-    kwargs = {"wd": 1.0 if pretrained else 0.01, **kwargs}  # thousands of statistics are soon learned by heart
+    kwargs = {"wd": 3.0 if pretrained else 0.01, **kwargs}  # thousands of statistics are soon learned by heart
     learn = network.new_learner(dls, config, path=Path(out), train_bn=not pretrained, cbs=cbs,
                                 metrics=[error_rate, accuracy, F1Score(average="macro")], **kwargs)
     learn.config = config

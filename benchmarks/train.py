@@ -80,7 +80,7 @@ def plain_fastai(table: pd.DataFrame, seed: int, args):
         return learn.get_preds()[0].numpy()
 
 
-def ours(table: pd.DataFrame, seed: int, args, epochs: int = 10, unfrozen_epochs: int = 0, looks=(0,), **kwargs):
+def ours(table: pd.DataFrame, seed: int, args, epochs: int = 15, unfrozen_epochs: int = 0, looks=(0,), **kwargs):
     """The lines of `train.fit`, and the probabilities of the test images, over the views `looks` of each."""
     rows = table.reset_index(drop=True).assign(sha256=hashes(table.file), clean_sha256=hashes(table.file))
     learning = rows[rows.part == "train"]
