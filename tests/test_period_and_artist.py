@@ -15,6 +15,7 @@ from artclf import split, train
 from artclf.lab import artists, frozen
 
 matplotlib.use("Agg")
+ROOT = Path(__file__).resolve().parents[1]
 TINY = {"arch": "efficientnet_lite0", "size": 64, "epochs": 1, "fewest": 2}
 
 
@@ -112,3 +113,28 @@ def test_results_are_means_with_a_ring_for_each_run():
     assert [text.get_text() for text in ax.get_yticklabels()] == ["sum"]
     assert list(ax.lines[0].get_xdata()) == pytest.approx([.3]) and list(ax.lines[1].get_xdata()) == [.2, .4]
     assert frozen.plot_means(table, artists.FIGURES, ax) is ax.figure
+
+
+# What takes long
+
+@pytest.mark.slow
+def test_the_notebook_runs_on_canvases(data, tmp_path):
+    import nbformat
+
+    from artclf.lab import run
+    notebook, out = ROOT / "notebooks/experiments/12_period_and_artist.ipynb", tmp_path / "out"
+    copy = run.execute(notebook, tmp_path / "copy.ipynb", {
+        "DATA": str(data), "OUT": str(out), "ARCH": "efficientnet_lite0", "SIZE": 64, "EPOCHS": 1, "SEEDS": (1, 2),
+        "FEWEST": 2, "N": 4})
+    outputs = [out for cell in nbformat.read(copy, 4).cells if cell.cell_type == "code" for out in cell.outputs]
+    text = " ".join(str(out.get("data", {}).get("text/plain", "")) + out.get("text", "") for out in outputs)
+    assert "artist_range" in text and artists.FREQUENT in text and "artist_probability" in text
+    assert sum("image/png" in out.get("data", {}) for out in outputs) >= 2
+    results = pd.read_csv(out / "results.csv")
+    assert results.label.value_counts().to_dict() == dict.fromkeys([artists.FREQUENT, *artists.METHODS], 2)
+    for figure in artists.FIGURES:
+        learned = [label for label, tasks in artists.METHODS.items() if figure.split("_")[0] in tasks]
+        assert set(results.label[results[figure].notna()]) == {artists.FREQUENT, *learned}
+    config = json.loads((out / "export/config.json").read_text())
+    assert len(config["vocab"]) == 3 and len(config["artists"]) >= 2
+    assert f"({len(config['vocab'])}, {len(config['artists'])})" in text

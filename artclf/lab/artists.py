@@ -1,7 +1,8 @@
 """One body, two heads: the period and the artist of a picture, beside a network for each alone.
 
 Reads the catalogue and the clean images of DATA; writes a folder for every run to `OUT/runs/`, `OUT/results.csv`, the
-stored features, and by `split.items` the catalogue's column `split_grouped`.
+stored features, and by `split.items` the catalogue's column `split_grouped`. Notebook:
+`experiments/12_period_and_artist`.
 """
 from pathlib import Path
 
