@@ -60,6 +60,8 @@ class Stored(Callback):
         self.learn.model[0].precision = None  # other batches are looked at as the exported network does
         if self.learn.dl is not own: return
         use(self.learn.model[0], self._best(learns=not self.frozen))
+        if not self.frozen:  # the body changes, and with it what it sees
+            self.loaders = {key: dl for key, dl in self.loaders.items() if not key[1]}
         key = part, self.frozen
         if key not in self.loaders: self.loaders[key] = (self._features if self.frozen else self._pixels)(part, own)
         self.learn.dl = self.loaders[key]

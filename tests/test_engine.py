@@ -141,3 +141,17 @@ def test_cleaned_anew_a_picture_is_looked_at_anew(drawn, tmp_path):
     assert set(table.clean_sha256).isdisjoint(table.sha256)
     learn = learner(drawn, tmp_path, split=table)
     assert learn.stored.pictures["valid"].hashes == table[table.part == "valid"].clean_sha256.tolist()
+
+
+def test_frozen_again_the_head_sees_what_the_changed_body_sees(drawn, tmp_path):
+    learn = learner(drawn, tmp_path)
+    learn.fit_one_cycle(1, 2e-3)
+    learn.unfreeze()
+    learn.keep.best["f1"] = -1.  # so that the epoch to come is the best
+    learn.fit_one_cycle(1, 1e-2)
+    learn.freeze()
+    learn.batches.__init__()
+    learn.fit_one_cycle(1, 0.)
+    x, _ = zip(*learn.dls.valid, strict=True)
+    with torch.no_grad(): expected = learn.model[0].eval()(torch.as_tensor(torch.cat(x)))
+    torch.testing.assert_close(learn.batches.given[False][0], torch.as_tensor(expected), atol=1e-3, rtol=1e-3)
