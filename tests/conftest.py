@@ -109,3 +109,20 @@ def export(drawn, tmp_path_factory, no_workers) -> Path:
     out = tmp_path_factory.mktemp("export")
     train.fit(drawn, out, 1, 1, arch="efficientnet_lite0", size=64, batch_size=8)
     return out
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Runs a command in this process: exit code, standard output, standard error."""
+    import sys
+
+    from artclf import cli
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["artclf", *map(str, args)])
+        with pytest.raises(SystemExit) as end: cli.main()
+        said = capfd.readouterr()
+        # Python prints the text that a program exits with, and makes the code 1
+        text, code = (end.value.code, 1) if isinstance(end.value.code, str) else ("", end.value.code or 0)
+        return code, said.out, said.err + text
+    return run

@@ -13,23 +13,10 @@ import pandas as pd
 import pytest
 
 import artclf
-from artclf import cli
 from artclf.lab import runs
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SMALL = {"arch": "efficientnet_lite0", "size": 64, "batch_size": 8}
-
-
-@pytest.fixture
-def command(monkeypatch, capfd):
-    """Runs a command in this process: exit code, standard output, standard error."""
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["artclf", *map(str, args)])
-        with pytest.raises(SystemExit) as end: cli.main()
-        said = capfd.readouterr()
-        text, code = (end.value.code, 1) if isinstance(end.value.code, str) else ("", end.value.code or 0)
-        return code, said.out, said.err + text
-    return run
 
 
 def write(folder: Path, macro_f1: float, accuracy: float = .5, part: str = "test", **changes):
