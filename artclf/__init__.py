@@ -12,7 +12,7 @@ from pathlib import Path
 __version__ = "0.1.0"
 __all__ = ["Classifier", "load", "load_learner", "read_catalogue"]
 
-_HOME = {"Classifier": "predict", "load": "predict", "load_learner": "predict", "read_catalogue": "catalogue"}
+_HOME = {"Classifier": "classifier", "load": "predict", "load_learner": "predict", "read_catalogue": "catalogue"}
 
 # What libraries below say about each other, which a reader of a notebook can do nothing about:
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\b")  # fastai scripts a function on import

@@ -109,6 +109,7 @@ def best_settings(body, size: int, learns: bool, store: features.Store, name: st
         choice = {"format": form, "precision": precision, "threads": threads}
         use(body, choice)
         found.append({**choice, "seconds": min(_timed(body, x, learns) for _ in range(3)) / len(x)})
+    torch.set_num_threads(before)
     usual = next(c for c in found if (c["precision"], c["threads"]) == ("float32", before))
     best = min(found, key=lambda choice: choice["seconds"])
     if best["seconds"] * GAIN > usual["seconds"]: best = usual
