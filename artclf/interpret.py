@@ -15,7 +15,6 @@ from artclf.split import PARTS
 
 COLUMNS = {"file": str, "part": str, "period": str, "predicted": str, "probability": float, "loss": float}
 FACTS = ["title", "artist", "year", "source"]
-COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9"]  # Okabe and Ito: told apart by the colour-blind
 
 
 def read(out, data):
@@ -166,68 +165,16 @@ def most_confused(predictions, n=10, part="test"):
     return pairs.sort_values(["count", "rate"], ascending=False, kind="stable").head(n).reset_index(drop=True)
 
 
+def behind(predictions, pair, part="test"):
+    """The images behind one row of `most_confused`, those that the network was surest of first."""
+    rows = of_part(predictions, part)
+    rows = rows[(rows.period == pair.given) & (rows.predicted == pair.predicted)]
+    return rows.sort_values("probability", ascending=False, kind="stable")
+
+
 def top_losses(predictions, n=12, part="test"):
     """The `n` images of a part with the highest loss, highest first."""
     return of_part(predictions, part).sort_values("loss", ascending=False, kind="stable").head(n)
-
-
-def plot_confusion(predictions, part="test", rates=False, ax=None):
-    """The confusion matrix as a Figure: counts, or percent of each row; the colour is the share of the row."""
-    matrix = confusion(predictions, part)
-    n, shares = len(matrix), matrix.div(matrix.sum(axis=1).clip(lower=1), axis=0).to_numpy()
-    ax = ax or axes_of_size(3 + max(.4 * n, 2), 2.5 + max(.4 * n, 2))
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    names = [_short(name) for name in matrix]
-    ax.set_xticks(range(n), names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
-    ax.set_yticks(range(n), names, parse_math=False)
-    ax.set(xlabel="predicted", ylabel="given",
-           title=f"{part}: {'percent of the given period' if rates else 'number of images'}")
-    for row, column in zip(*matrix.to_numpy().nonzero(), strict=True):
-        share = shares[row, column]
-        ax.text(column, row, f"{100 * share:.0f}" if rates else matrix.iat[row, column], ha="center", va="center",
-                fontsize=8, color="white" if share > .65 else "black")
-    return ax.figure
-
-
-def plot_per_class(predictions, ax=None):
-    """F1 of every class in train and test as a Figure of bars, in time order from above."""
-    table = per_class(predictions)
-    place = np.arange(len(table))
-    ax = ax or axes_of_size(6, 1.2 + .34 * len(table))
-    for part, shift, colour in (("train", -.2, COLOURS[1]), ("test", .2, COLOURS[0])):
-        ax.barh(place + shift, table[f"f1_{part}"].fillna(0), .38, color=colour, label=part)
-    names = [f"{_short(name)} ({count})" for name, count in table.support_test.items()]
-    ax.set_yticks(place, names, parse_math=False)
-    ax.set(xlim=(0, 1), ylim=(len(table) - .5, -.5), xlabel="F1", title="F1 of each period (images in test)")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    return ax.figure
-
-
-def plot_distance(predictions, part="test", ax=None):
-    """Over how many periods the errors of a part reach, beside random errors (`distances`), as a Figure of bars."""
-    table = distances(predictions, part)
-    ax = ax or axes_of_size(7, 3.5)
-    for name, shift, colour in (("errors", -.2, COLOURS[0]), ("chance", .2, "#999999")):
-        total = max(table[name].sum(), 1)
-        mean = (table[name] * table.index).sum() / total
-        ax.bar(table.index + shift, table[name] / total, .4, color=colour, label=f"{name} (mean {mean:.1f})")
-    ax.set(xlim=(.4, max(table.index.max(), 1) + .6), xlabel="periods between the given and the predicted one",
-           ylabel="share of the errors", title=f"{part}: how far in time the errors lie")
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.legend(frameon=False)
-    return ax.figure
-
-
-def axes_of_size(width, height):
-    """The axes of a new Figure that no window shows and no notebook shows twice."""
-    import matplotlib.pyplot as plt
-    figure, ax = plt.subplots(figsize=(width, height), layout="constrained")
-    plt.close(figure)
-    return ax
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 28 else f"{name[:27]}…"
 
 
 def write(out, data, part="test", n=12) -> dict:
@@ -235,14 +182,14 @@ def write(out, data, part="test", n=12) -> dict:
 
     `n` is the number of top losses shown. Raises FileNotFoundError and ValueError as `read` and `of_part` do.
     """
-    from artclf import explorer  # it builds on this module
+    from artclf import plots, report  # they build on this module
     out, predictions = Path(out), read(out, data)
-    figures = explorer.plots(predictions, data, out, part, n)
+    figures = plots.of_run(predictions, data, out, part, n)
     paths = [out / "plots" / f"{name}.{kind}" for name in figures for kind in ("png", "svg")]
     (out / "plots").mkdir(exist_ok=True)
     for path in paths: figures[path.stem].savefig(path, dpi=150)
     per_class(predictions).to_csv(out / "per_class.csv", encoding="utf-8")
     most_confused(predictions, None, part).to_csv(out / "most_confused.csv", index=False, encoding="utf-8")
-    (out / "report.html").write_text(explorer.report(predictions, data, out, part, n), encoding="utf-8")
+    (out / "report.html").write_text(report.page(predictions, data, out, part, n), encoding="utf-8")
     return {"report": str(out / "report.html"), "plots": [str(path) for path in paths], "part": part,
             **metrics(predictions)[part]}

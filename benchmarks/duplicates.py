@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageOps
 
-from artclf import clean, download, duplicates, explorer, matching, split
+from artclf import clean, download, duplicates, matching, plots, split
 from artclf.catalogue import clean_path, find_manifest, progress, read_catalogue
 
 
@@ -169,7 +169,7 @@ def precision(args, table, found: dict, data: Path):
     for a, b in doubles: print(f"  {joined[a, b]:4}  {painter(a):25.25}  {painter(b):25.25}  {a}  {b}")
     if doubles:
         files, captions = [file for pair in doubles for file in pair], [Path(f).stem for pair in doubles for f in pair]
-        explorer.plot_pictures(files, captions).savefig(args.sheet, dpi=60)
+        plots.plot_pictures(files, captions).savefig(args.sheet, dpi=60)
 
 
 def painters(folder: Path):

@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import classification_report, confusion_matrix, f1_score, top_k_accuracy_score
 
-from artclf import explorer, interpret
+from artclf import explorer, interpret, plots
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_most_confused_counts_pairs_and_rates(predictions):
     assert table["count"].is_monotonic_decreasing and len(interpret.most_confused(predictions, n=2)) == 2
     first = table.iloc[0]
     assert first.rate == pytest.approx(pairs[first.given, first.predicted] / (test.period == first.given).sum())
-    images = explorer.behind(predictions, first)
+    images = interpret.behind(predictions, first)
     assert set(images.period) == {first.given} and set(images.predicted) == {first.predicted}
     assert len(images) == first["count"] and images.probability.is_monotonic_decreasing
 
@@ -153,11 +153,11 @@ def texts(ax):
 
 def test_the_confusion_plot_is_labelled_in_time_order_and_annotated(predictions):
     matrix = interpret.confusion(predictions)
-    ax = interpret.plot_confusion(predictions).axes[0]
+    ax = plots.plot_confusion(predictions).axes[0]
     assert [label.get_text() for label in ax.get_xticklabels()] == list(matrix)
     assert [label.get_text() for label in ax.get_yticklabels()] == list(matrix)
     assert texts(ax) == [str(count) for count in matrix.to_numpy().ravel() if count]
-    rates = interpret.plot_confusion(predictions, rates=True).axes[0]
+    rates = plots.plot_confusion(predictions, rates=True).axes[0]
     shares = matrix.div(matrix.sum(axis=1).clip(lower=1), axis=0).to_numpy().ravel()
     assert texts(rates) == [f"{100 * share:.0f}" for share in shares if share]
 
@@ -165,7 +165,7 @@ def test_the_confusion_plot_is_labelled_in_time_order_and_annotated(predictions)
 @pytest.mark.parametrize("n", [1, 5, 30])
 def test_no_label_of_the_confusion_plot_is_clipped_or_covers_another(n):
     names = [f"{i:02d}-a_rather_long_name_of_a_style_of_painting_$" for i in range(n)]
-    figure = interpret.plot_confusion(made_up([(name, name) for name in names]))
+    figure = plots.plot_confusion(made_up([(name, name) for name in names]))
     figure.draw_without_rendering()
     ax, (width, height) = figure.axes[0], figure.canvas.get_width_height()
     boxes = [label.get_window_extent() for label in [*ax.get_xticklabels(), *ax.get_yticklabels(), ax.title]]
@@ -176,11 +176,11 @@ def test_no_label_of_the_confusion_plot_is_clipped_or_covers_another(n):
 
 def test_bars_show_the_numbers_of_the_tables(predictions):
     table = interpret.per_class(predictions)
-    ax = interpret.plot_per_class(predictions).axes[0]
+    ax = plots.plot_per_class(predictions).axes[0]
     train, test = ([bar.get_width() for bar in bars] for bars in ax.containers)
     assert train == pytest.approx(table.f1_train.fillna(0)) and test == pytest.approx(table.f1_test.fillna(0))
     assert ax.yaxis_inverted() and ax.get_yticklabels()[0].get_text().startswith("01-early (")
-    ax = interpret.plot_distance(predictions).axes[0]
+    ax = plots.plot_distance(predictions).axes[0]
     errors, chance = ([bar.get_height() for bar in bars] for bars in ax.containers)
     distances = interpret.distances(predictions)
     assert errors == pytest.approx(distances.errors / distances.errors.sum())
@@ -193,22 +193,22 @@ def test_bars_show_the_numbers_of_the_tables(predictions):
 def test_plots_draw_into_axes_that_one_gives(predictions, errors_of_a_run):
     data, _ = errors_of_a_run
     history = pd.DataFrame({"train_loss": [2, 1]})
-    for plot in (interpret.plot_confusion, interpret.plot_per_class, interpret.plot_distance,
-                 lambda table, ax: explorer.plot_top_losses(table, data, ax=ax),
-                 lambda table, ax: explorer.plot_most_confused(table, data, ax=ax),
-                 lambda table, ax: explorer.plot_history(history, ["train_loss"], ax)):
-        ax = interpret.axes_of_size(4, 4)
+    for plot in (plots.plot_confusion, plots.plot_per_class, plots.plot_distance,
+                 lambda table, ax: plots.plot_top_losses(table, data, ax=ax),
+                 lambda table, ax: plots.plot_most_confused(table, data, ax=ax),
+                 lambda table, ax: plots.plot_history(history, ["train_loss"], ax)):
+        ax = plots.axes_of_size(4, 4)
         assert plot(predictions, ax=ax) is ax.figure and ax.has_data()
 
 
 def test_picture_plots_show_the_pictures_of_the_tables(predictions, errors_of_a_run):
     data, _ = errors_of_a_run
-    ax = explorer.plot_top_losses(predictions, data, n=6).axes[0]
+    ax = plots.plot_top_losses(predictions, data, n=6).axes[0]
     worst = interpret.top_losses(predictions, 6)
     assert [text.split("\n")[0] for text in texts(ax)] == worst.period.tolist()
     shown = [tuple(image.get_array()[0, 0]) for image in ax.images]
     assert shown == [Image.open(data / file).getpixel((0, 0)) for file in worst.file]
-    ax = explorer.plot_most_confused(predictions, data, n=3).axes[0]
+    ax = plots.plot_most_confused(predictions, data, n=3).axes[0]
     pairs = interpret.most_confused(predictions, 3)
     assert [text.split(":")[0] for text in texts(ax) if text] == [
         f"{pair.given} taken for {pair.predicted}" for pair in pairs.itertuples()]

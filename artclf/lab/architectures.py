@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save
 
-from artclf import backbones, features, interpret, split, train
+from artclf import backbones, features, interpret, plots, split, train
 
 USUAL = {"arch": "efficientnet_lite0", "size": 224, "unfreeze_from": "head only", "width": 512, "depth": 0,
          "pool": "stages", "pretrained": True, "epochs": 10, "unfrozen_epochs": 2, "lr": 2e-3, "batch_size": 32,
@@ -209,8 +209,8 @@ def summary(table) -> pd.DataFrame:
 
 def plot_accuracy(table, ax=None):
     """Accuracy on train and valid of each row of `compare` as a Figure of bars, in the order of the rows from above."""
-    ax, place = ax or interpret.axes_of_size(8, 1.4 + .45 * len(table)), np.arange(len(table))
-    for part, shift, colour in (("train", -.2, interpret.COLOURS[1]), ("valid", .2, interpret.COLOURS[0])):
+    ax, place = ax or plots.axes_of_size(8, 1.4 + .45 * len(table)), np.arange(len(table))
+    for part, shift, colour in (("train", -.2, plots.COLOURS[1]), ("valid", .2, plots.COLOURS[0])):
         bars = ax.barh(place + shift, table[f"{part}_accuracy"], .38, color=colour, label=part)
         ax.bar_label(bars, fmt="{:.2f}", padding=2, fontsize=8)
     ax.axvline(table.baseline.mean(), color="0.5", linestyle=":", label="most frequent period")
@@ -225,8 +225,8 @@ def plot_cost(table, cost: str = "images_per_second", ax=None):
 
     A ring among the seconds is a row whose features were kept from a run before, which makes it cheaper than it is.
     """
-    ax = ax or interpret.axes_of_size(8, 4.5)
-    for row, colour in zip(table.to_dict("records"), interpret.COLOURS * len(table), strict=False):
+    ax = ax or plots.axes_of_size(8, 4.5)
+    for row, colour in zip(table.to_dict("records"), plots.COLOURS * len(table), strict=False):
         ring = cost == "seconds" and row["features_kept"]
         ax.plot(row[cost], row["macro_f1"], "o", color=colour, mfc="none" if ring else colour)
         ax.annotate(row["label"], (row[cost], row["macro_f1"]), (6, 4), textcoords="offset points", fontsize=8)
@@ -238,8 +238,8 @@ def plot_cost(table, cost: str = "images_per_second", ax=None):
 def plot_depths(table, ax=None):
     """Macro F1 on valid and test by how much of the network learns, as a Figure: from the head alone to everything."""
     depths = {str(depth): name for depth, name in DEPTHS.items() if str(depth) in set(table.unfreeze_from)}
-    ax = ax or interpret.axes_of_size(8, 4)
-    for (arch, rows), colour in zip(table.groupby("arch", sort=False), interpret.COLOURS, strict=False):
+    ax = ax or plots.axes_of_size(8, 4)
+    for (arch, rows), colour in zip(table.groupby("arch", sort=False), plots.COLOURS, strict=False):
         rows = rows.set_index("unfreeze_from").reindex(list(depths))
         ax.plot(range(len(depths)), rows.macro_f1, "o-", color=colour, label=f"{arch}, test")
         ax.plot(range(len(depths)), rows.valid_f1, "o:", mfc="none", color=colour, label=f"{arch}, valid")

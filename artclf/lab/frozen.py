@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from artclf import engine, features, interpret
+from artclf import engine, features, interpret, plots
 
 
 class Run(NamedTuple):
@@ -113,9 +113,9 @@ def means(table, figures, ranges=None) -> pd.DataFrame:
 def plot_means(table, figures: dict, ax=None):
     """The mean of each of `figures` (column: name) of each label of a table of results as a Figure, runs as rings."""
     rows = table.groupby("label", sort=False)[list(figures)].mean()
-    ax, places = ax or interpret.axes_of_size(9, 1.4 + .42 * len(rows)), np.arange(len(rows))
+    ax, places = ax or plots.axes_of_size(9, 1.4 + .42 * len(rows)), np.arange(len(rows))
     for i, (column, name) in enumerate(figures.items()):
-        colour, lift = interpret.COLOURS[i], .22 * (i - (len(figures) - 1) / 2)
+        colour, lift = plots.COLOURS[i], .22 * (i - (len(figures) - 1) / 2)
         ax.plot(rows[column], places + lift, "o", color=colour, label=name)
         ax.plot(table[column], rows.index.get_indexer(table.label) + lift, "o", mfc="none", color=colour, markersize=4)
     ax.plot([], [], "o", mfc="none", color="0.5", markersize=4, label="each run")

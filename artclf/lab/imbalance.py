@@ -13,7 +13,7 @@ import torch
 from fastai.optimizer import SGD, Adam
 from sklearn.metrics import recall_score
 
-from artclf import interpret, split, train
+from artclf import interpret, plots, split, train
 from artclf.catalogue import progress
 from artclf.lab import balance, frozen
 
@@ -181,8 +181,8 @@ def plot_results(table, ax=None):
 
 def plot_recalls(table, ax=None):
     """A table of `recalls` as a Figure: a row a period with its train images, a dot a method."""
-    ax, places = ax or interpret.axes_of_size(9, 1.4 + .3 * len(table)), np.arange(len(table))
-    for name, colour, marker in zip(table.columns.drop("images"), interpret.COLOURS, "os^Dv", strict=False):
+    ax, places = ax or plots.axes_of_size(9, 1.4 + .3 * len(table)), np.arange(len(table))
+    for name, colour, marker in zip(table.columns.drop("images"), plots.COLOURS, "os^Dv", strict=False):
         ax.plot(table[name], places, marker, color=colour, label=name, alpha=.8)
     ax.set_yticks(places, [f"{name} ({n:.0f})" for name, n in table.images.items()], parse_math=False)
     ax.set(xlim=(-.02, 1.02), ylim=(len(table) - .5, -.5), xlabel="recall on test", ylabel="period (train images)")
@@ -197,10 +197,10 @@ def plot_batches(tables: dict, ax=None):
     Periods stand in the order of the first table, the most frequent first.
     """
     order = next(iter(tables.values())).sum().sort_values(ascending=False, kind="stable").index
-    ax, places = ax or interpret.axes_of_size(9, 3.6), np.arange(len(order))
+    ax, places = ax or plots.axes_of_size(9, 3.6), np.arange(len(order))
     for i, (name, table) in enumerate(tables.items()):
         ax.bar(places + (i - (len(tables) - 1) / 2) * .8 / len(tables), table[order].mean(), .8 / len(tables),
-               color=interpret.COLOURS[i], label=name)
+               color=plots.COLOURS[i], label=name)
     ax.set_xticks(places, order, rotation=45, ha="right", parse_math=False)
     ax.set(ylabel="pictures a batch")
     ax.legend(frameon=False)

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from artclf import features, interpret, split
+from artclf import features, interpret, plots, split
 from artclf.catalogue import progress, read_catalogue
 from artclf.lab.folds import FIGURES, bootstrap, out_of_fold
 
@@ -178,8 +178,8 @@ def plot_shortcuts(table, ax=None, figures=("macro_f1",)):
 
 
 def _dots(table, labels: list[str], figures, ax):
-    ax, place = ax or interpret.axes_of_size(8, 1.2 + .5 * len(table)), np.arange(len(table))
-    for i, (name, colour) in enumerate(zip(figures, interpret.COLOURS, strict=False)):
+    ax, place = ax or plots.axes_of_size(8, 1.2 + .5 * len(table)), np.arange(len(table))
+    for i, (name, colour) in enumerate(zip(figures, plots.COLOURS, strict=False)):
         y = place + .3 * (i - (len(figures) - 1) / 2)
         ax.hlines(y, table[f"{name}_low"], table[f"{name}_high"], color=colour, linewidth=2)
         ax.plot(table[name], y, "o", color=colour, label=FIGURES[name])

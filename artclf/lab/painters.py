@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import classification_report
 
-from artclf import clean, download, interpret, split, train
+from artclf import clean, download, interpret, plots, split, train
 from artclf.catalogue import progress
 from artclf.lab import sample, scratch
 
@@ -189,8 +189,8 @@ def write(run: Run, out, part: str = "test") -> tuple[str, pd.DataFrame]:
 
 def plot_curves(histories: dict, figure: str = "loss", ax=None):
     """The loss or accuracy of each history by epoch as a Figure: train dashed, valid solid, a dot on the best epoch."""
-    ax = ax or interpret.axes_of_size(6.5, 3.3 + .22 * len(histories))
-    for (name, history), colour in zip(histories.items(), interpret.COLOURS, strict=False):
+    ax = ax or plots.axes_of_size(6.5, 3.3 + .22 * len(histories))
+    for (name, history), colour in zip(histories.items(), plots.COLOURS, strict=False):
         valid = history[f"valid_{figure}"]
         best = valid.idxmin() if figure == "loss" else valid.idxmax()
         ax.plot(history[f"train_{figure}"], "--", color=colour)
@@ -206,11 +206,11 @@ def plot_curves(histories: dict, figure: str = "loss", ax=None):
 def plot_gaps(table, ax=None):
     """The mean accuracy on train and test of each configuration in a table of `compare` as a Figure, runs as rings."""
     rows = summary(table)
-    ax, place = ax or interpret.axes_of_size(9, 1.4 + .36 * len(rows)), np.arange(len(rows))
+    ax, place = ax or plots.axes_of_size(9, 1.4 + .36 * len(rows)), np.arange(len(rows))
     ax.hlines(place, rows.test, rows.train, color="0.8", linewidth=3, zorder=0)
-    for part, colour in (("train", interpret.COLOURS[1]), ("test", interpret.COLOURS[0])):
+    for part, colour in (("train", plots.COLOURS[1]), ("test", plots.COLOURS[0])):
         ax.plot(rows[part], place, "o", color=colour, label=part)
-    ax.plot(table.test_accuracy, rows.index.get_indexer(table.label), "o", mfc="none", color=interpret.COLOURS[0],
+    ax.plot(table.test_accuracy, rows.index.get_indexer(table.label), "o", mfc="none", color=plots.COLOURS[0],
             markersize=4, label="each run on test")
     ax.axvline(table.baseline.mean(), color="0.5", linestyle=":", label="most frequent painter")
     ax.set_yticks(place, rows.index, parse_math=False)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from artclf import explorer
+from artclf import plots
 from artclf.catalogue import Catalogue, clean_path, read_catalogue, require
 
 COLUMNS = ("url", "period", "review", "title", "artist")  # of review.csv
@@ -142,7 +142,7 @@ def show(data, flagged, n: int = 24, file=None):
     rows = queue(data, flagged).head(n)
     if rows.empty: return print("no picture is flagged")
     files = [Path(data) / clean_path(row) for row in rows.to_dict("records")]
-    return explorer.plot_pictures(files, [_caption(row) for row in rows.itertuples()])
+    return plots.plot_pictures(files, [_caption(row) for row in rows.itertuples()])
 
 
 def widget(data, flagged, file=None):
