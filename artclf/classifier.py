@@ -3,6 +3,7 @@
 Reads pictures; made by `predict.load` from an export.
 """
 import os
+import re
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
@@ -23,7 +24,8 @@ from artclf.features import ahead
 class Classifier:
     """A trained classifier of art periods: `vocab` are its classes, `learner` is a fastai `Learner`.
 
-    Prediction may run in several threads at once.
+    Its probabilities are tempered by `config["temperature"]`, those of `learner` are not. Prediction may run in several
+    threads at once.
     """
 
     def __init__(self, learner: Learner, config: dict):
@@ -35,15 +37,20 @@ class Classifier:
         self._mean, self._std = (torch.tensor(config[name], device=self._device).view(3, 1, 1)
                                  for name in ("mean", "std"))
 
-    def predict(self, images, k: int = 3, batch_size: int = 64) -> pd.DataFrame:
+    def predict(self, images, k: int = 3, batch_size: int = 64, min_probability: float | None = None) -> pd.DataFrame:
         """A row per image, in the order given: `image, predicted, probability, top, error`.
 
         `images` is one or many of: a path, a folder (the pictures in it), bytes, a PIL image, an array of shape
         (height, width) or (height, width, 3 or 4) and type uint8. `top` lists `k` pairs of class and probability, the
         likeliest first. A network of artists, too, adds `artist, artist_probability`. Where an image can't be read,
-        `error` says why and the others go on. Raises ValueError for a `k` below 1.
+        `error` says why and the others go on.
+        With `min_probability`, `predicted` is missing where the likeliest class is less likely than that, and a column
+        `answer` says it in words: `baroque`, or `not sure, between baroque and rococo`; '' where there is an error.
+        Raises ValueError for a `k` below 1, or a `min_probability` that is none.
         """
         if k < 1: raise ValueError(f"k is {k}: ask for the likeliest class at least")
+        if min_probability is not None and not 0 <= min_probability <= 1:
+            raise ValueError(f"min_probability is {min_probability}: take one from 0 to 1, such as 0.7")
         names, sources = _listed(images)
         probabilities, errors = self.probabilities(sources, batch_size)
         (periods, artists), rows = np.split(probabilities, [len(self.vocab)], axis=1), []
@@ -51,6 +58,7 @@ class Classifier:
             top = [] if error else [(self.vocab[i], float(p[i])) for i in np.argsort(-p, kind="stable")[:k]]
             rows.append((name, *(top[0] if top else (None, np.nan)), top, error))
         table = pd.DataFrame(rows, columns=["image", "predicted", "probability", "top", "error"])
+        if min_probability is not None: table = self._sure(table, periods, min_probability)
         if not self.artists: return table
         best = [None if error else self.artists[i] for i, error in zip(artists.argmax(1), errors, strict=True)]
         return table.assign(artist=best, artist_probability=artists.max(1).astype(float))
@@ -69,6 +77,15 @@ class Classifier:
             if good: found[[start + i for i in good]] = self._forward(torch.stack([batch[i] for i in good]))
         return found, errors
 
+    def _sure(self, table, p: np.ndarray, least: float) -> pd.DataFrame:
+        """`table` without the predictions that are less likely than `least`, and with the column `answer`."""
+        unsure = table.probability < least
+        names = [[_plain(self.vocab[i]) for i in row] for row in np.argsort(-p, axis=1, kind="stable")[:, :2]]
+        words = [f"not sure, between {' and '.join(pair)}" if doubt else pair[0]
+                 for pair, doubt in zip(names, unsure, strict=True)]
+        return table.assign(predicted=table.predicted.where(~unsure, None),
+                            answer=pd.Series(words, dtype=object).where(table.error == "", ""))
+
     def _pixels(self, source) -> torch.Tensor | Rejected:
         """`source` as bytes of shape (3, size, size), brought to size as in training."""
         try:
@@ -79,9 +96,15 @@ class Classifier:
     @torch.inference_mode()
     def _forward(self, pixels: torch.Tensor) -> np.ndarray:
         x = pixels.to(self._device).float() / 255
-        logits = self._model((x - self._mean) / self._std) / self.config["temperature"]
-        both = logits.split([len(self.vocab), len(self.artists)], dim=1)
-        return torch.cat([part.softmax(dim=1) for part in both], dim=1).float().cpu().numpy()
+        logits = self._model((x - self._mean) / self._std)
+        periods, artists = logits.split([len(self.vocab), len(self.artists)], dim=1)
+        both = (periods / self.config["temperature"]).softmax(dim=1), artists.softmax(dim=1)  # fitted on periods alone
+        return torch.cat(both, dim=1).float().cpu().numpy()
+
+
+def _plain(name: str) -> str:
+    """`05-high_baroque` as one says it: high baroque."""
+    return re.sub(r"^\d+-(?=.)", "", name).replace("_", " ")
 
 
 def _listed(images) -> tuple[list[str], list]:

@@ -201,11 +201,13 @@ def interpret(data: Data = DATA, out: Out = EXPORT, part: str = "test"):
 
 @app.command()
 def predict(images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")], out: Out = EXPORT,
-            k: int = 3, as_json: Json = False):
+            k: int = 3, min_probability: Annotated[float | None, typer.Option(
+                min=0, max=1, help="Answer only where the likeliest period is at least so likely.")] = None,
+            as_json: Json = False):
     """Tell the periods of pictures."""
     from artclf.predict import load
-    found = _call(load(out).predict, images, k)
-    if found.predicted.isna().all(): raise ValueError(f"no picture found: {'; '.join(found.error) or 'empty folders'}")
+    found = _call(load(out).predict, images, k, min_probability=min_probability)
+    if (found.error != "").all(): raise ValueError(f"no picture found: {'; '.join(found.error) or 'empty folders'}")
     _print(found, as_json)
 
 

@@ -14,13 +14,13 @@ from artclf.catalogue import clean_path, read_catalogue
 from artclf.split import PARTS
 
 COLUMNS = {"file": str, "part": str, "period": str, "predicted": str, "probability": float, "loss": float}
-FACTS = ["title", "artist", "year", "source"]
+FACTS = ["title", "artist", "year", "source", "dup_group"]
 
 
 def read(out, data):
-    """The predictions of every image of every part, with title, artist, year and source: a DataFrame, a row an image.
+    """The predictions of every image of every part, and what is known of it: a DataFrame, a row an image.
 
-    Columns as in `predictions.csv` of folder `out`, and the facts of the catalogue in `data` ('' where unknown). Raises
+    Columns as in `predictions.csv` of folder `out`, and `FACTS` of the catalogue in `data` ('' where unknown). Raises
     FileNotFoundError where a step before this one is missing, ValueError for a table that isn't one of predictions.
     """
     import pandas as pd

@@ -1,7 +1,9 @@
 """Step predict: export a trained learner, load it anywhere, ask it about pictures.
 
 Reads and writes `EXPORT/`: `model.safetensors` and `config.json`, which `load` opens without running pickled code,
-fastai's `learner.pkl`, `predictions.csv` and `metrics.json`. Notebook: `05_predict`.
+fastai's `learner.pkl`, `predictions.csv` and `metrics.json`. The temperature in `config.json` makes the probabilities
+of `Classifier.predict` and of `predictions.csv` honest (see `calibration`); fastai's learners, in `learner.pkl` and as
+`Classifier.learner`, know nothing of it: they give the same answers with other probabilities. Notebook: `05_predict`.
 """
 import hashlib
 import json
@@ -17,7 +19,7 @@ from fastai.vision.all import default_split
 from PIL import Image
 from safetensors.torch import load_file, save
 
-from artclf import backbones, network, split, surroundings
+from artclf import backbones, calibration, network, split, surroundings
 from artclf.classifier import Classifier
 
 VERSIONS = ("artclf", "torch", "torchvision", "timm", "fastai", "pillow")
@@ -61,7 +63,8 @@ def load_learner(path, trust: bool = False) -> Learner:
 def export(learn: Learner, out=None) -> Path:
     """Write `learn` to the folder `out` (its own path), with its predictions and figures; the folder.
 
-    `learn` comes from `train.learner`. Predictions are made by the exported network, on every image of every part.
+    `learn` comes from `train.learner`. Predictions are made by the exported network, on every image of every part; the
+    temperature is fitted on those of valid, before any, so that exporting again gives the same.
     """
     out = Path(out or learn.path)
     tensors = {name: value.contiguous() for name, value in learn.model.state_dict().items()}
@@ -69,7 +72,7 @@ def export(learn: Learner, out=None) -> Path:
     _replace(out / "learner.pkl", lambda file: _pickle(learn, file))
     hashes = {name: _sha256(out / name) for name in ("model.safetensors", "learner.pkl")}
     config = {**learn.config, "versions": {name: version(name) for name in VERSIONS}, "hashes": hashes}
-    _replace(out / "config.json", lambda file: file.write_text(json.dumps(config, indent=1), encoding="utf-8"))
+    _write_json(out / "config.json", {**config, "temperature": 1.0})
     _write_predictions(out, learn.dls.path)
     return out
 
@@ -106,7 +109,11 @@ def _write_predictions(out: Path, data: Path):
     p = p[:, :len(vocab)]
     unreadable = [f"{data / file} ({error})" for file, error in zip(table.file, errors, strict=True) if error]
     if unreadable: raise ValueError(f"can't read {unreadable[0]}: run `artclf clean`")
-    true = p[np.arange(len(p)), [vocab.index(period) for period in table.period]]
+    given, valid = np.array([vocab.index(period) for period in table.period]), (table.part == "valid").to_numpy()
+    temperature, why = calibration.fit(p[valid], given[valid])
+    _write_json(out / "config.json", {**config, "temperature": temperature})
+    p = calibration.temper(p, temperature).astype(np.float32)
+    true = p[np.arange(len(p)), given]
     columns = {"predicted": np.array(vocab)[p.argmax(1)], "probability": p.max(1), "loss": -np.log(true.clip(1e-12))}
     table = pd.concat([table.drop(columns=["sha256", "clean_sha256"]).assign(**columns),
                        pd.DataFrame(p, columns=[f"p_{name}" for name in vocab])], axis=1)
@@ -114,9 +121,10 @@ def _write_predictions(out: Path, data: Path):
     history = out / "history.csv"
     epochs = pd.read_csv(history).fit.value_counts(sort=False).tolist() if history.exists() else []
     protocol = {"epochs": epochs, **{name: value for name, value in config.items() if name not in NO_PROTOCOL}}
-    figures = {"metrics": interpret.metrics(table), "protocol": protocol, "data_hash": config["data_hash"],
-               "seed": config["seed"], "versions": config["versions"], **surroundings(classifier.learner.dls.device)}
-    _replace(out / "metrics.json", lambda file: file.write_text(json.dumps(figures, indent=1), encoding="utf-8"))
+    figures = {"metrics": interpret.metrics(table), "calibration": calibration.summary(table, temperature, why),
+               "protocol": protocol, "data_hash": config["data_hash"], "seed": config["seed"],
+               "versions": config["versions"], **surroundings(classifier.learner.dls.device)}
+    _write_json(out / "metrics.json", figures)
 
 
 def _empty_loaders(config: dict):
@@ -140,6 +148,10 @@ def _pickle(learn: Learner, file: Path):
         finally:
             learn.dls.path = data
             for name, value in own.items(): setattr(learn, name, value)
+
+
+def _write_json(file: Path, content: dict):
+    _replace(file, lambda part: part.write_text(json.dumps(content, indent=1), encoding="utf-8"))
 
 
 def _replace(file: Path, write):

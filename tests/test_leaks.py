@@ -93,34 +93,6 @@ def test_no_group_crosses_folds_and_every_image_is_tested_once_a_seed(dataset):
         assert run.groupby("seed").fold.nunique().eq(3).all()
 
 
-def test_intervals_are_percentiles_of_the_figures_on_drawn_groups():
-    rng = np.random.default_rng(1)
-    run = pd.DataFrame({"part": "test", "seed": 1, "period": rng.choice(["01-a", "02-b", "05-c"], 90)})
-    run["predicted"] = np.where(rng.random(90) < .6, run.period, rng.choice(["01-a", "02-b", "05-c"], 90))
-    units = pd.Series(rng.choice(list("abcdefghij"), 90))
-    draws = folds.bootstrap(run, units, 150)
-    own = []
-    for _ in range(150):  # row by row, and scikit-learn's figures
-        drawn = pd.concat([run[units == unit] for unit in rng.choice(units.unique(), units.nunique())])
-        own.append((accuracy_score(drawn.period, drawn.predicted),
-                    f1_score(drawn.period, drawn.predicted, average="macro")))
-    for name, values in zip(("accuracy", "macro_f1"), np.transpose(own), strict=True):
-        for share in (.025, .5, .975): assert draws[name].quantile(share) == pytest.approx(
-            np.quantile(values, share), abs=.05)
-    assert folds.bootstrap(run, units, 10).equals(folds.bootstrap(run, units, 10))
-
-
-def test_the_figures_of_a_matrix_are_those_of_interpret():
-    from artclf import interpret
-    run = pd.DataFrame({"part": "test", "period": ["01-a"] * 5 + ["03-b"] * 4 + ["09-c"] * 2,
-                        "predicted": ["01-a"] * 3 + ["03-b"] * 5 + ["09-c", "01-a", "01-a"]})
-    scores = run.assign(**{f"p_{name}": 0. for name in ("01-a", "03-b", "09-c", "10-none")})
-    matrix, place = interpret.confusion(scores).to_numpy(), np.array([1, 3, 9, 10])
-    expected = interpret.metrics(scores)["test"]
-    for name, value in folds._figures(matrix, np.abs(place[:, None] - place)).items():
-        assert value == pytest.approx(expected[name]), name
-
-
 def test_without_painters_the_artist_split_says_so_and_is_the_grouped_one(dataset):
     data = dataset([{**row, "artist": None} for row in painted()])
     with pytest.warns(UserWarning, match="no painter is known .* column `artist`"): table = leaks.compare(data, **FAST)

@@ -1,18 +1,13 @@
-"""How well a model does on pictures that it has not seen, and how sure that is: folds and intervals.
+"""How well a model does on pictures that it has not seen: folds.
 
 Works on arrays and tables; reads and writes no files. Shown in `experiments/17_leaks`.
 """
 import warnings
 
-import numpy as np
 import pandas as pd
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedGroupKFold
 from threadpoolctl import threadpool_limits
-
-from artclf import interpret
-
-FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "distance": "mean distance in periods"}
 
 
 def out_of_fold(model, x, periods, groups, folds: int = 5, seeds=(1, 2, 3)):
@@ -40,27 +35,3 @@ def out_of_fold(model, x, periods, groups, folds: int = 5, seeds=(1, 2, 3)):
                 image=test, seed=seed, fold=fold, group=groups[test], part="test", period=y[test],
                 predicted=chances.idxmax(axis=1).to_numpy()))
     return pd.concat(runs).sort_values(["seed", "image"], ignore_index=True)
-
-
-def bootstrap(predictions, units, resamples: int = 1000):
-    """The figures of `predictions` on `resamples` draws, with replacement, of whole units: a DataFrame, a row a draw.
-
-    `units` names the unit of each prediction: an image, or the group that it is right or wrong with. Seeds are drawn,
-    too, so that the chance of the folds counts. The same units and seeds give the same draws. Percentiles of the
-    columns are intervals (Efron and Tibshirani 1993, chapter 13; for two factors Owen 2007, the pigeonhole bootstrap).
-    """
-    names = interpret.classes(predictions)
-    place = interpret.positions(names)
-    given, predicted = (pd.Index(names).get_indexer(predictions[column]) for column in ("period", "predicted"))
-    rng, k, factors = np.random.default_rng(0), len(names), [pd.factorize(units), pd.factorize(predictions.seed)]
-    draws = (np.prod([np.bincount(rng.integers(len(found), size=len(found)), minlength=len(found))[codes]
-                      for codes, found in factors], axis=0) for _ in range(resamples))
-    counts = [np.bincount(given * k + predicted, draw, k * k).reshape(k, k) for draw in draws]
-    return pd.DataFrame([_figures(matrix, np.abs(place[:, None] - place)) for matrix in counts])
-
-
-def _figures(matrix: np.ndarray, gaps: np.ndarray) -> dict[str, float]:
-    """The figures of a confusion matrix, defined as in `interpret.metrics`."""
-    both = matrix.sum(0) + matrix.sum(1)
-    return {"accuracy": matrix.trace() / matrix.sum(), "macro_f1": np.mean(2 * matrix.diagonal()[both > 0]
-            / both[both > 0]), "distance": (matrix * gaps).sum() / matrix.sum()}

@@ -15,7 +15,8 @@ from sklearn.preprocessing import StandardScaler
 
 from artclf import features, interpret, plots, split
 from artclf.catalogue import progress, read_catalogue
-from artclf.lab.folds import FIGURES, bootstrap, out_of_fold
+from artclf.lab.folds import out_of_fold
+from artclf.significance import FIGURES, bootstrap
 
 FREQUENT, SIZES, FEATURES = "nothing: the most frequent period", "width, height and file size", "features"
 HEAD = make_pipeline(StandardScaler(), LogisticRegression(C=.01, class_weight="balanced", tol=1e-3, max_iter=500))
