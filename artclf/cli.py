@@ -106,12 +106,11 @@ def import_(folder: Path, data: Annotated[Path | None, typer.Option(help="Defaul
     """Take in a folder FOLDER/<class>/ of pictures, or one folder and a CSV of facts."""
     data = data or Path("data") / f"{folder.resolve().name}{'-level' * level}"
     if level:
-        from artclf import duplicates
-        from artclf.clean import counts
+        from artclf import clean, duplicates
         from artclf.lab.levels import level_sources
         _call(level_sources, folder, data, manifest=manifest, label_column=label_column)
         if not (folder / "catalogue.db").exists(): _call(duplicates.mark, data)
-        summary = counts(data)
+        summary = clean.counts(data)
     else:
         from artclf.download import import_folder
         summary = _call(import_folder, folder, data, manifest, label_column)
@@ -188,8 +187,7 @@ def runs(folder: Annotated[Path, typer.Argument(help="A folder of exports.")] = 
     """List all runs that a folder of exports keeps, the highest macro F1 first."""
     from artclf.lab import runs
     found = runs.table(folder)
-    if as_json: _print(found, as_json)
-    else: print(runs.text(found))
+    _print(found, True) if as_json else print(runs.text(found))
 
 
 @app.command()
@@ -200,10 +198,19 @@ def interpret(data: Data = DATA, out: Out = EXPORT, part: str = "test"):
 
 
 @app.command()
+def report(one: Path, other: Annotated[Path | None, typer.Argument()] = None, data: Data = DATA, part: str = "test",
+           out: Annotated[Path | None, typer.Option(help="Default: OTHER/compare-<name of ONE>.html.")] = None):
+    """Write the report of the run in folder ONE, or what differs between it and that in folder OTHER."""
+    from artclf import interpret, report
+    if out and not other: raise typer.BadParameter("it names the page of a comparison: give two runs, too")
+    step = partial(report.compare, one, other, data, out) if other else partial(interpret.write, one, data)
+    _print(_call(step, part=part), False)
+
+
+@app.command()
 def predict(images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")], out: Out = EXPORT,
-            k: int = 3, min_probability: Annotated[float | None, typer.Option(
-                min=0, max=1, help="Answer only where the likeliest period is at least so likely.")] = None,
-            as_json: Json = False):
+            k: int = 3, as_json: Json = False, min_probability: Annotated[float | None, typer.Option(
+                min=0, max=1, help="Answer only where the likeliest period is as likely as that.")] = None):
     """Tell the periods of pictures."""
     from artclf.predict import load
     found = _call(load(out).predict, images, k, min_probability=min_probability)

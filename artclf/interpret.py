@@ -3,6 +3,7 @@
 Reads `EXPORT/predictions.csv` and the catalogue and pictures of `DATA`; writes `EXPORT/report.html`, `EXPORT/plots/`,
 `EXPORT/per_class.csv` and `EXPORT/most_confused.csv`. Needs no network and no model. Shown in `04_interpret`.
 """
+import json
 import math
 import re
 import warnings
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from artclf.catalogue import clean_path, read_catalogue
-from artclf.split import PARTS
+from artclf.split import PARTS, artist_keys
 
 COLUMNS = {"file": str, "part": str, "period": str, "predicted": str, "probability": float, "loss": float}
 FACTS = ["title", "artist", "year", "source", "dup_group"]
@@ -43,6 +44,14 @@ def read(out, data):
     joined = predictions.merge(facts[["file", *FACTS]], how="left", on="file")
     joined[FACTS] = joined[FACTS].fillna("").astype(str)
     return joined.assign(year=joined.year.str.removesuffix(".0"))  # tables often hold years as 1889.0
+
+
+def kept(out, name: str) -> dict:
+    """The JSON object in the file `name` of folder `out`; an empty one where there is no such file."""
+    file = Path(out) / name
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if not isinstance(found, dict): raise ValueError(f"{file} holds no settings: run `artclf train` again")
+    return found
 
 
 def classes(predictions) -> list[str]:
@@ -170,6 +179,39 @@ def behind(predictions, pair, part="test"):
     rows = of_part(predictions, part)
     rows = rows[(rows.period == pair.given) & (rows.predicted == pair.predicted)]
     return rows.sort_values("probability", ascending=False, kind="stable")
+
+
+def errors_by(predictions, fact: str, part="test"):
+    """The errors of a part by a fact (`artist`, `source`), most errors first: a DataFrame, a row a name.
+
+    Columns `images`, `errors`, `rate`, and `mostly`, the commonest confusion as a pair. Spellings of one painter
+    (`split.artist_keys`) stand under the commonest; images without the fact are left out.
+    """
+    import pandas as pd
+    rows = of_part(predictions, part)
+    rows = rows[rows[fact] != ""].assign(wrong=lambda table: table.period != table.predicted)
+    keys = rows[fact].map(artist_keys(rows[fact].unique())) if fact == "artist" else rows[fact]
+    found = [_errors(group, fact) for _, group in rows.groupby(keys.where(keys != "", rows[fact]))]
+    table = pd.DataFrame(found, columns=["name", "images", "errors", "rate", "mostly"])
+    return table.sort_values(["errors", "rate"], ascending=False, kind="stable").set_index("name")
+
+
+def _errors(group, fact):
+    pairs = group[group.wrong].groupby(["period", "predicted"]).size()
+    return (group[fact].mode()[0], len(group), int(group.wrong.sum()), group.wrong.mean(),
+            pairs.idxmax() if len(pairs) else None)
+
+
+def surest(predictions, right: bool, n=12, part="test"):
+    """The `n` images of a part that it has right (or wrong), those that the network was surest of first."""
+    rows = of_part(predictions, part)
+    rows = rows[(rows.period == rows.predicted) == right]
+    return rows.sort_values("probability", ascending=False, kind="stable").head(n)
+
+
+def least_sure(predictions, n=12, part="test"):
+    """The `n` images of a part that the network was least sure of, the least sure first."""
+    return of_part(predictions, part).sort_values("probability", kind="stable").head(n)
 
 
 def top_losses(predictions, n=12, part="test"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artclf import interpret
+from artclf import calibration, interpret
 from artclf.explorer import picture
 
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9"]  # Okabe and Ito: told apart by the colour-blind
@@ -56,6 +56,28 @@ def plot_distance(predictions, part="test", ax=None):
            ylabel="share of the errors", title=f"{part}: how far in time the errors lie")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(frameon=False)
+    return ax.figure
+
+
+def plot_reliability(predictions, part="test", temperature=1.0, ax=None):
+    """The accuracy of answers over their probability, by `calibration.bins`, as a Figure: honest ones on the diagonal.
+
+    `temperature` is the one that is in the predictions: where it isn't 1, the same without it stands beside them. The
+    area of a dot is the number of images.
+    """
+    rows = interpret.of_part(predictions, part)
+    ax = ax or axes_of_size(4.6, 4.3)
+    ax.plot([0, 1], [0, 1], "--", color="#999999", linewidth=1)
+    curves = [("before", calibration.untempered(rows, temperature), "#777777")] * (temperature != 1)
+    for name, table, colour in [*curves, ("as answered", rows, COLOURS[0])]:
+        bins = calibration.bins(table).dropna()
+        label = f"{name} (calibration error {calibration.error(table):.3f})"
+        ax.plot(bins.confidence, bins.accuracy, "-", color=colour, linewidth=1.2, marker="o", markersize=4, label=label)
+        area = 1500 * bins.images / len(rows)
+        ax.scatter(bins.confidence, bins.accuracy, area, color=colour, alpha=.35, linewidths=0)
+    ax.set(xlim=(0, 1.04), ylim=(-.04, 1.04), xlabel="probability of the answer", ylabel="share that is right",
+           title=f"{part}: how far its probabilities can be trusted")
+    ax.legend(loc="upper left", frameon=False, fontsize=8)
     return ax.figure
 
 
@@ -111,10 +133,12 @@ def plot_history(history, columns, ax=None):
 def of_run(predictions, data, out, part="test", n=12) -> dict:
     """All plots by name, each a Figure; the curves are there where `out` holds `history.csv`."""
     import pandas as pd
+    temperature = interpret.kept(out, "config.json").get("temperature", 1.0)
     figures = {"confusion_counts": plot_confusion(predictions, part),
                "confusion_rates": plot_confusion(predictions, part, rates=True),
                "per_class": plot_per_class(predictions),
                "distance": plot_distance(predictions, part),
+               "reliability": plot_reliability(predictions, part, temperature),
                "most_confused": plot_most_confused(predictions, data, part=part),
                "top_losses": plot_top_losses(predictions, data, n, part)}
     if (Path(out) / "history.csv").exists():
