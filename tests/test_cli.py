@@ -18,7 +18,7 @@ from artclf import cli
 from artclf.catalogue import read_catalogue
 from artclf.lab.gallery import serve
 
-COMMANDS = ("sample", "search", "download", "import", "clean", "review", "train", "interpret", "predict", "run", "runs",
+COMMANDS = ("sample", "search", "download", "import", "clean", "review", "train", "interpret", "predict", "report", "run", "runs",
             "painters")
 
 

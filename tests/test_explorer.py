@@ -253,8 +253,8 @@ def test_the_report_opens_alone_and_its_matrix_answers(tab, errors_of_a_run, pre
     given, predicted, expected = given_predicted(predictions, 1)
     cell(frame, given, predicted).click()
     assert shown(frame) == expected
-    assert tab.locator("#losses figure").evaluate_all("nodes => nodes.map(node => node.dataset.file)") == \
-        interpret.top_losses(predictions, 5).file.tolist()
+    assert tab.locator("#sure figure").evaluate_all("nodes => nodes.map(node => node.dataset.file)") == \
+        interpret.surest(predictions, False, 5).file.tolist()
     assert tab.locator("img").evaluate_all("images => images.every(image => image.naturalWidth > 0)")
     assert tab.evaluate("window.hacked") is None and tab.evaluate("document.documentElement.scrollWidth") <= 1300
     tab.emulate_media(media="print")

@@ -193,7 +193,7 @@ def test_bars_show_the_numbers_of_the_tables(predictions):
 def test_plots_draw_into_axes_that_one_gives(predictions, errors_of_a_run):
     data, _ = errors_of_a_run
     history = pd.DataFrame({"train_loss": [2, 1]})
-    for plot in (plots.plot_confusion, plots.plot_per_class, plots.plot_distance,
+    for plot in (plots.plot_confusion, plots.plot_per_class, plots.plot_distance, plots.plot_reliability,
                  lambda table, ax: plots.plot_top_losses(table, data, ax=ax),
                  lambda table, ax: plots.plot_most_confused(table, data, ax=ax),
                  lambda table, ax: plots.plot_history(history, ["train_loss"], ax)):
@@ -227,11 +227,12 @@ def written(errors_of_a_run):
 
 def test_write_leaves_plots_tables_and_a_summary(written, errors_of_a_run, predictions):
     _, out = errors_of_a_run
-    names = {"confusion_counts", "confusion_rates", "per_class", "distance", "most_confused", "top_losses"}
+    names = {"confusion_counts", "confusion_rates", "per_class", "distance", "most_confused", "top_losses",
+             "reliability"}
     assert {path.stem for path in (out / "plots").iterdir()} == names | {"losses", "scores"}
     for path in (out / "plots").glob("*.svg"): assert ElementTree.parse(path).getroot().tag.endswith("svg")
     for path in (out / "plots").glob("*.png"): assert min(explorer.picture(path, 2000).size) > 300
-    assert written["report"] == str(out / "report.html") and written["part"] == "test" and len(written["plots"]) == 16
+    assert written["report"] == str(out / "report.html") and written["part"] == "test" and len(written["plots"]) == 18
     json.dumps(written)
     assert written["accuracy"] == interpret.metrics(predictions)["test"]["accuracy"]
     pd.testing.assert_frame_equal(pd.read_csv(out / "per_class.csv", index_col="period"),
@@ -257,6 +258,6 @@ def test_write_does_with_little(errors_of_a_run, tmp_path):
     (tmp_path / "predictions.csv").write_text("\n".join([lines[0], lines[4]]), encoding="utf-8")
     assert interpret.write(tmp_path, data)["images"] == 1
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Training" not in html and "The run" not in html
+    assert "Training" not in html and "All settings" not in html and "was trained on what" not in html
     with pytest.raises(ValueError, match="no image of part 'valid': the parts are test"):
         interpret.write(tmp_path, data, part="valid")
