@@ -18,8 +18,8 @@ from artclf import cli
 from artclf.catalogue import read_catalogue
 from artclf.lab.gallery import serve
 
-COMMANDS = ("sample", "search", "download", "import", "clean", "review", "train", "interpret", "predict", "report", "run", "runs",
-            "painters")
+COMMANDS = ("sample", "search", "download", "import", "clean", "review", "train", "interpret", "predict", "report",
+            "run", "runs", "painters")
 
 
 @pytest.fixture(autouse=True)
