@@ -132,9 +132,9 @@ def test_the_pipeline_never_imports_the_lab_but_in_a_command():
 
 def test_the_pipeline_is_small():
     assert [path.stem for path in MODULES] == [
-        "__init__", "backbones", "catalogue", "classifier", "clean", "cli", "download", "duplicates", "engine",
-        "explorer", "features", "fetch", "interpret", "matching", "network", "plots", "predict", "report", "search",
-        "split", "train"]
+        "__init__", "backbones", "catalogue", "classifier", "clean", "cli", "download", "duplicates", "embeddings",
+        "engine", "explorer", "features", "fetch", "interpret", "matching", "network", "plots", "predict", "report",
+        "search", "split", "train"]
     assert [path.name for path in SOURCES if len(path.read_text(encoding="utf-8").splitlines()) > 250] == []
 
 
