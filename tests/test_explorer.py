@@ -44,13 +44,14 @@ def test_the_page_holds_every_prediction_once(page_text, predictions):
         assert (image["title"], image["artist"], image["part"]) == (row.title, row.artist, row.part)
         assert held["classes"][image["given"]] == row.period and held["classes"][image["predicted"]] == row.predicted
     scores = predictions.filter(regex="^p_")
-    best = scores.loc[predictions.file == held["images"][0]["file"]].iloc[0].sort_values(ascending=False)[:3]
+    best = scores.loc[predictions.file == held["images"][0]["file"]].iloc[0].sort_values(ascending=False)
+    best = best[(np.arange(6) < 5) | (best.index == f"p_{held['classes'][held['images'][0]['given']]}")]
     assert [f"p_{held['classes'][i]}" for i, _ in held["images"][0]["top"]] == list(best.index)
     assert [share for _, share in held["images"][0]["top"]] == pytest.approx(list(best), abs=1e-4)
 
 
 def test_no_title_can_end_the_script_that_holds_it(page_text):
-    assert page_text.count("</script>") == 2 and "<img src=x>" not in page_text
+    assert page_text.count("</script>") == page_text.count("<script") == 2 and "<img src=x>" not in page_text
 
 
 def test_thumbnails_are_small_jpegs_and_a_missing_picture_has_none(tmp_path):
@@ -140,7 +141,7 @@ def test_a_click_shows_the_paintings_behind_a_cell(opened, predictions):
     row = predictions.set_index("file").loc[expected[0]]
     card = opened.locator(".card").first.inner_text()
     assert row.title in card and "A. & B. <Painter>, 1650" in card and f"given {given}, predicted {predicted}" in card
-    assert f"{row.probability:.0%}" in card and len(opened.locator(".card").first.locator(".bar").all()) == 3
+    assert f"{row.probability:.0%}" in card and 3 <= opened.locator(".card").first.locator(".bar").count() <= 4
     assert opened.locator("#heading").inner_text() == f"{given}, taken for {predicted}"
     empty = next((a, b) for a in predictions.period.unique() for b in predictions.period.unique()
                  if not files(predictions, a, b))
@@ -154,6 +155,7 @@ def test_the_keyboard_alone_reaches_every_cell(opened, predictions):
     cell(opened, "02-high", "01-early").focus()
     for way in ("Up", "Right", "Up", "Down", "Left", "Left", "Up"): opened.keyboard.press(f"Arrow{way}")
     focused = opened.evaluate("document.activeElement.dataset.cell")
+    assert opened.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     assert focused == "0,0" and opened.locator("td[tabindex='0']").count() == 1
     opened.keyboard.press("Enter")
     assert shown(opened) == files(predictions, names[0], names[0])
@@ -190,7 +192,7 @@ def test_strangers_text_is_text_and_a_moved_picture_a_grey_tile(opened, predicti
     assert opened.evaluate("window.hacked") is None
     widths = opened.locator(".card img").evaluate_all(
         "images => Promise.all(images.map(image => image.decode().then(() => image.naturalWidth)))")
-    assert widths and all(0 < width <= 112 for width in widths)
+    assert widths and all(0 < width <= 128 for width in widths)
 
 
 @pytest.mark.slow
