@@ -56,6 +56,11 @@ def page(predictions, data, part="test", limit=4000, out=None) -> str:
     `out`, a painting is shown with its most similar training pictures, and its saliency where `out` holds it. Larger
     pictures are read from `data` by an address relative to `out`, `out/notebooks` or the working folder.
     """
+    return _filled(_content(predictions, data, part, limit, out))
+
+
+def _content(predictions, data, part, limit, out) -> str:
+    """What the page shows, as JSON that may stand in HTML."""
     interpret.of_part(predictions, part)
     names = interpret.classes(predictions)
     rows = predictions.sort_values("loss", ascending=False, kind="stable")
@@ -65,17 +70,17 @@ def page(predictions, data, part="test", limit=4000, out=None) -> str:
     each = zip(rows.itertuples(), _top(rows, names), thumbs, similar, strict=True)
     images = [{**_image(row, top, names), "thumb": thumb, "similar": near, "saliency": _saliency(row.file, out)}
               for row, top, thumb, near in each]
-    return _filled({"classes": names, "parts": interpret.parts(predictions), "part": part, "images": images,
-                    "bases": _bases(data, out), "withoutSimilar": without})
+    content = {"classes": names, "parts": interpret.parts(predictions), "part": part, "images": images,
+               "bases": _bases(data, out), "withoutSimilar": without}
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _filled(content) -> str:
+def _filled(content: str) -> str:
     """The template with its style, its scripts and `content`, which comes last: it may hold any text."""
     page, style, library, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in
                                     ("explorer.html", "explorer.css", "lit-html.js", "explorer.js"))
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     page = page.replace("EXPLORER_STYLE", style).replace("EXPLORER_SCRIPT", library + script)
-    return page.replace("EXPLORER_DATA", text)
+    return page.replace("EXPLORER_DATA", content)
 
 
 def _image(row, top, names) -> dict:
@@ -129,11 +134,14 @@ def _bases(data, out) -> list[str]:
 
 
 def frame(predictions, data, part="test", height=None, out=None) -> str:
-    """`page` in a frame: HTML to put into another page, whose styles and scripts it neither sees nor disturbs."""
+    """`page` in a frame: HTML to put into another page, whose styles and scripts it neither sees nor disturbs.
+
+    What it shows stands before the frame: browsers read an attribute of ten megabytes four times as slowly.
+    """
     height = height or min(max(620, 300 + 28 * len(interpret.classes(predictions))), 960)
-    return (f'<div><iframe class="artclf-explorer" title="interactive confusion matrix" '
-            f'style="width: 100%; height: {height}px; border: 0" '
-            f'srcdoc="{html.escape(page(predictions, data, part, out=out))}"></iframe></div>')
+    content = html.escape(_content(predictions, data, part, 4000, out), quote=False)
+    return (f'<div><template>{content}</template><iframe class="artclf-explorer" title="interactive confusion matrix" '
+            f'style="width: 100%; height: {height}px; border: 0" srcdoc="{html.escape(_filled(""))}"></iframe></div>')
 
 
 def show(predictions, data, part="test", height=None, out=None):

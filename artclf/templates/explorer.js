@@ -1,7 +1,9 @@
 'use strict';
 // `state` is all that can change; `draw` shows it. Text from strangers is only ever a value in a lit-html template, so never markup.
-const {classes, parts, part: firstPart, images, bases, withoutSimilar} = JSON.parse(document.getElementById('data').textContent);
-const size = classes.length, batch = 60, everyPart = '*';
+// In a frame the data stand before it in the other page.
+const data = document.getElementById('data').textContent || frameElement.previousElementSibling.content.textContent;
+const {classes, parts, part: firstPart, images, bases, withoutSimilar} = JSON.parse(data);
+const size = classes.length, batch = 30, everyPart = '*';
 const filters = {part: firstPart, painter: '', source: '', from: '', to: '', low: '', high: '', threshold: 0};
 const state = {...filters, unit: 'count', sort: 'loss', given: 0, predicted: 0, reach: [0, 0], shown: batch, open: [], heat: false};
 
@@ -89,7 +91,7 @@ function status({kept}) {
   return html`<p id="status" role="status">${kept.length < all ? html`<b>${kept.length}</b> of ${paintings(all)} pass the filters`
     : html`<b>${kept.length}</b> painting${kept.length === 1 ? '' : 's'}`}, accuracy <b>${tenths(right(kept))}</b>.
     ${Number(state.threshold) ? html`At least ${state.threshold}% sure: <b>${sure.length}</b> of them
-      (${percent(sure.length / kept.length || 0)}), accuracy <b>${tenths(right(sure))}</b>.` : nothing}</p>`;
+      (${tenths(sure.length / kept.length || 0)}), accuracy <b>${tenths(right(sure))}</b>.` : nothing}</p>`;
 }
 
 // Matrix
@@ -170,7 +172,7 @@ const facts = image => [image.artist, image.year].filter(Boolean).join(', ');
 const card = (image, list) => html`<article class="card ${isSure(image) ? '' : 'unsure'}" data-file=${image.file}>
   <button class="open" aria-label="Look at ${titleOf(image)}" @click=${() => look([{image, list}])}>${thumbnail(image)}</button>
   <div><b class="title">${titleOf(image)}</b> <small>${facts(image)}</small>
-    <div>given ${classes[image.given]}, predicted ${classes[image.predicted]}${isSure(image) ? '' : ' (unsure)'}</div>${bars(image, 3)}</div>
+    <div><span>given ${classes[image.given]},</span> <span>predicted ${classes[image.predicted]}${isSure(image) ? '' : ' (unsure)'}</span></div>${bars(image, 3)}</div>
 </article>`;
 
 // The likeliest classes, and the given one where it isn't among them
