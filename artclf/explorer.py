@@ -122,7 +122,7 @@ def _saliency(file, out) -> str:
     """The map of a picture in `out` as a data URL; '' where there is none, or only one of an earlier network."""
     if out is None or not (path := Path(out) / "saliency" / f"{Path(file).stem}.jpg").exists(): return ""
     network = Path(out) / "model.safetensors"
-    if network.exists() and path.stat().st_mtime < network.stat().st_mtime: return ""
+    if network.exists() and path.stat().st_mtime <= network.stat().st_mtime: return ""
     return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
