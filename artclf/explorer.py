@@ -20,6 +20,7 @@ import numpy as np
 from artclf import embeddings, interpret
 
 TEMPLATES = Path(__file__).parent / "templates"
+LIMIT = 4000  # thumbnails of a page: with more it would be over 20 MB
 NO_EMBEDDINGS = ("No embeddings of these pictures were found: run `artclf train` again, and make this page with `out`, "
                  "the export folder.")
 
@@ -48,7 +49,7 @@ def thumbnails(files, data, size=112) -> list[str]:
         return list(pool.map(thumbnail, files))
 
 
-def page(predictions, data, part="test", limit=4000, out=None) -> str:
+def page(predictions, data, part="test", limit=LIMIT, out=None) -> str:
     """The explorer as a whole HTML page: choose a cell of the matrix, and the paintings behind it appear beside it.
 
     Every image of every part is in it; the `limit` with the highest loss have their thumbnails (3 kB each), those of
@@ -139,7 +140,7 @@ def frame(predictions, data, part="test", height=None, out=None) -> str:
     What it shows stands before the frame: browsers read an attribute of ten megabytes four times as slowly.
     """
     height = height or min(max(620, 300 + 28 * len(interpret.classes(predictions))), 960)
-    content = html.escape(_content(predictions, data, part, 4000, out), quote=False)
+    content = html.escape(_content(predictions, data, part, LIMIT, out), quote=False)
     return (f'<div><template>{content}</template><iframe class="artclf-explorer" title="interactive confusion matrix" '
             f'style="width: 100%; height: {height}px; border: 0" srcdoc="{html.escape(_filled(""))}"></iframe></div>')
 
