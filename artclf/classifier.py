@@ -66,16 +66,24 @@ class Classifier:
     def probabilities(self, sources: list, batch_size: int = 64) -> tuple[np.ndarray, list[str]]:
         """Probabilities of shape (images, classes), NaN in the rows of unreadable images, and an error text for each.
 
-        Artists, if any, follow the classes. While the network looks at one batch, the next one is decoded.
+        Artists, if any, follow the classes.
         """
-        shape, errors = (len(sources), len(self.vocab) + len(self.artists)), [""] * len(sources)
-        found = np.full(shape, np.nan, dtype=np.float32)
+        probabilities, _, errors = self.look(sources, batch_size)
+        return probabilities, errors
+
+    def look(self, sources: list, batch_size: int = 64) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """`probabilities`, and between the two the features that enter the head, of shape (images, numbers).
+
+        While the network looks at one batch, the next one is decoded.
+        """
+        answers, errors = len(self.vocab) + len(self.artists), [""] * len(sources)
+        found = np.full((len(sources), answers + self._model[0].width), np.nan, dtype=np.float32)
         for start, batch in ahead(self._pixels, sources, batch_size):
             for i, item in enumerate(batch, start):
                 if isinstance(item, Rejected): errors[i] = str(item)
             good = [i for i, item in enumerate(batch) if not isinstance(item, Rejected)]
             if good: found[[start + i for i in good]] = self._forward(torch.stack([batch[i] for i in good]))
-        return found, errors
+        return found[:, :answers], found[:, answers:], errors
 
     def _sure(self, table, p: np.ndarray, least: float) -> pd.DataFrame:
         """`table` without the predictions that are less likely than `least`, and with the column `answer`."""
@@ -96,10 +104,11 @@ class Classifier:
     @torch.inference_mode()
     def _forward(self, pixels: torch.Tensor) -> np.ndarray:
         x = pixels.to(self._device).float() / 255
-        logits = self._model((x - self._mean) / self._std)
-        periods, artists = logits.split([len(self.vocab), len(self.artists)], dim=1)
+        body, head = self._model
+        features = body((x - self._mean) / self._std)
+        periods, artists = head(features).split([len(self.vocab), len(self.artists)], dim=1)
         both = (periods / self.config["temperature"]).softmax(dim=1), artists.softmax(dim=1)  # fitted on periods alone
-        return torch.cat(both, dim=1).float().cpu().numpy()
+        return torch.cat([*both, features], dim=1).float().cpu().numpy()
 
 
 def _plain(name: str) -> str:

@@ -1,7 +1,9 @@
-"""What one looks at: the interactive confusion matrix and the pictures in it, made from predictions.
+"""What one looks at: the explorer, that is the confusion matrix and the pictures in it, made from predictions.
 
-Reads the predictions (`interpret.read`) and the pictures in `DATA`. The page is a whole HTML file with the pictures
-in it: it needs neither a network nor a kernel. Shown in `04_interpret`.
+Reads the predictions (`interpret.read`), the pictures in `DATA`, and embeddings and saliency from `EXPORT`. A page is a
+whole HTML file: it needs neither a network nor a kernel. Shown in `04_interpret`. Its JavaScript is declarative by
+lit-html (7 kB, `templates/lit-html.js`), which needs no build step, never takes a stranger's text for markup, and keeps
+the focus while filters change; libraries of charts (Vega, Plot) are many times as large and know no cards and no grid.
 """
 import base64
 import html
@@ -11,12 +13,16 @@ import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 
-from artclf import interpret
+from artclf import embeddings, interpret
 
 TEMPLATES = Path(__file__).parent / "templates"
+LIMIT = 4000  # thumbnails of a page: with more it would be over 20 MB
+NO_EMBEDDINGS = ("No embeddings of these pictures were found: run `artclf train` again, and make this page with `out`, "
+                 "the export folder.")
 
 
 def picture(path, size: int):
@@ -43,48 +49,103 @@ def thumbnails(files, data, size=112) -> list[str]:
         return list(pool.map(thumbnail, files))
 
 
-def page(predictions, data, part="test", limit=4000) -> str:
-    """The confusion matrix as a whole HTML page: choose a cell, and the paintings behind it appear beside it.
+def page(predictions, data, part="test", limit=LIMIT, out=None) -> str:
+    """The explorer as a whole HTML page: choose a cell of the matrix, and the paintings behind it appear beside it.
 
     Every image of every part is in it; the `limit` with the highest loss have their thumbnails (3 kB each), those of
-    `part` first, and a grey tile stands for any other and for a picture that can't be read.
+    `part` first, and a grey tile stands for any other and for a picture that can't be read. With the export folder
+    `out`, a painting is shown with its most similar training pictures, and its saliency where `out` holds it. Larger
+    pictures are read from `data` by an address relative to `out`, `out/notebooks` or the working folder.
     """
+    return _filled(_content(predictions, data, part, limit, out))
+
+
+def _content(predictions, data, part, limit, out) -> str:
+    """What the page shows, as JSON that may stand in HTML."""
     interpret.of_part(predictions, part)
     names = interpret.classes(predictions)
     rows = predictions.sort_values("loss", ascending=False, kind="stable")
     rows = rows.iloc[np.argsort(rows.part != part, kind="stable")]
-    thumbs = thumbnails(rows.file[:limit], data) + [""] * max(len(rows) - limit, 0)
-    images = [_image(row, top, thumb, names)
-              for row, top, thumb in zip(rows.itertuples(), _top(rows), thumbs, strict=True)]
-    content = {"classes": names, "parts": interpret.parts(predictions), "part": part, "images": images}
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    return (TEMPLATES / "explorer.html").read_text(encoding="utf-8").replace("EXPLORER_DATA", text)
+    thumbs = thumbnails(rows.file[:limit], data, 128) + [""] * max(len(rows) - limit, 0)
+    similar, without = _similar(rows, out)
+    each = zip(rows.itertuples(), _top(rows, names), thumbs, similar, strict=True)
+    images = [{**_image(row, top, names), "thumb": thumb, "similar": near, "saliency": _saliency(row.file, out)}
+              for row, top, thumb, near in each]
+    content = {"classes": names, "parts": interpret.parts(predictions), "part": part, "images": images,
+               "bases": _bases(data, out), "withoutSimilar": without}
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _image(row, top, thumb, names) -> dict:
+def _filled(content: str) -> str:
+    """The template with its style, its scripts and `content`, which comes last: it may hold any text."""
+    page, style, library, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in
+                                    ("explorer.html", "explorer.css", "lit-html.js", "explorer.js"))
+    page = page.replace("EXPLORER_STYLE", style).replace("EXPLORER_SCRIPT", library + script)
+    return page.replace("EXPLORER_DATA", content)
+
+
+def _image(row, top, names) -> dict:
     return {"file": row.file, "part": row.part, "title": row.title, "artist": row.artist, "year": row.year,
             "source": row.source, "given": names.index(row.period), "predicted": names.index(row.predicted),
-            "loss": round(row.loss, 4) if math.isfinite(row.loss) else None, "thumb": thumb,
-            "top": [[names.index(name), round(probability, 4)] for name, probability in top]}
+            "probability": _rounded(row.probability), "loss": _rounded(row.loss), "top": top}
 
 
-def _top(rows, k=3) -> list[list]:
-    """The `k` most probable classes of each row with their probabilities, most probable first."""
+def _rounded(number) -> float | None: return round(float(number), 4) if math.isfinite(number) else None
+
+
+def _top(rows, names, k=5) -> list[list]:
+    """Of each row the `k` most probable classes, and the given one, as pairs of place in `names` and probability."""
     scores = rows.filter(regex="^p_")
-    names, values = [name.removeprefix("p_") for name in scores], scores.to_numpy()
-    order = np.argsort(-values, axis=1, kind="stable")[:, :k]
-    return [[(names[i], float(row[i])) for i in best] for best, row in zip(order, values, strict=True)]
+    places, values = [names.index(name.removeprefix("p_")) for name in scores], scores.to_numpy()
+    given = [names.index(period) for period in rows.period]
+    return [[[places[i], _rounded(row[i])] for rank, i in enumerate(order) if rank < k or places[i] == own]
+            for order, row, own in zip(np.argsort(-values, axis=1, kind="stable"), values, given, strict=True)]
 
 
-def frame(predictions, data, part="test", height=None) -> str:
-    """`page` in a frame: HTML to put into another page, whose styles and scripts it neither sees nor disturbs."""
-    height = height or min(max(520, 220 + 28 * len(interpret.classes(predictions))), 900)
-    return (f'<div><iframe class="artclf-explorer" title="interactive confusion matrix" '
-            f'style="width: 100%; height: {height}px; border: 0" '
-            f'srcdoc="{html.escape(page(predictions, data, part))}"></iframe></div>')
+def _similar(rows, out, k=6) -> tuple[list, str]:
+    """Of each row the `k` nearest training pictures as pairs of place and cosine, and what to say where there are none.
+
+    A training picture is not its own neighbour.
+    """
+    train = np.flatnonzero(rows.part == "train")
+    try:
+        if out is None: raise FileNotFoundError("no export folder")
+        known = embeddings.read(out, rows.file)
+    except (FileNotFoundError, ValueError):
+        return [[]] * len(rows), NO_EMBEDDINGS
+    indices, cosines = embeddings.nearest(known, known[train], k + 1)
+    pairs = [[(int(place), round(float(cosine), 3)) for place, cosine in zip(train[near], row, strict=True)]
+             for near, row in zip(indices, cosines, strict=True)]
+    return [[pair for pair in row if pair[0] != own][:k] for own, row in enumerate(pairs)], "There are none."
 
 
-def show(predictions, data, part="test", height=None):
+def _saliency(file, out) -> str:
+    """The map of a picture in `out` as a data URL; '' where there is none, or only one of an earlier network."""
+    if out is None or not (path := Path(out) / "saliency" / f"{Path(file).stem}.jpg").exists(): return ""
+    network = Path(out) / "model.safetensors"
+    if network.exists() and path.stat().st_mtime <= network.stat().st_mtime: return ""
+    return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _bases(data, out) -> list[str]:
+    """Addresses of `data` relative to the folders in which the page may lie."""
+    data, places = Path(data).resolve(), [*([Path(out), Path(out) / "notebooks"] if out else []), Path()]
+    ways = [os.path.relpath(data, place.resolve()) for place in places if place.resolve().drive == data.drive]
+    return list(dict.fromkeys(quote(Path(way).as_posix()) + "/" for way in ways))
+
+
+def frame(predictions, data, part="test", height=None, out=None) -> str:
+    """`page` in a frame: HTML to put into another page, whose styles and scripts it neither sees nor disturbs.
+
+    What it shows stands before the frame: browsers read an attribute of ten megabytes four times as slowly.
+    """
+    height = height or min(max(620, 300 + 28 * len(interpret.classes(predictions))), 960)
+    content = html.escape(_content(predictions, data, part, LIMIT, out), quote=False)
+    return (f'<div><template>{content}</template><iframe class="artclf-explorer" title="interactive confusion matrix" '
+            f'style="width: 100%; height: {height}px; border: 0" srcdoc="{html.escape(_filled(""))}"></iframe></div>')
+
+
+def show(predictions, data, part="test", height=None, out=None):
     """`frame` as an object that a notebook displays, live and in the HTML that nbconvert saves."""
     from IPython.display import HTML
-    return HTML(frame(predictions, data, part, height))
+    return HTML(frame(predictions, data, part, height, out))

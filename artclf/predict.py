@@ -1,9 +1,10 @@
 """Step predict: export a trained learner, load it anywhere, ask it about pictures.
 
 Reads and writes `EXPORT/`: `model.safetensors` and `config.json`, which `load` opens without running pickled code,
-fastai's `learner.pkl`, `predictions.csv` and `metrics.json`. The temperature in `config.json` makes the probabilities
-of `Classifier.predict` and of `predictions.csv` honest (see `calibration`); fastai's learners, in `learner.pkl` and as
-`Classifier.learner`, know nothing of it: they give the same answers with other probabilities. Notebook: `05_predict`.
+fastai's `learner.pkl`, `predictions.csv`, `embeddings.npz` and `metrics.json`. The temperature in `config.json` makes
+the probabilities of `Classifier.predict` and of `predictions.csv` honest (see `calibration`); fastai's learners, in
+`learner.pkl` and as `Classifier.learner`, know nothing of it: they give the same answers with other probabilities.
+Notebook: `05_predict`.
 """
 import hashlib
 import json
@@ -19,7 +20,7 @@ from fastai.vision.all import default_split
 from PIL import Image
 from safetensors.torch import load_file, save
 
-from artclf import backbones, calibration, network, split, surroundings
+from artclf import backbones, calibration, embeddings, network, split, surroundings
 from artclf.classifier import Classifier
 
 VERSIONS = ("artclf", "torch", "torchvision", "timm", "fastai", "pillow")
@@ -105,7 +106,7 @@ def _write_predictions(out: Path, data: Path):
     table = split.items(data, config["split"], config["parts"], config["seed"], config["exclude"])
     if split.fingerprint(table) != config["data_hash"]:
         raise ValueError(f"the images in {data} have changed since training: train again")
-    p, errors = classifier.probabilities([data / file for file in table.file])
+    p, features, errors = classifier.look([data / file for file in table.file])
     p = p[:, :len(vocab)]
     unreadable = [f"{data / file} ({error})" for file, error in zip(table.file, errors, strict=True) if error]
     if unreadable: raise ValueError(f"can't read {unreadable[0]}: run `artclf clean`")
@@ -118,6 +119,8 @@ def _write_predictions(out: Path, data: Path):
     table = pd.concat([table.drop(columns=["sha256", "clean_sha256"]).assign(**columns),
                        pd.DataFrame(p, columns=[f"p_{name}" for name in vocab])], axis=1)
     _replace(out / "predictions.csv", lambda file: table.to_csv(file, index=False))
+    known = embeddings.project(features, (table.part == "train").to_numpy())
+    _replace(out / embeddings.NAME, lambda file: embeddings.write(file, table.file, known))
     history = out / "history.csv"
     epochs = pd.read_csv(history).fit.value_counts(sort=False).tolist() if history.exists() else []
     protocol = {"epochs": epochs, **{name: value for name, value in config.items() if name not in NO_PROTOCOL}}

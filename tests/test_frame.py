@@ -133,8 +133,8 @@ def test_the_pipeline_never_imports_the_lab_but_in_a_command():
 def test_the_pipeline_is_small():
     assert [path.stem for path in MODULES] == [
         "__init__", "backbones", "calibration", "catalogue", "classifier", "clean", "cli", "download", "duplicates",
-        "engine", "explorer", "features", "fetch", "interpret", "matching", "network", "plots", "predict", "report",
-        "search", "significance", "split", "train"]
+        "embeddings", "engine", "explorer", "features", "fetch", "interpret", "matching", "network", "plots", "predict",
+        "report", "search", "significance", "split", "train"]
     assert [path.name for path in SOURCES if len(path.read_text(encoding="utf-8").splitlines()) > 250] == []
 
 
