@@ -25,7 +25,8 @@ def page(predictions, data, out, part="test", n=12) -> str:
     low_high, units = intervals(predictions, part)
     return _render(
         "report.html", part=part, figures=interpret.metrics(predictions), intervals=low_high, units=units, pairs=pairs,
-        frame=Markup(explorer.frame(predictions, data, part, out=out)), table=interpret.per_class(predictions).to_dict("index"),
+        frame=Markup(explorer.frame(predictions, data, part, out=out)),
+        table=interpret.per_class(predictions).to_dict("index"),
         plots={path.stem: _svg(path) for path in sorted((Path(out) / "plots").glob("*.svg"))},
         calibration=kept.get("calibration", {}), error=calibration.error(interpret.of_part(predictions, part)),
         answerable=calibration.answerable(predictions, part).to_dict("records"),
