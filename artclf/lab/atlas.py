@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from artclf import embeddings, explorer, interpret
 from artclf.lab import drift
@@ -30,20 +31,27 @@ def project(vectors: np.ndarray, places=None, perplexity: float = 30, seed: int 
     is installed (`has_umap`) and `umap` is true; fewer than 5 pictures have PCA only. Every map is turned so that
     `places`, those of the given periods in time, grow to the right. The same `seed` gives the same maps.
     """
-    from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     vectors, n = np.asarray(vectors, float), len(vectors)
     if vectors.ndim != 2 or not np.isfinite(vectors).all():
         raise ValueError("embeddings must be numbers, a row an image: run `artclf train` again")
-    flat = PCA(min(2, *vectors.shape), svd_solver="full").fit_transform(vectors)
-    maps = {"PCA": np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))}
+    maps = {"PCA": _pca(vectors)}
     if n >= LEAST:
         start = maps["PCA"] / max(maps["PCA"][:, 0].std(), 1e-12) * 1e-4  # as in scikit-learn's init="pca"
         tsne = TSNE(perplexity=min(perplexity, (n - 1) / 3), metric="cosine", init=start, max_iter=ROUNDS,
                     random_state=seed)
-        maps["t-SNE"] = tsne.fit_transform(vectors)
+        with threadpool_limits(1):  # its threads wait for each other, and their number would change the map
+            maps["t-SNE"] = tsne.fit_transform(vectors)
         if umap and has_umap(): maps["UMAP"] = _umap(vectors, seed)
     return {name: _turned(points, places) for name, points in maps.items()}
+
+
+def _pca(vectors) -> np.ndarray:
+    from sklearn.decomposition import PCA
+    points, k = np.zeros((len(vectors), 2)), min(2, *vectors.shape)
+    if np.ptp(vectors, 0).any():  # pictures that are all alike stay in one place
+        points[:, :k] = PCA(k, svd_solver="full").fit_transform(vectors)
+    return points
 
 
 def places(predictions) -> np.ndarray:
