@@ -215,7 +215,7 @@ def test_the_ends_are_the_pictures_furthest_behind_and_ahead(tmp_path):
     shown = [*order.period.head(4), *order.period.tail(4)[::-1]]
     captions = [text.get_text().split("\n") for text in ax.texts]
     assert [lines[2].split(" → ")[0] for lines in captions] == shown
-    assert captions[0][0] == title[:32] + "…" and captions[0][2].endswith(f" → {order.place.iloc[0]:.1f}")
+    assert captions[0][0] == title[:28] + "…" and captions[0][2].endswith(f" → {order.place.iloc[0]:.1f}")
     [ax] = drift.plot_ends(rows, tmp_path, by="place", n=4).axes
     assert ax.texts[0].get_text().endswith(f" → {rows.place.min():.1f}")
 

@@ -216,7 +216,7 @@ def plot_ends(rows, data, by="ahead", n=4, ax=None):
     """The `n` pictures with the lowest `by` and the `n` with the highest, as a Figure; `by` may be `place`, too."""
     order = rows.sort_values(by, kind="stable")
     shown = pd.concat([order.head(n), order.tail(n)[::-1]])
-    captions = ["\n".join(line if len(line) < 33 else f"{line[:32]}…" for line in (
+    captions = ["\n".join(line if len(line) < 29 else f"{line[:28]}…" for line in (
         row.title, " ".join(filter(None, (row.painter, row.dated))), f"{row.period} → {row.place:.1f}"))
         for row in shown.itertuples()]
     return plots.plot_pictures([Path(data) / file for file in shown.file], captions, ax)
