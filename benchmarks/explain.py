@@ -2,11 +2,10 @@
 
     python benchmarks/explain.py EXPORT DATA [--images 12] [--out FOLDER]
 
-Takes paintings of the part test that the classifier gets right, drawn by chance, as many of each period as of any other
-where there are, and prints two tables: the areas under the deletion and insertion curves of each method beside chance, and the
-rank correlation of each method's maps with its first ones while the network is randomised from the head down. Means
-over the paintings and their standard deviation. FOLDER gets both in full as CSV, and both plots. On two cores it takes
-about a minute a painting.
+Takes paintings of the part test that the classifier gets right, drawn by chance, one period after the other, and prints
+two tables: the areas under the deletion and insertion curves of each method beside chance; and the rank correlation of
+each method's maps with its first ones while the network is randomised from the head down. Means over the paintings and
+their standard deviation. FOLDER gets both in full as CSV, and the plots.
 """
 import argparse
 from pathlib import Path
@@ -31,7 +30,7 @@ def main():
     explainer = explain.Explainer(artclf.load(args.export))
     rows = explain.chosen(args.export, args.data, args.images)
     x, targets = explainer.pictures([args.data / file for file in rows.file]), list(rows.predicted)
-    maps = {method: explainer.maps(x, targets, method) for method in explain.METHODS}
+    maps = explainer.every(x, targets)
     curves = sanity.curves(explainer, x, targets, maps)
     print(sanity.summary(curves).round(3), end="\n\n", flush=True)
     steps = sanity.randomisation(explainer, x, targets, {name: COARSE.get(name, {}) for name in maps})

@@ -17,6 +17,9 @@ BATCH = 16
 LIKE_RELU = re.compile(r"(leaky_?|p|c|s|r)?(relu6?|elu)|(quick)?gelu(tanh)?|silu|(hard)?(swish|mish)", re.IGNORECASE)
 
 
+class Unsuited(ValueError): """A network that a method can't be used on, and why."""
+
+
 class Score(nn.Module):
     """What is explained: the sum of a network's logits, each times its weight; of shape (images,).
 
@@ -39,8 +42,8 @@ def guided_backpropagation(explainer, x, weights) -> torch.Tensor:
 
     The absolute value of a gradient of which every ReLU passes back what is above 0 (Springenberg et al. 2015), in
     logits for a standard deviation of the normalised pixels. ReLU6 passes nothing back where it cuts off. The paper
-    knows ReLUs alone: to clip the gradients of SiLU, GELU and their like, too, is an extension. Raises ValueError for
-    a network that calls its activations as functions, or has none.
+    knows ReLUs alone: to clip the gradients of SiLU, GELU and their like, too, is an extension. Raises Unsuited for a
+    network that calls its activations as functions, or has none.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Setting backward hooks on ReLU")  # captum removes them
@@ -125,9 +128,9 @@ def guided(score: Score, blank: torch.Tensor) -> Score:
     for parent, name, _ in found: setattr(parent, name, nn.Identity())
     with _Calls() as calls, torch.no_grad(): score.model(blank)
     if calls.names or not found:
-        raise ValueError("guided backpropagation needs activations that are modules, and this network "
-                         f"{'calls ' + ', '.join(sorted(calls.names)) if calls.names else 'has none'}: take another "
-                         "method")
+        has = f"calls {', '.join(sorted(calls.names))}" if calls.names else "has none"
+        raise Unsuited(f"guided backpropagation needs activations that are modules, and this network {has}: take "
+                       "another method")
     for parent, name, layer in found: setattr(parent, name, nn.Sequential(_Clone(), _LikeReLU(layer)))
     return score
 

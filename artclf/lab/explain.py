@@ -91,6 +91,19 @@ class Explainer:
         found = [METHODS[method](self, images, weights, **kwargs) for images, weights in batches]
         return torch.cat(found).sum(1).float().cpu().numpy()
 
+    def every(self, x: torch.Tensor, targets: Sequence, arguments: dict | None = None) -> dict[str, np.ndarray]:
+        """The `maps` by each of `METHODS`; `arguments` are `{method: its kwargs}`.
+
+        A method that this network doesn't allow is left out, with a warning that says why.
+        """
+        found = {}
+        for method in METHODS:
+            try:
+                found[method] = self.maps(x, targets, method, **(arguments or {}).get(method, {}))
+            except attribution.Unsuited as error:
+                warnings.warn(f"{method} is left out: {error}", stacklevel=2)
+        return found
+
     def stages(self, x: torch.Tensor, targets: Sequence):
         """What each stage by itself gives to the score, in logits: a DataFrame, a row a picture.
 
