@@ -339,7 +339,8 @@ def test_plots_have_titles_and_numbers(corner, explainer, x):
     assert labels == ["nothing", "head", "stem", "another\npicture"]
     found = {"A": np.ones((2, 64, 64)), "B": -np.ones((2, 64, 64))}
     figure = explain.plot_maps(explainer.colours(x[:2]), found, ["<b> $x", "two"])
-    assert [text.get_text() for text in figure.axes[0].texts] == ["<b> $x", "two", "A", "B"]
+    assert [text.get_text() for text in figure.axes[0].texts] == [
+        "<b> $x", "two", "A", "B", "orange: for   purple: against"]
     assert len(figure.axes[0].images) == 2 + 2 * 2 * 2
     assert explain.plot_maps(explainer.colours(x[:1]), {}, ["one"], figure.axes[0]) is figure
 

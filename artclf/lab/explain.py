@@ -140,7 +140,7 @@ def plot_maps(pictures: np.ndarray, maps: dict, captions: Sequence[str], ax=None
     speaks for the target and purple against it; each map has its own scale, up to its 99.5th percentile.
     """
     wide, high = 1.06, 1.16
-    ax = ax or interpret.axes_of_size(1.75 * (1 + len(maps)), .45 + 1.9 * len(pictures))
+    ax = ax or interpret.axes_of_size(1.75 * (1 + len(maps)), .7 + 1.9 * len(pictures))
     for row, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         top = row * high
         ax.imshow(picture, extent=(0, 1, top + 1, top))
@@ -148,8 +148,10 @@ def plot_maps(pictures: np.ndarray, maps: dict, captions: Sequence[str], ax=None
         for column, values in enumerate((found[row] for found in maps.values()), 1):
             _overlay(ax, picture, values, (column * wide, column * wide + 1, top + 1, top))
     for column, title in enumerate(maps, 1):
-        ax.text(column * wide + .5, -.03 - .1, title, fontsize=8, ha="center", va="bottom", parse_math=False)
-    ax.set(xlim=(0, wide * (1 + len(maps)) - .05), ylim=(len(pictures) * high - .15, -.3), aspect="equal")
+        ax.text(column * wide + .5, -.13, title, fontsize=8, ha="center", va="bottom", parse_math=False)
+    bottom = len(pictures) * high
+    if maps: ax.text(wide, bottom - .12, "orange: for   purple: against", fontsize=7.5, va="top")
+    ax.set(xlim=(0, wide * (1 + len(maps)) - .05), ylim=(bottom, -.3), aspect="equal")
     ax.axis("off")
     return ax.figure
 
