@@ -172,7 +172,7 @@ def plot_randomisation(table, column: str = "correlation", ax=None):
         ax.plot([0, *range(1, len(steps) + 1)], [1, *means.loc[steps, method]], label=method, **style)
         ax.plot(len(steps) + 1, means.at["another picture", method], "o", fillstyle="none", color=style["color"])
     ax.axhline(0, color="0.8", linewidth=1)
-    ax.set_xticks(range(len(steps) + 2), ["nothing", *steps, "another\npicture"])
+    ax.set_xticks(range(len(steps) + 2), ["nothing", *(step.replace(" ", "\n") for step in steps), "another\npicture"])
     ax.set(xlabel="randomised, from the head down to", ylabel="rank correlation with the first map",
            title="a map that shows what was learned falls to its ring")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
