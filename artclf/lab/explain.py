@@ -14,7 +14,7 @@ from fastai.vision.all import PILImage
 from PIL import Image
 from torch import nn
 
-from artclf import backbones, interpret, predict
+from artclf import backbones, interpret, plots, predict
 from artclf.clean import Rejected, open_rgb
 from artclf.features import ahead, keep_memory
 from artclf.lab import attribution
@@ -140,7 +140,7 @@ def plot_maps(pictures: np.ndarray, maps: dict, captions: Sequence[str], ax=None
     speaks for the target and purple against it; each map has its own scale, up to its 99.5th percentile.
     """
     wide, high = 1.06, 1.16
-    ax = ax or interpret.axes_of_size(1.75 * (1 + len(maps)), .7 + 1.9 * len(pictures))
+    ax = ax or plots.axes_of_size(1.75 * (1 + len(maps)), .7 + 1.9 * len(pictures))
     for row, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         top = row * high
         ax.imshow(picture, extent=(0, 1, top + 1, top))

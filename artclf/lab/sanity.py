@@ -14,12 +14,12 @@ from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 from torchvision.transforms.functional import gaussian_blur
 
-from artclf import backbones, interpret, network
+from artclf import backbones, network, plots
 from artclf.catalogue import progress
 from artclf.lab.explain import Explainer
 
 KINDS = ("deletion", "insertion")
-COLOURS = [*interpret.COLOURS, "#D55E00", "#000000"]
+COLOURS = [*plots.COLOURS, "#D55E00", "#000000"]
 
 
 def curves(explainer: Explainer, x, targets: Sequence[str], maps: dict, steps: int = 14, cells: int = 14,
@@ -153,7 +153,7 @@ def by_step(table, column: str = "correlation"):
 
 def plot_curves(table, kind: str, ax=None):
     """The mean curve of each method of a table of `curves` as a Figure, with the mean area under it in the legend."""
-    ax, mean = ax or interpret.axes_of_size(6.5, 3.6), summary(table)[kind]
+    ax, mean = ax or plots.axes_of_size(6.5, 3.6), summary(table)[kind]
     for place, (method, rows) in enumerate(table[table.kind == kind].groupby("method", sort=False)):
         curve = rows.groupby("share").probability.mean()
         ax.plot(curve.index, curve, label=f"{method} ({mean[method]:.2f})", **_style(method, place))
@@ -165,7 +165,7 @@ def plot_curves(table, kind: str, ax=None):
 
 def plot_randomisation(table, column: str = "correlation", ax=None):
     """The mean correlation of each method while the network is randomised as a Figure; rings are `another picture`."""
-    ax, means = ax or interpret.axes_of_size(7, 3.6), by_step(table, column).xs("mean", axis=1, level=1)
+    ax, means = ax or plots.axes_of_size(7, 3.6), by_step(table, column).xs("mean", axis=1, level=1)
     steps = [step for step in means.index if step != "another picture"]
     for place, method in enumerate(means):
         style = _style(method, place)
