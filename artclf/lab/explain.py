@@ -1,0 +1,226 @@
+"""What a classifier looks at: maps of what in a picture speaks for a period, or for one and against another.
+
+Reads an export and pictures; `worst` writes `EXPORT/saliency/`. The methods are in `attribution`, and which of their
+maps to trust is measured in `sanity`. Needs captum (`pip install artclf[lab]`). Notebook: `experiments/14_explain`.
+"""
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from fastai.vision.all import PILImage
+from PIL import Image
+from torch import nn
+
+from artclf import backbones, interpret, plots, predict
+from artclf.clean import Rejected, open_rgb
+from artclf.features import ahead, keep_memory
+from artclf.lab import attribution
+from artclf.lab.attribution import BATCH, METHODS
+
+
+class Explainer:
+    """A copy of a classifier's network that can be asked what it looks at; the classifier stays as it is.
+
+    `model` is taken instead of the classifier's own network, with a body and head of the same kind. Raises ValueError
+    for a network without feature maps, such as a transformer.
+    """
+
+    def __init__(self, classifier, model: nn.Sequential | None = None):
+        keep_memory()
+        self.classifier, self.vocab, self.config = classifier, classifier.vocab, classifier.config
+        self.device, size = classifier.learner.dls.device, self.config["size"]
+        self.score = attribution.Score(classifier.learner.model if model is None else model).to(self.device)
+        self.body, self.blank = self.score.model[0], torch.zeros(1, 3, size, size, device=self.device)
+        with torch.no_grad(): shape = nn.Sequential(*self.body.stages)(self.blank).shape
+        if not self.body.has_maps or shape[-2] != shape[-1]:  # some transformers have their channels last
+            raise ValueError(f"{self.config['name']} has no feature maps, as transformers have none: explain a "
+                             "convolutional network, such as --arch resnet34 or efficientnet_lite0")
+
+    @cached_property
+    def guided(self) -> attribution.Score: return attribution.guided(self.score, self.blank)
+
+    @cached_property
+    def direct(self) -> attribution.Score: return attribution.direct(self.score)
+
+    def pictures(self, files: Sequence) -> torch.Tensor:
+        """Pictures as the network sees them, normalised: (images, 3, size, size). Raises Rejected for what is none."""
+        return torch.stack([self._picture(file) for file in files]).to(self.device)
+
+    def _picture(self, file) -> torch.Tensor:
+        resize = backbones.resizing(self.config["size"], self.config["resize"])
+        pixels = torch.from_numpy(np.array(resize(PILImage(open_rgb(file)), split_idx=1))).permute(2, 0, 1)
+        return (pixels / 255 - self._colour("mean")) / self._colour("std")
+
+    def colours(self, x: torch.Tensor) -> np.ndarray:
+        """What `pictures` gave, to look at: (images, size, size, 3), from 0 to 1."""
+        return (x.cpu() * self._colour("std") + self._colour("mean")).clip(0, 1).permute(0, 2, 3, 1).numpy()
+
+    def _colour(self, name: str) -> torch.Tensor: return torch.tensor(self.config[name]).view(3, 1, 1)
+
+    def weights(self, targets: Sequence) -> torch.Tensor:
+        """What each logit weighs, (images, classes): a target is a class, or (a class, one that it is held against).
+
+        Raises ValueError for a class that the network doesn't know.
+        """
+        pairs = [(target,) if isinstance(target, str) else target for target in targets]
+        unknown = sorted({name for pair in pairs for name in pair} - set(self.vocab))
+        if unknown: raise ValueError(f"{', '.join(unknown)}: no class of this network; it has {', '.join(self.vocab)}")
+        weights = torch.zeros(len(pairs), len(self.vocab), device=self.device)
+        for row, pair in zip(weights, pairs, strict=True):
+            for name, sign in zip(pair, (1, -1), strict=False): row[self.vocab.index(name)] += sign
+        return weights
+
+    @torch.no_grad()
+    def probabilities(self, x: torch.Tensor) -> torch.Tensor:
+        """The probability of each class, as `predict` gives it: (images, classes)."""
+        logits = torch.cat([self.score.model(batch) for batch in x.split(BATCH)])
+        return (logits / self.config["temperature"]).softmax(1)
+
+    def maps(self, x: torch.Tensor, targets: Sequence, method: str, **kwargs) -> np.ndarray:
+        """A map for each picture of `x` by one of `METHODS`, to which `kwargs` go: float32, (images, size, size).
+
+        What is above 0 speaks for the target, what is below against it; guided backpropagation has no sign. For units
+        see the methods. Raises ValueError for another method, or another number of targets than of pictures.
+        """
+        if method not in METHODS: raise ValueError(f"no method is called {method!r}: take one of {', '.join(METHODS)}")
+        if len(targets) != len(x): raise ValueError(f"{len(x)} pictures and {len(targets)} targets: give each its own")
+        batches = zip(x.split(BATCH), self.weights(targets).split(BATCH), strict=True)
+        found = [METHODS[method](self, images, weights, **kwargs) for images, weights in batches]
+        return torch.cat(found).sum(1).float().cpu().numpy()
+
+    def every(self, x: torch.Tensor, targets: Sequence, arguments: dict | None = None) -> dict[str, np.ndarray]:
+        """The `maps` by each of `METHODS`; `arguments` are `{method: its kwargs}`.
+
+        A method that this network doesn't allow is left out, with a warning that says why.
+        """
+        found = {}
+        for method in METHODS:
+            try:
+                found[method] = self.maps(x, targets, method, **(arguments or {}).get(method, {}))
+            except attribution.Unsuited as error:
+                warnings.warn(f"{method} is left out: {error}", stacklevel=2)
+        return found
+
+    def stages(self, x: torch.Tensor, targets: Sequence):
+        """What each stage by itself gives to the score, in logits: a DataFrame, a row a picture.
+
+        See `attribution.by_stage`. A column for each stage that the head reads, by number; `constant` is what is
+        left of `score`, the same for all pictures of a target if the head is linear.
+        """
+        import pandas as pd
+        weights, rows = self.weights(targets), []
+        for images, some in zip(x.split(BATCH), weights.split(BATCH), strict=True):
+            sums = [maps.sum((1, 2, 3)) for maps in attribution.by_stage(self, images, some)]
+            rows.append(torch.stack([*sums, self.score(images, some)], 1))
+        read = [i for i, taken in enumerate(self.body.taken) if taken] or [len(self.body.stages) - 1]
+        table = pd.DataFrame(torch.cat(rows).cpu().numpy(), columns=[*(f"stage {i}" for i in read), "score"])
+        table.insert(len(read), "constant", table.score - table.iloc[:, :-1].sum(axis=1))
+        return table
+
+
+def chosen(out, data, n: int, part: str = "test", seed: int = 0):
+    """`n` rows of `interpret.read` that the classifier got right, drawn by chance, period after period: a DataFrame.
+
+    Raises ValueError where it got none right.
+    """
+    rows = interpret.of_part(interpret.read(out, data), part)
+    rows = rows[rows.period == rows.predicted].sample(frac=1, random_state=seed)
+    if rows.empty: raise ValueError(f"no picture of part {part} is told right: there is nothing to look at")
+    turn = rows.groupby("period").cumcount()
+    return rows.assign(turn=turn).sort_values(["turn", "period"], kind="stable").drop(columns="turn").head(n)
+
+
+def plot_maps(pictures: np.ndarray, maps: dict, captions: Sequence[str], ax=None):
+    """Pictures beside their maps as a Figure: a row a picture, a column a method.
+
+    `pictures` come from `Explainer.colours`, `maps` are `{title: (images, size, size)}`. On the grey picture, orange
+    speaks for the target and purple against it; each map has its own scale, up to its 99.5th percentile.
+    """
+    wide, high = 1.06, 1.16
+    ax = ax or plots.axes_of_size(1.75 * (1 + len(maps)), .7 + 1.9 * len(pictures))
+    for row, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        top = row * high
+        ax.imshow(picture, extent=(0, 1, top + 1, top))
+        ax.text(0, top - .03, caption, fontsize=7.5, va="bottom", parse_math=False)
+        for column, values in enumerate((found[row] for found in maps.values()), 1):
+            _overlay(ax, picture, values, (column * wide, column * wide + 1, top + 1, top))
+    for column, title in enumerate(maps, 1):
+        ax.text(column * wide + .5, -.13, title, fontsize=8, ha="center", va="bottom", parse_math=False)
+    bottom = len(pictures) * high
+    if maps: ax.text(wide, bottom - .12, "orange: for   purple: against", fontsize=7.5, va="top")
+    ax.set(xlim=(0, wide * (1 + len(maps)) - .05), ylim=(bottom, -.3), aspect="equal")
+    ax.axis("off")
+    return ax.figure
+
+
+def _overlay(ax, picture: np.ndarray, values: np.ndarray, extent):
+    """The map `values` over the grey picture, the more opaque the farther from 0."""
+    grey, most = picture @ np.array([.299, .587, .114]), max(float(np.percentile(abs(values), 99.5)), 1e-12)
+    ax.imshow(.35 + .6 * grey, cmap="gray", vmin=0, vmax=1, extent=extent)
+    ax.imshow(values, cmap="PuOr_r", vmin=-most, vmax=most, alpha=.9 * (abs(values) / most).clip(0, 1), extent=extent)
+
+
+# For the explorer
+
+def worst(out, data, n: int = 100, method: str = "Grad-CAM", longest: int = 56) -> list[Path]:
+    """Write what speaks for the network's wrong answer to `EXPORT/saliency/<stem of file>.jpg`; the paths.
+
+    The `n` errors of the highest loss in part test, filled up from valid. A map is grey, from black for 0 to white for
+    its highest value, and has the shape of the whole picture, `longest` px on its longer side. What is newer than the
+    weights stays; what is older goes. Pictures that can't be read are left out, with a warning. Raises
+    FileNotFoundError without an export, ValueError for a network without feature maps.
+    """
+    rows = _errors(interpret.read(out, data), n)
+    folder, born = Path(out) / "saliency", (Path(out) / "model.safetensors").stat().st_mtime
+    folder.mkdir(exist_ok=True)
+    for path in folder.glob("*.jpg"):
+        if path.stat().st_mtime <= born: path.unlink()  # of a network that is gone
+    paths = [folder / f"{Path(file).stem}.jpg" for file in rows.file]
+    todo = [(Path(data) / file, predicted, path) for file, predicted, path in
+            zip(rows.file, rows.predicted, paths, strict=True) if not path.exists()]
+    if todo: _write_maps(Explainer(predict.load(out)), todo, method, longest)
+    return [path for path in paths if path.exists()]
+
+
+def _errors(predictions, n: int):
+    """The wrong rows with the highest loss: those of part test first, then of valid."""
+    rows = predictions[(predictions.period != predictions.predicted) & predictions.part.isin(["test", "valid"])]
+    return rows.sort_values(["part", "loss"], ascending=[True, False], kind="stable").head(n)
+
+
+def _write_maps(explainer: Explainer, todo: list[tuple], method: str, longest: int):
+    for _, batch in ahead(lambda job: (_read(explainer, job[0]), *job[1:]), todo, BATCH):
+        read = [(*found, predicted, path) for found, predicted, path in batch if found]
+        if not read: continue
+        x, sizes, predicted, paths = zip(*read, strict=True)
+        maps = explainer.maps(torch.stack(x).to(explainer.device), predicted, method)
+        for values, size, path in zip(maps, sizes, paths, strict=True):
+            scaled = (values / max(values.max(), 1e-12)).clip(0, 1)
+            image = Image.fromarray((255 * scaled).round().astype(np.uint8))
+            image = unresized(image, size, explainer.config["resize"])
+            image.thumbnail((longest, longest))
+            image.save(path, quality=80)
+
+
+def _read(explainer: Explainer, file: Path):
+    """The picture in `file` and its width and height; None, with a warning, where it can't be read."""
+    try:
+        return explainer._picture(file), open_rgb(file).size
+    except Rejected as error:
+        warnings.warn(f"{file} can't be read ({error}): it gets no map", stacklevel=2)
+        return None
+
+
+def unresized(image: Image.Image, size: tuple[int, int], resize: str) -> Image.Image:
+    """A square map of what the network saw, laid on the whole picture of `size` (width, height) that it was made from.
+
+    What `crop` cut away is black.
+    """
+    if resize == "squish": return image.resize(size)
+    side = (min if resize == "crop" else max)(size)
+    whole = Image.new("L", size)
+    whole.paste(image.resize((side, side)), ((size[0] - side) // 2, (size[1] - side) // 2))
+    return whole
