@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from enum import StrEnum
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -88,8 +89,8 @@ def download(lists: Lists = URLS, data: Data = Path("data/paintings"), max_per_p
              deadline: Annotated[float, typer.Option(help="Seconds for one image, redirects included.")] = 60,
              contact: Annotated[str, typer.Option(help="Your address, told to servers in the User-Agent.")] = "",
              robots: Annotated[bool, typer.Option(help="Respect robots.txt and X-Robots-Tag.")] = True,
-             allow_private: Annotated[bool, typer.Option("--allow-private", help="Allow addresses of this network."
-                                                         )] = False, as_json: Json = False):
+             allow_private: Annotated[bool, typer.Option("--allow-private", help="Allow this network, too.")] = False,
+             as_json: Json = False):
     """Fetch what the URL lists name; goes on where it was."""
     from artclf.download import fetch_lists
     options = {"contact": contact} if contact else {}
@@ -100,8 +101,7 @@ def download(lists: Lists = URLS, data: Data = Path("data/paintings"), max_per_p
 @app.command("import")
 def import_(folder: Path, data: Annotated[Path | None, typer.Option(help="Default: data/<name of FOLDER>.")] = None,
             manifest: Path | None = None, label_column: str | None = None,
-            level: Annotated[bool, typer.Option("--level-sources", help="Squash every picture to 224 x 224 and "
-                                                "recompress it, so that its source can't be told by that.")] = False,
+            level: Annotated[bool, typer.Option("--level-sources", help="Squash and recompress all alike.")] = False,
             as_json: Json = False):
     """Take in a folder FOLDER/<class>/ of pictures, or one folder and a CSV of facts."""
     data = data or Path("data") / f"{folder.resolve().name}{'-level' * level}"
@@ -157,12 +157,9 @@ def train(data: Data = DATA, out: Out = EXPORT,
           parts: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = "70,15,15", seed: int = 42,
           exclude: Exclude = None, width: Annotated[int, typer.Option(help="Units of a hidden layer.")] = 512,
           depth: Annotated[int, typer.Option(help="Hidden layers of the head.")] = 0, dropout: float = 0.0,
-          pool: Annotated[Pool, typer.Option(help="What the head sees: statistics of all stages, or the last maps."
-                                             )] = Pool.stages,
-          views: Annotated[int, typer.Option(help="Views of a picture that the head learns on, the body frozen: "
-                                             "itself, mirrored, then crops.")] = 2,
-          unfreeze_from: Annotated[int, typer.Option(min=0, max=4, help="The first block of the body that learns in "
-                                                     "the second stage; 0 for all.")] = 3,
+          pool: Annotated[Pool, typer.Option(help="What the head sees: all stages, or the last.")] = Pool.stages,
+          views: Annotated[int, typer.Option(help="Views of each picture: itself, mirrored, then crops.")] = 2,
+          unfreeze_from: Annotated[int, typer.Option(min=0, max=4, help="First block to unfreeze; 0 for all.")] = 3,
           gradual: Annotated[bool, typer.Option("--gradual", help="Unfreeze block by block, an epoch each.")] = False,
           balance: Annotated[bool, typer.Option(help="Let every period weigh as much as any other.")] = True,
           pretrained: bool = True,
@@ -192,8 +189,12 @@ def runs(folder: Annotated[Path, typer.Argument(help="A folder of exports.")] = 
 
 @app.command()
 def interpret(data: Data = DATA, out: Out = EXPORT, part: str = "test"):
-    """Write report.html, plots and tables from the predictions."""
+    """Write report.html, plots and tables from the predictions, and saliency of the worst errors."""
     from artclf.interpret import write
+    if find_spec("captum"):
+        from artclf.lab.explain import worst
+        _call(worst, out, data)
+    else: print('No saliency of the worst errors: it takes captum, pip install "artclf[lab]"', file=sys.stderr)
     _print(_call(write, out, data, part), False)
 
 
@@ -239,8 +240,7 @@ def painters(data: Annotated[Path | None, typer.Option(help="Folder of a data se
 @app.command()
 def run(gallery: Annotated[Path | None, typer.Argument(help="A folder of your own, GALLERY/<class>/*.jpg.")] = None,
         lists: Annotated[Path | None, typer.Option(help="A folder of URL lists to fetch over the internet.")] = None,
-        parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE for the notebooks."
-                                                            )] = None):
+        parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE for them.")] = None):
     """Run the notebooks 01 to 05 top to bottom: on drawn canvases, on a folder of your own, or on URL lists."""
     from artclf.lab.run import run_notebooks
     run_notebooks(gallery, lists, parameter or [])

@@ -46,6 +46,7 @@ def fit(data, out, epochs: int = 15, unfrozen_epochs: int = 2, lr: float = 2e-3,
         learn.unfreeze()
         learn.fit_one_cycle(unfrozen_epochs, slice(lr / 2000, lr / 20))
         learn.save("stage-2")
+    learn.config["lr"] = lr
     predict.export(learn, out)
     return learn
 

@@ -378,7 +378,7 @@ def test_the_worst_errors_get_their_maps(run, explainer):
             assert im.mode == "L" and max(im.size) == 56
             assert im.width / im.height == pytest.approx(picture.width / picture.height, rel=.05)
             written, square = np.array(im) / 255, np.array(im.resize((64, 64))) / 255
-        values = explainer.maps(explainer.pictures([data / row.file]), [row.predicted], "Grad-CAM")[0].clip(0)
+        values = explainer.maps(explainer.pictures([data / row.file]), [row.predicted], "stages CAM")[0].clip(0)
         if values.max() > 0: assert np.corrcoef(values.ravel(), square.ravel())[0, 1] > .95 and written.max() > .9
     (out / "saliency" / "kept.jpg").touch()
     stale = out / "saliency" / "stale.jpg"

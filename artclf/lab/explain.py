@@ -165,15 +165,20 @@ def _overlay(ax, picture: np.ndarray, values: np.ndarray, extent):
 
 # For the explorer
 
-def worst(out, data, n: int = 100, method: str = "Grad-CAM", longest: int = 56) -> list[Path]:
+def worst(out, data, n: int = 100, method: str = "stages CAM", longest: int = 56) -> list[Path]:
     """Write what speaks for the network's wrong answer to `EXPORT/saliency/<stem of file>.jpg`; the paths.
 
     The `n` errors of the highest loss in part test, filled up from valid. A map is grey, from black for 0 to white for
     its highest value, and has the shape of the whole picture, `longest` px on its longer side. What is newer than the
-    weights stays; what is older goes. Pictures that can't be read are left out, with a warning. Raises
-    FileNotFoundError without an export, ValueError for a network without feature maps.
+    weights stays; what is older goes. Pictures that can't be read are left out, with a warning. Of a network that has
+    no maps, or isn't in `EXPORT`, it says so and writes none. Raises FileNotFoundError without predictions.
     """
     rows = _errors(interpret.read(out, data), n)
+    try:
+        explainer = Explainer(predict.load(out))
+    except (FileNotFoundError, ValueError) as error:
+        print(f"No saliency of the worst errors: {error}")
+        return []
     folder, born = Path(out) / "saliency", (Path(out) / "model.safetensors").stat().st_mtime
     folder.mkdir(exist_ok=True)
     for path in folder.glob("*.jpg"):
@@ -181,7 +186,7 @@ def worst(out, data, n: int = 100, method: str = "Grad-CAM", longest: int = 56) 
     paths = [folder / f"{Path(file).stem}.jpg" for file in rows.file]
     todo = [(Path(data) / file, predicted, path) for file, predicted, path in
             zip(rows.file, rows.predicted, paths, strict=True) if not path.exists()]
-    if todo: _write_maps(Explainer(predict.load(out)), todo, method, longest)
+    if todo: _write_maps(explainer, todo, method, longest)
     return [path for path in paths if path.exists()]
 
 
