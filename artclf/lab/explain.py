@@ -173,12 +173,13 @@ def worst(out, data, n: int = 100, method: str = "stages CAM", longest: int = 56
     weights stays; what is older goes. Pictures that can't be read are left out, with a warning. Of a network that has
     no maps, or isn't in `EXPORT`, it says so and writes none. Raises FileNotFoundError without predictions.
     """
-    rows = _errors(interpret.read(out, data), n)
+    predictions = interpret.read(out, data)
     try:
         explainer = Explainer(predict.load(out))
     except (FileNotFoundError, ValueError) as error:
         print(f"No saliency of the worst errors: {error}")
         return []
+    rows = _errors(predictions[predictions.predicted.isin(explainer.vocab)], n)
     folder, born = Path(out) / "saliency", (Path(out) / "model.safetensors").stat().st_mtime
     folder.mkdir(exist_ok=True)
     for path in folder.glob("*.jpg"):
