@@ -82,6 +82,15 @@ def drawn(tmp_path_factory) -> Path:
     return data
 
 
+@pytest.fixture
+def fresh(drawn, tmp_path) -> Path:
+    """A copy of the data set `drawn` without what `features` keeps.
+
+    What is computed anew comes in other batches, and differs from what it was by rounding.
+    """
+    return shutil.copytree(drawn, tmp_path / "fresh", ignore=shutil.ignore_patterns("features.db", "pixels.db"))
+
+
 @pytest.fixture(scope="session")
 def no_workers():
     """One process with one thread trains: on small pictures, workers and threads cost more than they give.

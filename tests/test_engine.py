@@ -72,13 +72,12 @@ def test_unfrozen_the_network_is_given_what_its_own_loaders_give(drawn, tmp_path
     assert abs(float(trained.mean() - pixels.mean())) < .2
 
 
-def test_no_picture_is_decoded_twice_and_nothing_looked_at_twice(drawn, tmp_path, monkeypatch):
-    for name in ("features.db", "pixels.db"): (drawn / name).unlink(missing_ok=True)
+def test_no_picture_is_decoded_twice_and_nothing_looked_at_twice(fresh, tmp_path, monkeypatch):
     seen, decode, looked, look = [], features.Pictures._decode, [], engine.features.view_of
     monkeypatch.setattr(features.Pictures, "_decode", lambda self, file: seen.append(file.name) or decode(self, file))
     monkeypatch.setattr(features, "view_of", lambda pixels, *args: looked.append(len(pixels)) or look(pixels, *args))
     for out in ("one", "two"):
-        learn = learner(drawn, tmp_path / out, depth=int(out == "two"))
+        learn = learner(fresh, tmp_path / out, depth=int(out == "two"))
         learn.fit_one_cycle(2, 2e-3)
         learn.unfreeze()
         learn.fit_one_cycle(1, 1e-5)

@@ -17,13 +17,6 @@ def rows(drawn, no_workers):
     return read_catalogue(drawn).query("clean_status == 'ok'").iloc[:6]
 
 
-@pytest.fixture
-def fresh(drawn):
-    """The drawn data set without what features keeps."""
-    for name in ("features.db", "pixels.db"): (drawn / name).unlink(missing_ok=True)
-    return drawn
-
-
 def by_hand(data, rows, body, size, change=lambda x: x):
     """The feature maps from torch alone, image by image."""
     stats = torch.tensor(.5)
