@@ -13,7 +13,7 @@ run: setup
 paintings: setup
 	@$(BIN)/artclf run --lists paintings_urls
 lab: setup
-	@$(BIN)/jupyter lab notebooks
+	@$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
 check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb $(wildcard notebooks/experiments/*.ipynb)
