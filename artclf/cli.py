@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from enum import StrEnum
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -191,10 +190,8 @@ def runs(folder: Annotated[Path, typer.Argument(help="A folder of exports.")] = 
 def interpret(data: Data = DATA, out: Out = EXPORT, part: str = "test"):
     """Write report.html, plots and tables from the predictions, and saliency of the worst errors."""
     from artclf.interpret import write
-    if find_spec("captum"):
-        from artclf.lab.explain import worst
-        _call(worst, out, data)
-    else: print('No saliency of the worst errors: it takes captum, pip install "artclf[lab]"', file=sys.stderr)
+    from artclf.lab.saliency import worst
+    _call(worst, out, data)
     _print(_call(write, out, data, part), False)
 
 

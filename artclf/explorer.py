@@ -68,8 +68,9 @@ def _content(predictions, data, part, limit, out) -> str:
     rows = rows.iloc[np.argsort(rows.part != part, kind="stable")]
     thumbs = thumbnails(rows.file[:limit], data, 128) + [""] * max(len(rows) - limit, 0)
     similar, without = _similar(rows, out)
+    folder = saliency_folder(out) if out else None
     each = zip(rows.itertuples(), _top(rows, names), thumbs, similar, strict=True)
-    images = [{**_image(row, top, names), "thumb": thumb, "similar": near, "saliency": _saliency(row.file, out)}
+    images = [{**_image(row, top, names), "thumb": thumb, "similar": near, "saliency": _saliency(row.file, folder)}
               for row, top, thumb, near in each]
     content = {"classes": names, "parts": interpret.parts(predictions), "part": part, "images": images,
                "bases": _bases(data, out), "withoutSimilar": without}
@@ -119,11 +120,15 @@ def _similar(rows, out, k=6) -> tuple[list, str]:
     return [[pair for pair in row if pair[0] != own][:k] for own, row in enumerate(pairs)], "There are none."
 
 
-def _saliency(file, out) -> str:
-    """The map of a picture in `out` as a data URL; '' where there is none, or only one of an earlier network."""
-    if out is None or not (path := Path(out) / "saliency" / f"{Path(file).stem}.jpg").exists(): return ""
-    network = Path(out) / "model.safetensors"
-    if network.exists() and path.stat().st_mtime <= network.stat().st_mtime: return ""
+def saliency_folder(out) -> Path:
+    """The folder in `out` for maps of the network that is there now: those of an earlier one lie in another."""
+    hashes = interpret.kept(out, "config.json").get("hashes", {})
+    return Path(out) / "saliency" / hashes.get("model.safetensors", "")[:8]
+
+
+def _saliency(file, folder) -> str:
+    """The map of a picture in `folder` as a data URL; '' where there is none."""
+    if folder is None or not (path := folder / f"{Path(file).stem}.jpg").exists(): return ""
     return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
 
 

@@ -185,13 +185,13 @@ def errors_by(predictions, fact: str, part="test"):
     """The errors of a part by a fact (`artist`, `source`), most errors first: a DataFrame, a row a name.
 
     Columns `images`, `errors`, `rate`, and `mostly`, the commonest confusion as a pair. Spellings of one painter
-    (`split.artist_keys`) stand under the commonest; images without the fact are left out.
+    (`split.artist_keys`) stand under the commonest; images without the fact, or by nobody (`Anonymous`), are left out.
     """
     import pandas as pd
     rows = of_part(predictions, part)
     rows = rows[rows[fact] != ""].assign(wrong=lambda table: table.period != table.predicted)
     keys = rows[fact].map(artist_keys(rows[fact].unique())) if fact == "artist" else rows[fact]
-    found = [_errors(group, fact) for _, group in rows.groupby(keys.where(keys != "", rows[fact]))]
+    found = [_errors(group, fact) for _, group in rows[keys != ""].groupby(keys[keys != ""])]
     table = pd.DataFrame(found, columns=["name", "images", "errors", "rate", "mostly"])
     return table.sort_values(["errors", "rate"], ascending=False, kind="stable").set_index("name")
 

@@ -6,6 +6,7 @@ Reads the predictions (`interpret.read`), `EXPORT/` and the pictures in `DATA`. 
 import base64
 import inspect
 import math
+import os
 import shlex
 from pathlib import Path
 
@@ -50,13 +51,13 @@ def intervals(predictions, part="test") -> tuple[dict, str]:
 def command(config: dict, kept: dict, data, out) -> str:
     """The command that trains the same network, with every setting that isn't the default; '' where there is none.
 
-    There is none for a network with a head for artists, a cut of its own, or callbacks. Settings that `config.json`
-    doesn't keep, such as the learning rate in older exports, are left at their defaults.
+    There is none for a network with a head for artists, a cut of its own, callbacks or arguments that the command
+    doesn't have, nor for other fits than the command's.
     """
     from artclf import cli
     epochs = (kept.get("protocol") or {}).get("epochs") or []
-    own = config.get("artists") or config.get("callbacks") or config.get("split") == "table"
-    if own or not epochs or not {"name", "weights", "parts"} <= set(config): return ""
+    own = config.get("artists") or config.get("callbacks") or config.get("arguments") or config.get("split") == "table"
+    if own or not epochs or set(epochs[1:-1]) - {1} or not {"name", "weights", "parts", "lr"} <= set(config): return ""
     told = {**config, "data": _relative(data), "out": _relative(out), "arch": config["name"], "epochs": epochs[0],
             "unfrozen_epochs": epochs[-1] if len(epochs) > 1 else 0, "gradual": len(epochs) > 2,
             "pretrained": config["weights"] != "random", "exclude": config.get("exclude") or None,
@@ -72,7 +73,11 @@ def _option(name: str, value) -> list[str]:
     return [word for each in (value if isinstance(value, list) else [value]) for word in (f"--{flag}", str(each))]
 
 
-def _relative(folder) -> str: return Path(*[part for part in Path(folder).parts if part != ".."]).as_posix()
+def _relative(folder) -> str:
+    """`folder` as seen from the folder that holds `notebooks/`, where commands are run; from here without one."""
+    here = Path.cwd()
+    home = next((place for place in (here, *here.parents) if (place / "notebooks").is_dir()), here)
+    return Path(os.path.relpath(folder, home)).as_posix()
 
 
 def _typical(predictions, data, part) -> list[tuple]:

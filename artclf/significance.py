@@ -15,14 +15,16 @@ def units(rows):
     """What `bootstrap` should draw: the group of each image, a Series, and what groups are, as a word.
 
     Images of one duplicate group or of one painter are right or wrong together. Where these are fewer than ten groups,
-    each image is a unit of its own.
+    each image is a unit of its own, and the word says that intervals are too narrow then.
     """
     import pandas as pd
     known = [rows.get(name, pd.Series("", rows.index)) for name in ("dup_group", "artist")]
     columns = [known[0], known[1].map(artist_keys(known[1].unique()))]
     groups = pd.Series(joined(rows.file.tolist(), columns), rows.index)
-    if groups.nunique() in (len(rows), *range(FEWEST)): return rows.file, "pictures"
-    return groups, "painters" if columns[1].any() else "groups of copies"
+    if groups.nunique() == len(rows): return rows.file, "pictures"
+    if groups.nunique() < FEWEST: return rows.file, "pictures, as if no two had one painter: the truth is less sure"
+    if not columns[1].any(): return groups, "groups of copies"
+    return groups, "painters" if (columns[1] != "").all() else "painters, or pictures of unknown ones"
 
 
 def bootstrap(predictions, units, resamples: int = 1000):

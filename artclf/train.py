@@ -46,7 +46,6 @@ def fit(data, out, epochs: int = 15, unfrozen_epochs: int = 2, lr: float = 2e-3,
         learn.unfreeze()
         learn.fit_one_cycle(unfrozen_epochs, slice(lr / 2000, lr / 20))
         learn.save("stage-2")
-    learn.config["lr"] = lr
     predict.export(learn, out)
     return learn
 
@@ -76,7 +75,8 @@ def learner(data, out, arch: str = "auto", size: int = 224, resize: str = "squis
               "width": width, "depth": depth, "dropout": dropout, "pool": pool, "views": views,
               "unfreeze_from": unfreeze_from, "balance": balance, "batch_size": batch_size, "seed": seed,
               "split": split if isinstance(split, str) else "table", "parts": list(parts), "exclude": list(exclude),
-              "callbacks": [type(cb).__name__ for cb in cbs], "data_hash": fingerprint(table), "temperature": 1.0}
+              "callbacks": [type(cb).__name__ for cb in cbs], "arguments": sorted(kwargs),
+              "data_hash": fingerprint(table), "temperature": 1.0}
     set_seed(seed, reproducible=True)
     rows = table[table.part != "test"]
     dls = backbones.loaders([Path(data) / file for file in rows.file], rows.part == "valid", config, path=Path(data))
@@ -134,6 +134,7 @@ class Keep(Callback):
         # validate, get_preds and lr_find; not fastai's `run`, which an interrupted lr_find would leave switched off
         self.idle = self.learn.lock.locked() or hasattr(self.learn, "lr_finder")
         if self.idle: return
+        if not self.fits: self.config["lr"] = self._highest_lr()
         self.key, self.rows = self._key(), []
         self.file = self.learn.path / self.learn.model_dir / f"fit-{len(self.fits)}.pth"
         state = self._read()
@@ -167,6 +168,11 @@ class Keep(Callback):
         if self.best["model"]: self.learn.model.load_state_dict(self.best["model"])
         self.fits.append(self.key)
         print(f"Kept the best so far on valid: {self.best['where']}, macro F1 {self.best['f1']:.3f}.")
+
+    def _highest_lr(self) -> float:
+        scheds = [cb.scheds["lr"] for cb in self.learn.cbs if "lr" in getattr(cb, "scheds", ())]
+        if not scheds: return float(self.opt.hypers[-1]["lr"])
+        return max(float(np.ravel(scheds[0](at))[-1]) for at in np.linspace(0, 1, 21))
 
     def _key(self) -> str:
         scheds = [item for cb in self.learn.cbs if hasattr(cb, "scheds") for item in cb.scheds.items()]

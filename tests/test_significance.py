@@ -42,13 +42,15 @@ def test_units_are_painters_then_copies_then_pictures():
     groups, word = significance.units(rows)
     assert word == "painters" and groups.nunique() == 12 and groups[0] == groups[12] != groups[1]
     rows.loc[0, "artist"], rows.loc[24, "artist"] = "", "Aaaa, Anna"
-    groups, _ = significance.units(rows)
-    assert groups.nunique() == 13 and groups[24] == groups[12] != groups[0]
+    groups, word = significance.units(rows)
+    assert groups.nunique() == 13 and groups[24] == groups[12] != groups[0] and "pictures of unknown ones" in word
     copies, word = significance.units(rows.assign(artist="", dup_group=[f"g{i // 2}" for i in range(40)]))
     assert word == "groups of copies" and copies.nunique() == 20 and copies[0] == copies[1]
-    for unknown in (rows.assign(artist="", dup_group=""), rows[["file"]], rows.assign(artist="Claude Monet")):
+    for unknown in (rows.assign(artist="", dup_group=""), rows[["file"]]):
         alone, word = significance.units(unknown)
         assert word == "pictures" and alone.nunique() == 40
+    alone, word = significance.units(rows.assign(artist="Claude Monet"))
+    assert "the truth is less sure" in word and alone.nunique() == 40
 
 
 def test_the_interval_of_an_accuracy_is_about_that_of_a_normal_distribution():

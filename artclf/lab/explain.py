@@ -1,22 +1,20 @@
 """What a classifier looks at: maps of what in a picture speaks for a period, or for one and against another.
 
-Reads an export and pictures; `worst` writes `EXPORT/saliency/`. The methods are in `attribution`, and which of their
-maps to trust is measured in `sanity`. Needs captum (`pip install artclf[lab]`). Notebook: `experiments/14_explain`.
+Reads an export and pictures. The methods are in `attribution`; `saliency` makes the maps of the explorer; which maps
+to trust is measured in `sanity`. Needs captum (`pip install artclf[lab]`). Notebook: `experiments/14_explain`.
 """
 import warnings
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
 from fastai.vision.all import PILImage
-from PIL import Image
 from torch import nn
 
-from artclf import backbones, interpret, plots, predict
-from artclf.clean import Rejected, open_rgb
-from artclf.features import ahead, keep_memory
+from artclf import backbones, interpret, plots
+from artclf.clean import open_rgb
+from artclf.features import keep_memory
 from artclf.lab import attribution
 from artclf.lab.attribution import BATCH, METHODS
 
@@ -161,72 +159,3 @@ def _overlay(ax, picture: np.ndarray, values: np.ndarray, extent):
     grey, most = picture @ np.array([.299, .587, .114]), max(float(np.percentile(abs(values), 99.5)), 1e-12)
     ax.imshow(.35 + .6 * grey, cmap="gray", vmin=0, vmax=1, extent=extent)
     ax.imshow(values, cmap="PuOr_r", vmin=-most, vmax=most, alpha=.9 * (abs(values) / most).clip(0, 1), extent=extent)
-
-
-# For the explorer
-
-def worst(out, data, n: int = 100, method: str = "stages CAM", longest: int = 56) -> list[Path]:
-    """Write what speaks for the network's wrong answer to `EXPORT/saliency/<stem of file>.jpg`; the paths.
-
-    The `n` errors of the highest loss in part test, filled up from valid. A map is grey, from black for 0 to white for
-    its highest value, and has the shape of the whole picture, `longest` px on its longer side. What is newer than the
-    weights stays; what is older goes. Pictures that can't be read are left out, with a warning. Of a network that has
-    no maps, or isn't in `EXPORT`, it says so and writes none. Raises FileNotFoundError without predictions.
-    """
-    predictions = interpret.read(out, data)
-    try:
-        explainer = Explainer(predict.load(out))
-    except (FileNotFoundError, ValueError) as error:
-        print(f"No saliency of the worst errors: {error}")
-        return []
-    rows = _errors(predictions[predictions.predicted.isin(explainer.vocab)], n)
-    folder, born = Path(out) / "saliency", (Path(out) / "model.safetensors").stat().st_mtime
-    folder.mkdir(exist_ok=True)
-    for path in folder.glob("*.jpg"):
-        if path.stat().st_mtime <= born: path.unlink()  # of a network that is gone
-    paths = [folder / f"{Path(file).stem}.jpg" for file in rows.file]
-    todo = [(Path(data) / file, predicted, path) for file, predicted, path in
-            zip(rows.file, rows.predicted, paths, strict=True) if not path.exists()]
-    if todo: _write_maps(explainer, todo, method, longest)
-    return [path for path in paths if path.exists()]
-
-
-def _errors(predictions, n: int):
-    """The wrong rows with the highest loss: those of part test first, then of valid."""
-    rows = predictions[(predictions.period != predictions.predicted) & predictions.part.isin(["test", "valid"])]
-    return rows.sort_values(["part", "loss"], ascending=[True, False], kind="stable").head(n)
-
-
-def _write_maps(explainer: Explainer, todo: list[tuple], method: str, longest: int):
-    for _, batch in ahead(lambda job: (_read(explainer, job[0]), *job[1:]), todo, BATCH):
-        read = [(*found, predicted, path) for found, predicted, path in batch if found]
-        if not read: continue
-        x, sizes, predicted, paths = zip(*read, strict=True)
-        maps = explainer.maps(torch.stack(x).to(explainer.device), predicted, method)
-        for values, size, path in zip(maps, sizes, paths, strict=True):
-            scaled = (values / max(values.max(), 1e-12)).clip(0, 1)
-            image = Image.fromarray((255 * scaled).round().astype(np.uint8))
-            image = unresized(image, size, explainer.config["resize"])
-            image.thumbnail((longest, longest))
-            image.save(path, quality=80)
-
-
-def _read(explainer: Explainer, file: Path):
-    """The picture in `file` and its width and height; None, with a warning, where it can't be read."""
-    try:
-        return explainer._picture(file), open_rgb(file).size
-    except Rejected as error:
-        warnings.warn(f"{file} can't be read ({error}): it gets no map", stacklevel=2)
-        return None
-
-
-def unresized(image: Image.Image, size: tuple[int, int], resize: str) -> Image.Image:
-    """A square map of what the network saw, laid on the whole picture of `size` (width, height) that it was made from.
-
-    What `crop` cut away is black.
-    """
-    if resize == "squish": return image.resize(size)
-    side = (min if resize == "crop" else max)(size)
-    whole = Image.new("L", size)
-    whole.paste(image.resize((side, side)), ((size[0] - side) // 2, (size[1] - side) // 2))
-    return whole

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from fastai.torch_core import norm_types
 from scipy.stats import spearmanr
+from sklearn.metrics import auc
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 from torchvision.transforms.functional import gaussian_blur
@@ -60,7 +61,7 @@ def changed(picture: torch.Tensor, values: np.ndarray, kind: str, shares: Sequen
 def areas(table):
     """The area under each curve, from 0 to 1: `method, kind, image, area`. For deletion low is good, else high."""
     groups = table.sort_values("share").groupby(["method", "kind", "image"], sort=False)
-    return groups.apply(lambda rows: np.trapezoid(rows.probability, rows.share),
+    return groups.apply(lambda rows: auc(rows.share, rows.probability),
                         include_groups=False).rename("area").reset_index()
 
 
@@ -126,7 +127,7 @@ def randomisation(explainer: Explainer, x, targets: Sequence, methods: dict, see
     has the correlation 0.
     """
     before = {method: explainer.maps(x, targets, method, **kwargs) for method, kwargs in methods.items()}
-    rows = [row for method, maps in before.items()
+    rows = [row for method, maps in before.items() if len(maps) > 1
             for row in _correlations(method, "another picture", maps, np.roll(maps, 1, 0))]
     for name, other in progress(randomised(explainer, x, seed), total=1 + len(set(explainer.body.blocks)),
                                 desc="randomised"):

@@ -244,7 +244,7 @@ function sheet({image, list}) {
     <p>given <b>${classes[image.given]}</b>, predicted <b>${classes[image.predicted]}</b><small>loss ${image.loss?.toFixed(2) ?? '–'}</small></p>
     ${bars(image, 5)}
     ${image.saliency ? html`<label><input id="heat-on" type="checkbox" .checked=${state.heat}
-      @change=${event => { state.heat = event.target.checked; draw(); }}> Show what spoke for ${classes[image.predicted]} (Grad-CAM; the brighter, the more)</label>` : nothing}
+      @change=${event => { state.heat = event.target.checked; draw(); }}> Show what spoke for ${classes[image.predicted]} (stages CAM; the brighter, the more)</label>` : nothing}
   </div></div>
   <section id="similar"><h3>Most similar pictures in train</h3>${image.similar.length ? html`<div>${image.similar.map(similar)}</div>`
     : html`<p>${withoutSimilar}</p>`}</section>`;
