@@ -34,6 +34,25 @@ def browser():
         chromium.close()
 
 
+@pytest.fixture
+def tab(browser):
+    """A browser tab; afterwards it must have asked for nothing but files, and no script may have failed."""
+    tab, asked, failed = browser.new_page(viewport={"width": 1300, "height": 900}), [], []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("pageerror", lambda error: failed.append(str(error)))
+    yield tab
+    tab.close()
+    assert failed == [] and [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.fixture
+def opened(tab, page_text, tmp_path):
+    """The tab with the page that the fixture `page_text` of the test file makes."""
+    (tmp_path / "page.html").write_text(page_text, encoding="utf-8")
+    tab.goto((tmp_path / "page.html").as_uri())
+    return tab
+
+
 @pytest.fixture(scope="session")
 def errors_of_a_run(tmp_path_factory):
     """Folders DATA and EXPORT of a made-up run: drawn pictures, a catalogue, predictions from seeded Dirichlets.

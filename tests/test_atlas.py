@@ -162,24 +162,6 @@ def test_the_atlas_is_written_beside_the_export(errors_of_a_run, predictions, ve
 
 # In the browser
 
-@pytest.fixture
-def tab(browser):
-    """A browser tab; afterwards it must have asked for nothing but files, and no script may have failed."""
-    tab, asked, failed = browser.new_page(viewport={"width": 1300, "height": 900}), [], []
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.on("pageerror", lambda error: failed.append(str(error)))
-    yield tab
-    tab.close()
-    assert failed == [] and [url for url in asked if not url.startswith(("file:", "data:"))] == []
-
-
-@pytest.fixture
-def opened(tab, page_text, tmp_path):
-    (tmp_path / "page.html").write_text(page_text, encoding="utf-8")
-    tab.goto((tmp_path / "page.html").as_uri())
-    return tab
-
-
 def spot(tab, index):
     """Where picture `index` is on the screen, and whether another lies under the pointer there, too."""
     box = tab.locator("#map").bounding_box()

@@ -168,24 +168,6 @@ def cell(frame, given, predicted):
     return frame.locator(f'td[aria-label^="given {given}, predicted {predicted}:"]')
 
 
-@pytest.fixture
-def tab(browser):
-    """A browser tab; afterwards it must have asked for nothing but files, and no script may have failed."""
-    tab, asked, failed = browser.new_page(viewport={"width": 1300, "height": 900}), [], []
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.on("pageerror", lambda error: failed.append(str(error)))
-    yield tab
-    tab.close()
-    assert failed == [] and [url for url in asked if not url.startswith(("file:", "data:"))] == []
-
-
-@pytest.fixture
-def opened(tab, page_text, tmp_path):
-    (tmp_path / "page.html").write_text(page_text, encoding="utf-8")
-    tab.goto((tmp_path / "page.html").as_uri())
-    return tab
-
-
 @pytest.mark.slow
 def test_a_click_shows_the_paintings_behind_a_cell(opened, predictions):
     given, predicted, expected = given_predicted(predictions, 0)
