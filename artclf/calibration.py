@@ -5,6 +5,8 @@ on the part valid and keeps it in `config.json`. Shown in `04_interpret`.
 """
 import numpy as np
 
+from artclf import interpret
+
 BINS = 15
 FEWEST = 20  # images of valid: with fewer, a temperature says more about chance than about the network
 ACCURACIES = (.8, .9, .95)
@@ -87,9 +89,9 @@ def _answered(rows, asked, least) -> dict:
 
 def untempered(rows, temperature: float):
     """`rows` with the probabilities that the network gave before it was divided by `temperature`."""
-    names = [name for name in rows if name.startswith("p_")]
-    scores = temper(rows[names], 1 / temperature)
-    return rows.assign(probability=scores.max(axis=1), **dict(zip(names, scores.T, strict=True)))
+    scores = rows.filter(regex="^p_")
+    before = temper(scores, 1 / temperature)
+    return rows.assign(probability=before.max(axis=1), **dict(zip(scores, before.T, strict=True)))
 
 
 def summary(predictions, temperature: float, why: str = "") -> dict:
@@ -108,5 +110,5 @@ def summary(predictions, temperature: float, why: str = "") -> dict:
 
 
 def _nll(rows) -> float:
-    names = [name for name in rows if name.startswith("p_")]
-    return nll(rows[names], [names.index(f"p_{period}") for period in rows.period])
+    scores = interpret.scores(rows)
+    return nll(scores, scores.columns.get_indexer(rows.period))

@@ -29,12 +29,12 @@ def read(out, data):
     if not path.exists(): raise FileNotFoundError(f"no {path}: run `artclf train` first")
     try:  # no text counts as missing: there may be a class called NA
         predictions = pd.read_csv(path, dtype=COLUMNS, keep_default_na=False, na_values={"loss": ["", "nan"]})
-        scores = [name for name in predictions if name.startswith("p_")]
-        predictions = predictions.astype(dict.fromkeys(scores, float))
+        chances = predictions.filter(regex="^p_").columns
+        predictions = predictions.astype(dict.fromkeys(chances, float))
     except ValueError as error:
         raise ValueError(f"{path} is not a table of predictions ({error}): run `artclf train` again") from error
     missing = [name for name in COLUMNS if name not in predictions]
-    if missing or predictions.empty or not scores:
+    if missing or predictions.empty or chances.empty:
         raise ValueError(f"{path} lacks {', '.join(missing) or 'rows, or columns p_<class>'}: run `artclf train` again")
     facts = read_catalogue(data).dropna(subset="file")
     facts = facts.assign(file=[clean_path(row) for row in facts.to_dict("records")]).drop_duplicates("file")
@@ -56,7 +56,7 @@ def kept(out, name: str) -> dict:
 
 def classes(predictions) -> list[str]:
     """All classes, those without images too, in time order: by the number of `NN-name`, then by name."""
-    known = {name.removeprefix("p_") for name in predictions if name.startswith("p_")}
+    known = set(scores(predictions))
     return sorted(known | set(predictions.period) | set(predictions.predicted), key=lambda name: (_number(name), name))
 
 
@@ -69,6 +69,11 @@ def positions(names: list[str]) -> np.ndarray:
 def _number(name: str) -> float:
     found = re.match(r"(\d{1,9})-", name)
     return float(found[1]) if found else math.inf
+
+
+def scores(predictions):
+    """The probability of each class, a DataFrame: a row an image, a column a class by its name."""
+    return predictions.filter(regex="^p_").rename(columns=lambda name: name.removeprefix("p_"))
 
 
 def parts(predictions) -> list[str]:
@@ -139,10 +144,10 @@ def _metrics(predictions, part, frequent):
 
 def _top_accuracy(rows, k: int) -> float:
     # scikit-learn's top_k_accuracy_score refuses two classes, and classes that the model doesn't know
-    scores = rows.filter(regex="^p_")
-    column = scores.columns.get_indexer("p_" + rows.period)
-    own = np.where(column >= 0, scores.to_numpy()[np.arange(len(rows)), column], math.inf)
-    return float(((scores.to_numpy() > own[:, None]).sum(1) < k)[column >= 0].sum() / len(rows))
+    known = scores(rows)
+    column = known.columns.get_indexer(rows.period)
+    own = np.where(column >= 0, known.to_numpy()[np.arange(len(rows)), column], math.inf)
+    return float(((known.to_numpy() > own[:, None]).sum(1) < k)[column >= 0].sum() / len(rows))
 
 
 def per_class(predictions):

@@ -121,7 +121,7 @@ def paired(one, other, folders=("one run", "the other")) -> tuple:
     runs have other classes.
     """
     a, b = folders
-    own, others = ({name[2:] for name in run if name.startswith("p_")} for run in (one, other))
+    own, others = (set(interpret.scores(run)) for run in (one, other))
     if own != others:
         raise ValueError(f"{a} and {b} have different classes ({', '.join(sorted(own ^ others)[:5])} in one of them "
                          "alone): compare runs that were trained on the same ones")

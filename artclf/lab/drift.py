@@ -30,8 +30,8 @@ def place(predictions, parts=("test",), within: int = WITHIN) -> pd.DataFrame:
     """
     rows = pd.concat([interpret.of_part(predictions, part) for part in parts], ignore_index=True)
     positions = class_places(predictions)
-    scores = rows.filter(regex="^p_")
-    known = positions[scores.columns.str.removeprefix("p_")].to_numpy()
+    scores = interpret.scores(rows)
+    known = positions[scores.columns].to_numpy()
     placed = scores.to_numpy() @ known / scores.sum(axis=1).clip(lower=1e-9)
     rows = rows.rename(columns={"year": "dated"}).join(years.spans(rows.year))
     middle = rows[["first", "last"]].mean(axis=1).where(rows["last"] - rows["first"] <= within)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from artclf import explorer, interpret, predict
 from artclf.clean import Rejected, open_rgb
-from artclf.features import ahead
+from artclf.features import BATCH, ahead
 
 METHOD = "stages CAM"  # it reads what the head reads, of every stage: see `experiments/14_explain`
 
@@ -50,7 +50,7 @@ def _errors(predictions, n: int):
 
 
 def _write_maps(explainer, todo: list[tuple], longest: int):
-    for _, batch in ahead(lambda job: (_read(explainer, job[0]), *job[1:]), todo, 16):
+    for _, batch in ahead(lambda job: (_read(explainer, job[0]), *job[1:]), todo, BATCH):
         read = [(*found, predicted, path) for found, predicted, path in batch if found]
         if not read: continue
         x, sizes, predicted, paths = zip(*read, strict=True)
