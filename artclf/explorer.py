@@ -20,6 +20,7 @@ import numpy as np
 from artclf import embeddings, interpret
 
 TEMPLATES = Path(__file__).parent / "templates"
+DATA = '<script type="application/json" id="data">'
 LIMIT = 4000  # thumbnails of a page: with more it would be over 20 MB
 NO_EMBEDDINGS = ("No embeddings of these pictures were found: run `artclf train` again, and make this page with `out`, "
                  "the export folder.")
@@ -57,11 +58,14 @@ def page(predictions, data, part="test", limit=LIMIT, out=None) -> str:
     `out`, a painting is shown with its most similar training pictures, and its saliency where `out` holds it. Larger
     pictures are read from `data` by an address relative to `out`, `out/notebooks` or the working folder.
     """
-    return _filled(_content(predictions, data, part, limit, out))
+    style, library, script = ((TEMPLATES / name).read_text(encoding="utf-8")
+                              for name in ("explorer.css", "lit-html.js", "explorer.js"))
+    return filled("explorer.html", _content(predictions, data, part, limit, out), EXPLORER_STYLE=style,
+                  EXPLORER_SCRIPT=library + script)
 
 
-def _content(predictions, data, part, limit, out) -> str:
-    """What the page shows, as JSON that may stand in HTML."""
+def _content(predictions, data, part, limit, out) -> dict:
+    """What the page shows."""
     interpret.of_part(predictions, part)
     names = interpret.classes(predictions)
     rows = predictions.sort_values("loss", ascending=False, kind="stable")
@@ -72,17 +76,19 @@ def _content(predictions, data, part, limit, out) -> str:
     each = zip(rows.itertuples(), _top(rows, names), thumbs, similar, strict=True)
     images = [{**_image(row, top, names), "thumb": thumb, "similar": near, "saliency": _saliency(row.file, folder)}
               for row, top, thumb, near in each]
-    content = {"classes": names, "parts": interpret.parts(predictions), "part": part, "images": images,
-               "bases": _bases(data, out), "withoutSimilar": without}
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return {"classes": names, "parts": interpret.parts(predictions), "part": part, "images": images,
+            "bases": _bases(data, out), "withoutSimilar": without}
 
 
-def _filled(content: str) -> str:
-    """The template with its style, its scripts and `content`, which comes last: it may hold any text."""
-    page, style, library, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in
-                                    ("explorer.html", "explorer.css", "lit-html.js", "explorer.js"))
-    page = page.replace("EXPLORER_STYLE", style).replace("EXPLORER_SCRIPT", library + script)
-    return page.replace("EXPLORER_DATA", content)
+def filled(template: str, content: dict, **texts) -> str:
+    """The page `template` with `texts` in the places of their names and `content` as the JSON that its script reads.
+
+    JSON that may stand in HTML; it comes last, for it may hold any text.
+    """
+    page = (TEMPLATES / template).read_text(encoding="utf-8")
+    for name, text in texts.items(): page = page.replace(name, text)
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return page.replace(DATA, DATA + text)
 
 
 def _image(row, top, names) -> dict:
@@ -96,8 +102,8 @@ def _rounded(number) -> float | None: return round(float(number), 4) if math.isf
 
 def _top(rows, names, k=5) -> list[list]:
     """Of each row the `k` most probable classes, and the given one, as pairs of place in `names` and probability."""
-    scores = rows.filter(regex="^p_")
-    places, values = [names.index(name.removeprefix("p_")) for name in scores], scores.to_numpy()
+    scores = interpret.scores(rows)
+    places, values = [names.index(name) for name in scores], scores.to_numpy()
     given = [names.index(period) for period in rows.period]
     return [[[places[i], _rounded(row[i])] for rank, i in enumerate(order) if rank < k or places[i] == own]
             for order, row, own in zip(np.argsort(-values, axis=1, kind="stable"), values, given, strict=True)]
@@ -135,19 +141,31 @@ def _saliency(file, folder) -> str:
 def _bases(data, out) -> list[str]:
     """Addresses of `data` relative to the folders in which the page may lie."""
     data, places = Path(data).resolve(), [*([Path(out), Path(out) / "notebooks"] if out else []), Path()]
-    ways = [os.path.relpath(data, place.resolve()) for place in places if place.resolve().drive == data.drive]
-    return list(dict.fromkeys(quote(Path(way).as_posix()) + "/" for way in ways))
+    return list(dict.fromkeys(filter(None, (way(data, place) for place in places))))
+
+
+def way(data, place) -> str:
+    """The address of folder `data` relative to a page in folder `place`; '' where there is none (another drive)."""
+    data, place = Path(data).resolve(), Path(place).resolve()
+    return quote(Path(os.path.relpath(data, place)).as_posix()) + "/" if data.drive == place.drive else ""
 
 
 def frame(predictions, data, part="test", height=None, out=None) -> str:
-    """`page` in a frame: HTML to put into another page, whose styles and scripts it neither sees nor disturbs.
+    """`page` in a frame (`framed`)."""
+    height = height or min(max(620, 300 + 28 * len(interpret.classes(predictions))), 960)
+    return framed(page(predictions, data, part, out=out), "explorer", "interactive confusion matrix", height)
+
+
+def framed(page: str, name: str, title: str, height: int) -> str:
+    """A page of `filled` in a frame: HTML for another page, whose styles and scripts it neither sees nor disturbs.
 
     What it shows stands before the frame: browsers read an attribute of ten megabytes four times as slowly.
     """
-    height = height or min(max(620, 300 + 28 * len(interpret.classes(predictions))), 960)
-    content = html.escape(_content(predictions, data, part, LIMIT, out), quote=False)
-    return (f'<div><template>{content}</template><iframe class="artclf-explorer" title="interactive confusion matrix" '
-            f'style="width: 100%; height: {height}px; border: 0" srcdoc="{html.escape(_filled(""))}"></iframe></div>')
+    head, rest = page.split(DATA)
+    content, tail = rest.split("</script>", 1)
+    return (f'<div><template>{html.escape(content, quote=False)}</template><iframe class="artclf-{name}" '
+            f'title="{title}" style="width: 100%; height: {height}px; border: 0" '
+            f'srcdoc="{html.escape(f"{head}{DATA}</script>{tail}")}"></iframe></div>')
 
 
 def show(predictions, data, part="test", height=None, out=None):

@@ -13,7 +13,7 @@ import pytest
 from sklearn.manifold import trustworthiness
 from sklearn.metrics import pairwise_distances
 
-from artclf import embeddings, interpret
+from artclf import embeddings, explorer, interpret
 from artclf.lab import atlas
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -144,9 +144,11 @@ def test_colours_follow_time_in_lightness_for_any_number_of_classes():
             assert len(colours) == n and (np.diff(light) > 0).all()
 
 
-def test_the_frame_is_the_page_and_a_notebook_shows_the_frame(page_text):
+def test_the_frame_has_what_the_page_has_and_a_notebook_shows_the_frame(page_text):
     frame = atlas.frame(page_text, 432)
-    assert html.unescape(re.search('srcdoc="([^"]*)"', frame)[1]) == page_text and "height: 432px" in frame
+    held = html.unescape(re.search("<template>([^<]*)</template>", frame)[1])
+    assert json.loads(held) == content(page_text) and "height: 432px" in frame
+    assert html.unescape(re.search('srcdoc="([^"]*)"', frame)[1]) == page_text.replace(held, "")
     assert atlas.show(page_text, 432)._repr_html_() == frame
 
 
@@ -288,7 +290,7 @@ def test_strangers_text_is_text_and_a_moved_picture_a_grey_tile(opened, predicti
 @pytest.mark.slow
 def test_larger_pictures_come_from_the_data_folder_where_it_is(tab, errors_of_a_run, predictions, vectors, tmp_path):
     data = errors_of_a_run[0]
-    for pictures in (atlas.way(tmp_path, data), "nowhere/"):
+    for pictures in (explorer.way(data, tmp_path), "nowhere/"):
         text = atlas.page(predictions, vectors, data, {"PCA": vectors[:, :2] / 9}, pictures)
         (tmp_path / "page.html").write_text(text, encoding="utf-8")
         tab.goto((tmp_path / "page.html").as_uri())

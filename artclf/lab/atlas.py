@@ -3,10 +3,7 @@
 Reads the predictions (`interpret.read`), `EXPORT/embeddings.npz` and the pictures in DATA; writes `EXPORT/atlas.html`,
 which needs neither a network nor a kernel. Notebook: `experiments/18_time`.
 """
-import html
 import importlib.metadata
-import json
-import os
 import warnings
 from pathlib import Path
 
@@ -128,8 +125,7 @@ def page(predictions, vectors, data, maps=None, pictures: str = "", near: int = 
     content = {"classes": names, "parts": interpret.parts(predictions), "colours": _colours(len(names)),
                "pictures": pictures, "images": images,
                "maps": {name: np.round(points, 4).tolist() for name, points in maps.items()}}
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    return (explorer.TEMPLATES / "atlas.html").read_text(encoding="utf-8").replace("ATLAS_DATA", text)
+    return explorer.filled("atlas.html", content)
 
 
 def _colours(n: int) -> dict:
@@ -140,9 +136,8 @@ def _colours(n: int) -> dict:
 
 
 def frame(text: str, height: int = 720) -> str:
-    """A `page` in a frame: HTML to put into another page, whose styles and scripts it neither sees nor disturbs."""
-    return (f'<div><iframe class="artclf-atlas" title="atlas of the paintings" style="width: 100%; height: {height}px; '
-            f'border: 0" srcdoc="{html.escape(text)}"></iframe></div>')
+    """A `page` in a frame (`explorer.framed`)."""
+    return explorer.framed(text, "atlas", "atlas of the paintings", height)
 
 
 def show(text: str, height: int = 720):
@@ -151,22 +146,13 @@ def show(text: str, height: int = 720):
     return HTML(frame(text, height))
 
 
-def write(out, data, perplexity: float = 30, seed: int = 0) -> Path:
+def write(out, data, maps=None) -> Path:
     """Write the atlas of all pictures with predictions to `EXPORT/atlas.html`; its path.
 
-    Raises FileNotFoundError and ValueError as `interpret.read` and `embeddings.read` do.
+    `maps` are those that `project` returned for them; they are made where there are none. Raises FileNotFoundError and
+    ValueError as `interpret.read` and `embeddings.read` do.
     """
     predictions, path = interpret.read(out, data), Path(out) / "atlas.html"
     vectors = embeddings.read(out, predictions.file)
-    maps = project(vectors, places(predictions), perplexity, seed)
-    path.write_text(page(predictions, vectors, data, maps, way(out, data)), encoding="utf-8")
+    path.write_text(page(predictions, vectors, data, maps, explorer.way(data, out)), encoding="utf-8")
     return path
-
-
-def way(out, data) -> str:
-    """The way from a page in folder `out` to folder `data`, for a link; '' where there is none (another drive)."""
-    from urllib.parse import quote
-    try:
-        return quote(Path(os.path.relpath(Path(data).resolve(), Path(out).resolve())).as_posix()) + "/"
-    except ValueError:
-        return ""
