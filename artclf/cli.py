@@ -23,7 +23,7 @@ Lists = Annotated[Path, typer.Option(help="Folder of URL lists, urls_<class>.csv
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")]
 Exclude = Annotated[list[str] | None, typer.Option(help="A class to leave out; may be repeated.")]
 Resize = StrEnum("Resize", ["squish", "crop", "pad"])
-Pool = StrEnum("Pool", ["stages", "last"])
+Pool = StrEnum("Pool", ["style", "stages", "last"])
 Split = StrEnum("Split", ["random", "grouped", "artist", "own"])
 DATA, EXPORT, URLS = Path("data/sample"), Path("exports/sample"), Path("paintings_urls")
 
@@ -149,14 +149,16 @@ def review(data: Data = DATA,
 @app.command()
 def train(data: Data = DATA, out: Out = EXPORT,
           arch: Annotated[str, typer.Option(help="auto, or a name of torchvision or timm.")] = "auto",
-          epochs: int = 15, unfrozen_epochs: int = 2, lr: float = 2e-3, size: int = 224,
+          epochs: int = 15, unfrozen_epochs: int = 2, lr: float = 1e-3, size: int = 320,
           resize: Resize = Resize.squish, batch_size: int = 32,
           split: Annotated[Split, typer.Option(help="What stays in one part: nothing, duplicates, painters; "
                                                "or the column `split` of your manifest.")] = Split.grouped,
           parts: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = "70,15,15", seed: int = 42,
           exclude: Exclude = None, width: Annotated[int, typer.Option(help="Units of a hidden layer.")] = 512,
           depth: Annotated[int, typer.Option(help="Hidden layers of the head.")] = 0, dropout: float = 0.0,
-          pool: Annotated[Pool, typer.Option(help="What the head sees: all stages, or the last.")] = Pool.stages,
+          ridge: Annotated[float, typer.Option(min=0, help="How strongly the head's weights are kept small.")] = 0.3,
+          pool: Annotated[Pool, typer.Option(help="What the head sees: all stages and the covariances of "
+                                              "their channels, all stages, or the last.")] = Pool.style,
           views: Annotated[int, typer.Option(help="Views of each picture: itself, mirrored, then crops.")] = 2,
           unfreeze_from: Annotated[int, typer.Option(min=0, max=4, help="First block to unfreeze; 0 for all.")] = 3,
           gradual: Annotated[bool, typer.Option("--gradual", help="Unfreeze block by block, an epoch each.")] = False,
@@ -173,7 +175,7 @@ def train(data: Data = DATA, out: Out = EXPORT,
     step = fit if seeds == 1 else partial(repeat, seeds=seeds)
     found = _call(step, data, out, epochs, unfrozen_epochs, lr, gradual, arch=arch, size=size, resize=resize.value,
                   batch_size=batch_size, split=split.value, parts=shares, seed=seed, exclude=exclude or (), width=width,
-                  depth=depth, dropout=dropout, pool=pool.value, views=views, unfreeze_from=unfreeze_from,
+                  depth=depth, dropout=dropout, ridge=ridge, pool=pool.value, views=views, unfreeze_from=unfreeze_from,
                   balance=balance, pretrained=pretrained)
     _print(predict.headline(out) if seeds == 1 else found, as_json)
 

@@ -14,7 +14,7 @@ from fastai.callback.core import Callback, TrainEvalCallback
 from fastai.data.load import DataLoader
 from fastai.vision.core import TensorImage
 
-from artclf import features
+from artclf import features, network
 
 FORMATS = {"channels last": torch.channels_last, "contiguous": torch.contiguous_format}
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -71,10 +71,18 @@ class Stored(Callback):
     def _features(self, part: str, own) -> DataLoader:
         body, views = self.learn.model[0], range(self.config["views"] if part == "train" else 1)
         name = f"{self.backbone.name} {body.pool} {body.precision}"
-        x = torch.from_numpy(features.views(self.pictures[part], body, self.backbone, name, views).copy())
+        x = torch.from_numpy(features.views(self.pictures[part], body, self.backbone, name, views))
         y = self._targets(part).repeat_interleave(len(views))
         x = x.flatten(0, 1)
+        if part == "train": self._standardise(x)
         return self._loader(part, own, len(x), lambda places: (x[places], y[places]))
+
+    def _standardise(self, x: torch.Tensor):
+        """Let a linear head standardise its numbers by those of all images of train, not batch by batch."""
+        layer = network.standardising(self.learn.model[1])
+        if layer is None: return
+        layer.running_mean.copy_(x.mean(0))
+        layer.running_var.copy_(x.var(0, correction=0))
 
     def _pixels(self, part: str, own) -> DataLoader:
         y, pictures = self._targets(part), self.pictures[part]

@@ -114,8 +114,11 @@ def views(pictures: Pictures, net: nn.Module, backbone, name: str, wanted: Seque
                 store.write(key, new)
                 found |= new
             bar.update(len(images))
-    values = b"".join(found[image] for image in hashes for found in known)
-    return np.frombuffer(values, np.float32).reshape(len(hashes), len(wanted), -1)
+    width = len(known[0][hashes[0]]) // 4 if hashes else 0
+    values = np.empty((len(hashes), len(wanted), width), np.float32)
+    for place, image in enumerate(hashes):
+        for view, found in enumerate(known): values[place, view] = np.frombuffer(found[image], np.float32)
+    return values
 
 
 def _batches(pictures: Pictures, places: dict[str, int]):

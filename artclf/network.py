@@ -1,7 +1,8 @@
 """The network: a backbone that ends in numbers, and a head on them, as a fastai `Learner`.
 
-The numbers are the mean and standard deviation of every channel after every stage: strokes and colours of the first
-stages tell styles as well as the objects of the last (Gatys et al. 2016 call such statistics the style of a picture).
+The numbers say how every channel after every stage varies over the picture, and which of them vary together: strokes
+and colours of the first stages tell styles as well as the objects of the last (Gatys et al. 2016, Image style transfer
+using convolutional neural networks, call such statistics the style of a picture).
 `new_learner` builds the same from a `config.json` for training and for loading.
 """
 from contextlib import nullcontext
@@ -15,19 +16,21 @@ from torch import fx, nn
 
 from artclf import backbones
 
-POOLS = ("stages", "last")
+POOLS = ("style", "stages", "last")
+NARROW = 128  # channels: a stage with more has too many pairs of them
 
 
 class Body(nn.Module):
     """A backbone in stages, from pictures of shape (images, 3, height, width) to features of (images, numbers).
 
-    `pool` is `stages` (mean and standard deviation after each stage; of more than ten, after the last of each block) or
-    `last` (maximum and mean of the last feature maps, as fastai pools), and `last` where `net` has no stages. Features
-    that were computed before pass as they are: so a frozen body costs nothing. `blocks` says of each stage which of
-    the blocks 1 to 4 it belongs to, by its resolution; 0 is the stem.
+    `pool` is `stages` (mean and standard deviation after each stage; of more than ten, after the last of each block),
+    `style` (these, and the covariances of the channels after each stage of at most `NARROW` channels) or `last`
+    (maximum and mean of the last feature maps, as fastai pools), and `last` where `net` has no stages. Features that
+    were computed before pass as they are: so a frozen body costs nothing. `blocks` says of each stage which of the
+    blocks 1 to 4 it belongs to, by its resolution; 0 is the stem.
     """
 
-    def __init__(self, net: nn.Module, pool: str = "stages", size: int = 224):
+    def __init__(self, net: nn.Module, pool: str = "style", size: int = 224):
         super().__init__()
         blank = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
         found = stages(net, blank)
@@ -35,7 +38,8 @@ class Body(nn.Module):
         self.stages, self.blocks, self.has_maps = nn.ModuleList(found), _blocks(shapes), len(shapes[-1]) == 4
         self.pool, self.precision, self.format = pool if len(found) > 1 else "last", None, torch.contiguous_format
         ends = [one != other for one, other in zip(self.blocks, [*self.blocks[1:], 5], strict=True)]
-        self.taken = [self.pool == "stages" and (end or len(found) <= 10) for end in ends]
+        self.taken = [self.pool != "last" and (end or len(found) <= 10) for end in ends]
+        self.pairs = [shape[1] if self.pool == "style" and shape[1] <= NARROW else 0 for shape in shapes]
         with torch.no_grad(): self.width = self.eval()(blank).shape[1]
 
     def forward(self, x):
@@ -45,9 +49,10 @@ class Body(nn.Module):
         """The features of pictures."""
         found, x = [], x.contiguous(memory_format=self.format)
         with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
-            for stage, taken in zip(self.stages, self.taken, strict=True):
+            for stage, taken, channels in zip(self.stages, self.taken, self.pairs, strict=True):
                 x = stage(x)
                 if taken: found.append(statistics(x))
+                if taken and channels: found.append(covariances(x, channels))
         return torch.cat(found, 1) if found else _pooled(x) if self.has_maps else x.float()
 
 
@@ -55,6 +60,19 @@ def statistics(maps: torch.Tensor) -> torch.Tensor:
     """Mean and standard deviation of each channel: (images, channels, height, width) to (images, 2 * channels)."""
     var, mean = torch.var_mean(maps.float(), (2, 3), unbiased=False)
     return torch.cat([mean, (var + 1e-6).sqrt()], 1)  # the root of 0 has no gradient
+
+
+def covariances(maps: torch.Tensor, channels: int) -> torch.Tensor:
+    """Covariance of each pair of channels: (images, channels, height, width) to (images, pairs).
+
+    The pairs are the channels * (channels - 1) / 2 above the diagonal, row by row. Each is divided by the root of the
+    channels' mean variance, so that they double where maps double, as `statistics` do.
+    """
+    maps = maps.float().flatten(2)
+    maps = maps - maps.mean(2, keepdim=True)
+    found = maps @ maps.transpose(1, 2) / maps.shape[2]
+    first, second = torch.triu_indices(channels, channels, 1)
+    return found[:, first, second] / (found.diagonal(dim1=1, dim2=2).mean(1, keepdim=True) + 1e-6).sqrt()
 
 
 def _pooled(x: torch.Tensor) -> torch.Tensor:
@@ -119,9 +137,9 @@ def _blocks(shapes: list[torch.Size]) -> list[int]:
 def new_learner(dls, config: dict, **kwargs) -> Learner:
     """A fastai `Learner` of the backbone that `config` names and a new head, the body frozen if it is pretrained.
 
-    The head is fastai's on `config["pool"]`: `depth` hidden layers of `width` units and a linear layer. Unfrozen, the
-    body learns from block `unfreeze_from` (1 to 4, 0 for all) on, each block a parameter group; what lies below never
-    learns. Further arguments go to `Learner`. `config["pool"]` becomes `last` where the backbone has no stages.
+    The head has `depth` hidden layers of `width` units (see `new_head`). Unfrozen, the body learns from block
+    `unfreeze_from` (1 to 4, 0 for all) on, each block a parameter group; what lies below never learns. Further
+    arguments go to `Learner`. `config["pool"]` becomes `last` where the backbone has no stages.
     """
     backbone = backbones.Backbone(*(config[name] for name in ("name", "library", "weights", "mean", "std")))
     body = Body(backbones.body(backbone), config["pool"], config["size"])
@@ -141,10 +159,22 @@ def new_learner(dls, config: dict, **kwargs) -> Learner:
 
 
 def new_head(width: int, config: dict) -> nn.Sequential:
-    """fastai's head on `width` numbers: an output for each of `vocab`, then for each of `artists`, where there are any.
+    """A head on `width` numbers: an output for each of `vocab`, then for each of `artists`, where there are any.
+
+    Without hidden layers (`depth` 0) it is linear, on numbers that are standardised; with some it is fastai's.
     """
     outputs = len(config["vocab"]) + len(config.get("artists", ()))
+    if not config["depth"]:
+        linear = nn.Linear(width, outputs)
+        nn.init.zeros_(linear.weight)  # the loss of a linear head has one minimum, so chance has no part in it
+        return nn.Sequential(nn.BatchNorm1d(width, affine=False), nn.Dropout(config["dropout"]), linear)
     return create_head(width, outputs, [config["width"]] * config["depth"], config["dropout"], pool=False)
+
+
+def standardising(head: nn.Sequential) -> nn.BatchNorm1d | None:
+    """The layer by which a linear head standardises its numbers; None in fastai's heads."""
+    first = head[0]
+    return first if isinstance(first, nn.BatchNorm1d) and not first.affine else None
 
 
 def of_periods(model: nn.Sequential, number: int) -> nn.Sequential:

@@ -26,7 +26,7 @@ from artclf import backbones, engine, network
 from artclf.split import fingerprint, items
 
 
-def fit(data, out, epochs: int = 15, unfrozen_epochs: int = 2, lr: float = 2e-3, gradual: bool = False,
+def fit(data, out, epochs: int = 15, unfrozen_epochs: int = 2, lr: float = 1e-3, gradual: bool = False,
         **kwargs) -> Learner:
     """Train the head alone, then the upper blocks of the body, too, and export; the learner comes back at its best.
 
@@ -50,15 +50,17 @@ def fit(data, out, epochs: int = 15, unfrozen_epochs: int = 2, lr: float = 2e-3,
     return learn
 
 
-def learner(data, out, arch: str = "auto", size: int = 224, resize: str = "squish", batch_size: int = 32,
+def learner(data, out, arch: str = "auto", size: int = 320, resize: str = "squish", batch_size: int = 32,
             split="grouped", parts: Sequence[float] = (70, 15, 15), seed: int = 42, exclude: Sequence[str] = (),
-            width: int = 512, depth: int = 0, dropout: float = 0.0, pool: str = "stages", views: int = 2,
-            unfreeze_from: int = 3, balance: bool = True, pretrained: bool = True, cbs=(), **kwargs) -> Learner:
+            width: int = 512, depth: int = 0, dropout: float = 0.0, ridge: float = 0.3, pool: str = "style",
+            views: int = 2, unfreeze_from: int = 3, balance: bool = True, pretrained: bool = True, cbs=(),
+            **kwargs) -> Learner:
     """A fastai `Learner` on the clean images of `data`, its body frozen, that keeps its best epoch under `out`.
 
     `arch` is a name that `backbones.find` knows; pictures are brought to `size` x `size` px by `resize` (squish, crop
     or pad); `split.items` cuts them by `split`, or `split` is a table such as it gives. The head has `depth` hidden
-    layers of `width` units on what the body gives by `pool` (see `network.Body`). Frozen, it learns on `views` views of
+    layers of `width` units on what the body gives by `pool` (see `network.Body`); without hidden layers it is kept
+    small by `ridge` (see `Ridge`), else, or where `ridge` is 0, by AdamW's decay. Frozen, it learns on `views` views of
     each picture (see `features.views`), unfrozen the body learns from block `unfreeze_from` on (1 to 4, 0 for all).
     With `balance` every period weighs as much as any other in the loss. Training that was interrupted goes on from its
     last finished epoch; the same `seed` gives the same weights on one machine. Further arguments go to `Learner`.
@@ -72,7 +74,7 @@ def learner(data, out, arch: str = "auto", size: int = 224, resize: str = "squis
     batch_size = min(batch_size, int((table.part == "train").sum()))  # fastai drops a batch that isn't full
     if batch_size < 2: raise ValueError("batch normalisation needs two images or more a batch")
     config = {**asdict(backbone), "vocab": sorted(table.period.unique()), "size": size, "resize": resize,
-              "width": width, "depth": depth, "dropout": dropout, "pool": pool, "views": views,
+              "width": width, "depth": depth, "dropout": dropout, "ridge": ridge, "pool": pool, "views": views,
               "unfreeze_from": unfreeze_from, "balance": balance, "batch_size": batch_size, "seed": seed,
               "split": split if isinstance(split, str) else "table", "parts": list(parts), "exclude": list(exclude),
               "callbacks": [type(cb).__name__ for cb in cbs], "arguments": sorted(kwargs),
@@ -81,8 +83,9 @@ def learner(data, out, arch: str = "auto", size: int = 224, resize: str = "squis
     rows = table[table.part != "test"]
     dls = backbones.loaders([Path(data) / file for file in rows.file], rows.part == "valid", config, path=Path(data))
     if balance: kwargs = {"loss_func": CrossEntropyLossFlat(weight=class_weights(table).to(dls.device)), **kwargs}
-    cbs = [Keep(config), engine.Stored(data, rows, backbone, config), *([KeepNorms] if pretrained else []), *cbs]
-    kwargs = {"wd": 3.0 if pretrained else 0.01, **kwargs}  # thousands of statistics are soon learned by heart
+    ridged, norms = [Ridge(ridge)] if ridge and not depth else [], [KeepNorms] if pretrained else []
+    cbs = [Keep(config), engine.Stored(data, rows, backbone, config), *ridged, *norms, *cbs]
+    kwargs = {"wd": 0.01 if ridged or not pretrained else 3.0, **kwargs}
     learn = network.new_learner(dls, config, path=Path(out), train_bn=not pretrained, cbs=cbs,
                                 metrics=[error_rate, accuracy, F1Score(average="macro")], **kwargs)
     learn.config = config
@@ -104,16 +107,31 @@ def _check(resize, pool, views, unfreeze_from):
                                                        "or 0 for all")
 
 
-class KeepNorms(Callback):
-    """Leaves the running statistics of the body's batch normalisation as they are, frozen or not.
+class Ridge(Callback):
+    """Adds half the sum of the squares of a linear head's weights, times `strength`, to the loss that is learned from.
 
-    They come from a million photographs, small batches of paintings give worse ones; and the head learns on what the
-    body gives at prediction.
+    On more numbers than there are pictures it learns them by heart otherwise. Unlike AdamW's decay, this has the
+    minimum of logistic regression with an L2 penalty (le Cessie and van Houwelingen 1992), whatever the learning rate.
+    """
+
+    def __init__(self, strength: float): self.strength = strength
+
+    def after_loss(self):
+        if not self.training: return
+        self.learn.loss_grad = self.loss_grad + self.strength / 2 * self.model[1][-1].weight.square().sum()
+
+
+class KeepNorms(Callback):
+    """Leaves the running statistics of the body's batch normalisation, and a linear head's, as they are.
+
+    The body's come from a million photographs, small batches of paintings give worse ones; and the head learns on what
+    the body gives at prediction.
     """
     run_after = TrainEvalCallback
 
     def before_train(self):
-        for layer in self.learn.model[0].modules():
+        body, head = self.learn.model
+        for layer in [*body.modules(), network.standardising(head)]:
             if isinstance(layer, norm_types): layer.eval()
 
 
@@ -122,7 +140,9 @@ class Keep(Callback):
 
     A fit is known by its settings, number, epochs and learning rates. Every epoch starts from a seed of its own: a
     fit that was interrupted ends with the weights of one that was not. The best epoch has the highest macro F1 on
-    valid of all fits so far. Writes `models/fit-N.pth` and `history.csv` under the learner's path.
+    valid of all fits so far; of a linear head alone, whose loss has one minimum, only the last epoch of a fit is taken,
+    for it lies nearest to that, and a choice among the others would be chance. Writes `models/fit-N.pth` and
+    `history.csv` under the learner's path.
     """
     order = 55  # after Recorder, whose log it replays, and before the progress bar
 
@@ -157,7 +177,7 @@ class Keep(Callback):
         self.rows.append([float(value) for value in self.recorder.values[-1]])
         row = dict(zip(names, self.rows[-1], strict=True))
         self.history.append({"fit": len(self.fits), "epoch": self.epoch, **row, "seconds": time.time() - self.started})
-        if row["f1_score"] > self.best["f1"]:
+        if row["f1_score"] > self.best["f1"] and (self.epoch == self.n_epoch - 1 or not self._is_convex()):
             self.best = {"f1": row["f1_score"], "where": f"epoch {self.epoch} of stage {len(self.fits) + 1}",
                          "model": self._weights()}
         self._save()
@@ -168,6 +188,9 @@ class Keep(Callback):
         if self.best["model"]: self.learn.model.load_state_dict(self.best["model"])
         self.fits.append(self.key)
         print(f"Kept the best so far on valid: {self.best['where']}, macro F1 {self.best['f1']:.3f}.")
+
+    def _is_convex(self) -> bool:
+        return self.learn.stored.frozen and network.standardising(self.learn.model[1]) is not None
 
     def _highest_lr(self) -> float:
         scheds = [cb.scheds["lr"] for cb in self.learn.cbs if "lr" in getattr(cb, "scheds", ())]

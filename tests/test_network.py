@@ -24,8 +24,26 @@ def test_statistics_are_those_of_torchvisions_feature_extractor():
     for ours, theirs in zip(body.state_dict().values(), model.state_dict().values(), strict=False): ours.copy_(theirs)
     nodes = ["maxpool", "layer1", "layer2", "layer3", "layer4"]
     maps = create_feature_extractor(model, nodes)(x).values()
-    expected = [torch.cat([m.mean((2, 3)), m.flatten(2).std(2, correction=0)], 1) for m in maps]
+    expected = []
+    for m in maps:
+        expected += [m.mean((2, 3)), m.flatten(2).std(2, correction=0), *([pairs(m)] if m.shape[1] <= 128 else [])]
     torch.testing.assert_close(body(x), torch.cat(expected, 1), atol=1e-3, rtol=1e-3)
+    widths = [2 * 1024 + 64 * 63 + 128 * 127 // 2, 2 * 1024, 1024]  # 64, 64, 128, 256, 512 channels
+    assert [body_of("resnet18", pool=pool).width for pool in network.POOLS] == widths
+
+
+def pairs(maps: torch.Tensor) -> torch.Tensor:
+    """torch's own covariances of the channels, those above the diagonal, over the root of the mean variance."""
+    found = [torch.cov(m.flatten(1), correction=0) for m in maps]
+    above = torch.ones_like(found[0]).triu(1).bool()
+    return torch.stack([c[above] / c.trace().div(len(c)).sqrt() for c in found])
+
+
+@torch.no_grad()
+def test_statistics_and_covariances_double_where_maps_double():
+    maps = torch.randn(2, 5, 7, 7)
+    for numbers in (network.statistics, lambda m: network.covariances(m, 5)):
+        torch.testing.assert_close(numbers(2 * maps), 2 * numbers(maps), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "blocks"), [
@@ -52,14 +70,14 @@ def test_a_body_without_stages_ends_as_fastai_pools():
 @torch.no_grad()
 def test_of_many_stages_the_last_of_each_block_is_taken():
     body = body_of("legacy_xception")
-    assert len(body.stages) > 10 and sum(body.taken) == 5 and body.width < 10_000
+    assert len(body.stages) > 10 and sum(body.taken) == 5 and body.width < 20_000
 
 
 def test_features_pass_as_they_are_and_constant_maps_have_a_gradient():
     body = body_of("resnet18")
     assert (body(torch.arange(6.).view(2, 3)) == torch.arange(6.).view(2, 3)).all()
     maps = torch.ones(1, 2, 4, 4, requires_grad=True)
-    network.statistics(maps).sum().backward()
+    (network.statistics(maps).sum() + network.covariances(maps, 2).sum()).backward()
     assert maps.grad.isfinite().all()
 
 
@@ -73,7 +91,7 @@ def test_groups_are_blocks_from_the_wanted_one_on_then_the_head():
     assert len(later) == 3 and [id(p) for p in later[0]] == [id(p) for p in body.stages[3].parameters()]
 
 
-@pytest.mark.parametrize(("name", "pool"), [("resnet18", "stages"), ("efficientnet_lite0", "stages"),
+@pytest.mark.parametrize(("name", "pool"), [("resnet18", "style"), ("efficientnet_lite0", "stages"),
                                             ("vgg11", "last")])
 @torch.no_grad()
 def test_the_plain_model_gives_the_same_and_pickles_without_a_class_of_ours(name, pool):

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from artclf import backbones, features, interpret, plots, split, train
 
 USUAL = {"arch": "efficientnet_lite0", "size": 224, "unfreeze_from": "head only", "width": 512, "depth": 0,
-         "pool": "stages", "pretrained": True, "epochs": 10, "unfrozen_epochs": 2, "lr": 2e-3, "batch_size": 32,
+         "pool": "style", "pretrained": True, "epochs": 10, "unfrozen_epochs": 2, "lr": 1e-3, "batch_size": 32,
          "split": "grouped", "seed": 42}
 SHAPE = ("arch", "size", "width", "depth", "pool")
 HEAD_ONLY, FROM_START = "head only", "all from the start"
@@ -164,7 +164,7 @@ def predictions(learn, data, table) -> pd.DataFrame:
     name = f"{config['name']} {body.pool} {body.precision}"
     numbers = features.views(pictures, body, backbones.find(config["name"], pretrained=False), name, [0])[:, 0]
     with torch.inference_mode():
-        p = torch.softmax(head(torch.from_numpy(numbers.copy()).to(learn.dls.device)), 1).cpu().numpy().astype(float)
+        p = torch.softmax(head(torch.from_numpy(numbers).to(learn.dls.device)), 1).cpu().numpy().astype(float)
     vocab = pd.Index(config["vocab"])
     own = p[np.arange(len(p)), vocab.get_indexer(table.period)].clip(1e-38)
     return table[["file", "part", "period"]].assign(

@@ -84,7 +84,7 @@ def outputs(learn, data, rows) -> torch.Tensor:
     store = features.Store(Path(data) / "features.db")
     engine.use(body, engine.best_settings(body, config["size"], False, store, backbone.name))
     name = f"{backbone.name} {body.pool} {body.precision}"  # as `engine.Stored` has it
-    x = torch.tensor(features.views(pictures, body, backbone, name, [0])[:, 0])
+    x = torch.from_numpy(features.views(pictures, body, backbone, name, [0])[:, 0])
     body.precision = None  # as after a fit
     return head(x.to(learn.dls.device)).cpu()
 

@@ -98,7 +98,7 @@ def learner(data, out, config: dict, table, cbs=()):
     loss = balance.METHODS[config["method"]](torch.tensor(train_counts(table).to_numpy(), dtype=torch.float32))
     cbs = [*cbs, *([balance.Sampler(table)] if config["method"] == "sampler" else [])]
     return train.learner(data, out, arch=config["arch"], size=config["size"], split=table, seed=config["seed"],
-                         balance=False, loss_func=loss, opt_func=OPTIMIZERS[config["optimizer"]], cbs=cbs)
+                         ridge=0, balance=False, loss_func=loss, opt_func=OPTIMIZERS[config["optimizer"]], cbs=cbs)
 
 
 def fit(data, out, config: dict) -> frozen.Run:
