@@ -160,7 +160,7 @@ def train(data: Data = DATA, out: Out = EXPORT,
           pool: Annotated[Pool, typer.Option(help="What the head sees: all stages and the covariances of "
                                               "their channels, all stages, or the last.")] = Pool.style,
           views: Annotated[int, typer.Option(help="Views of each picture: itself, mirrored, then crops.")] = 2,
-          unfreeze_from: Annotated[int, typer.Option(min=0, max=4, help="First block to unfreeze; 0 for all.")] = 3,
+          unfreeze_from: Annotated[int, typer.Option(min=0, max=4, help="First block to unfreeze; 0 for all.")] = 4,
           gradual: Annotated[bool, typer.Option("--gradual", help="Unfreeze block by block, an epoch each.")] = False,
           balance: Annotated[bool, typer.Option(help="Let every period weigh as much as any other.")] = True,
           pretrained: bool = True,

@@ -30,8 +30,8 @@ def fit(data, out, epochs: int = 15, unfrozen_epochs: int = 2, lr: float = 1e-3,
         **kwargs) -> Learner:
     """Train the head alone, then the upper blocks of the body, too, and export; the learner comes back at its best.
 
-    `lr` is the highest learning rate of the head; unfrozen, the head learns at a twentieth of it and the lowest block
-    at a hundredth of that (linear probing, then fine-tuning: Kumar et al. 2022). With `gradual`, the blocks are
+    `lr` is the highest learning rate of the head; unfrozen, the head learns at a tenth of it and the lowest block at a
+    tenth of that (linear probing, then fine-tuning: Kumar et al. 2022). With `gradual`, the blocks are
     unfrozen one after the other, an epoch each (Howard and Ruder 2018), before all learn. Further arguments go to
     `learner`.
     """
@@ -42,9 +42,9 @@ def fit(data, out, epochs: int = 15, unfrozen_epochs: int = 2, lr: float = 1e-3,
         learn.save("stage-1")
         for n in range(2, len(learn.opt.param_lists) if gradual else 0):
             learn.freeze_to(-n)
-            learn.fit_one_cycle(1, slice(lr / 2000, lr / 20))
+            learn.fit_one_cycle(1, slice(lr / 100, lr / 10))
         learn.unfreeze()
-        learn.fit_one_cycle(unfrozen_epochs, slice(lr / 2000, lr / 20))
+        learn.fit_one_cycle(unfrozen_epochs, slice(lr / 100, lr / 10))
         learn.save("stage-2")
     predict.export(learn, out)
     return learn
@@ -53,7 +53,7 @@ def fit(data, out, epochs: int = 15, unfrozen_epochs: int = 2, lr: float = 1e-3,
 def learner(data, out, arch: str = "auto", size: int = 320, resize: str = "squish", batch_size: int = 32,
             split="grouped", parts: Sequence[float] = (70, 15, 15), seed: int = 42, exclude: Sequence[str] = (),
             width: int = 512, depth: int = 0, dropout: float = 0.0, ridge: float = 0.3, pool: str = "style",
-            views: int = 2, unfreeze_from: int = 3, balance: bool = True, pretrained: bool = True, cbs=(),
+            views: int = 2, unfreeze_from: int = 4, balance: bool = True, pretrained: bool = True, cbs=(),
             **kwargs) -> Learner:
     """A fastai `Learner` on the clean images of `data`, its body frozen, that keeps its best epoch under `out`.
 
@@ -140,22 +140,23 @@ class Keep(Callback):
 
     A fit is known by its settings, number, epochs and learning rates. Every epoch starts from a seed of its own: a
     fit that was interrupted ends with the weights of one that was not. The best epoch has the highest macro F1 on
-    valid of all fits so far; of a linear head alone, whose loss has one minimum, only the last epoch of a fit is taken,
-    for it lies nearest to that, and a choice among the others would be chance. Writes `models/fit-N.pth` and
-    `history.csv` under the learner's path.
+    valid of all fits so far. On few images that is half chance, so two rules keep it from being: an epoch of a later
+    fit must not have a higher loss there than what the fit began with; and of a linear head alone, whose loss has one
+    minimum, only the last epoch is taken, for it lies nearest to that. Writes `models/fit-N.pth` and `history.csv`
+    under the learner's path.
     """
     order = 55  # after Recorder, whose log it replays, and before the progress bar
 
     def __init__(self, config: dict):
         self.config, self.fits, self.history = config, [], []
-        self.best = {"f1": -1.0, "where": "before training", "model": None}
+        self.best = {"f1": -1.0, "loss": float("inf"), "where": "before training", "model": None}
 
     def before_fit(self):
         # validate, get_preds and lr_find; not fastai's `run`, which an interrupted lr_find would leave switched off
         self.idle = self.learn.lock.locked() or hasattr(self.learn, "lr_finder")
         if self.idle: return
         if not self.fits: self.config["lr"] = self._highest_lr()
-        self.key, self.rows = self._key(), []
+        self.key, self.rows, self.begun_at = self._key(), [], self.best["loss"]
         self.file = self.learn.path / self.learn.model_dir / f"fit-{len(self.fits)}.pth"
         state = self._read()
         if state: self._restore(state)
@@ -177,9 +178,9 @@ class Keep(Callback):
         self.rows.append([float(value) for value in self.recorder.values[-1]])
         row = dict(zip(names, self.rows[-1], strict=True))
         self.history.append({"fit": len(self.fits), "epoch": self.epoch, **row, "seconds": time.time() - self.started})
-        if row["f1_score"] > self.best["f1"] and (self.epoch == self.n_epoch - 1 or not self._is_convex()):
-            self.best = {"f1": row["f1_score"], "where": f"epoch {self.epoch} of stage {len(self.fits) + 1}",
-                         "model": self._weights()}
+        if self._is_better(row["f1_score"], row["valid_loss"]):
+            self.best = {"f1": row["f1_score"], "loss": row["valid_loss"], "model": self._weights(),
+                         "where": f"epoch {self.epoch} of stage {len(self.fits) + 1}"}
         self._save()
         self._write_history()
 
@@ -189,8 +190,10 @@ class Keep(Callback):
         self.fits.append(self.key)
         print(f"Kept the best so far on valid: {self.best['where']}, macro F1 {self.best['f1']:.3f}.")
 
-    def _is_convex(self) -> bool:
-        return self.learn.stored.frozen and network.standardising(self.learn.model[1]) is not None
+    def _is_better(self, f1: float, loss: float) -> bool:
+        is_convex = self.learn.stored.frozen and network.standardising(self.learn.model[1]) is not None
+        if is_convex and self.epoch < self.n_epoch - 1: return False
+        return f1 > self.best["f1"] and not loss > self.begun_at
 
     def _highest_lr(self) -> float:
         scheds = [cb.scheds["lr"] for cb in self.learn.cbs if "lr" in getattr(cb, "scheds", ())]

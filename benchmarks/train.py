@@ -1,12 +1,12 @@
 """What training is worth: plain fastai beside features alone and features then fine-tuning, on the same cuts.
 
-    python benchmarks/train.py FOLDER --work WORK [--cut fifth|folds|artist] [--methods fastai frozen unfrozen detail]
+    python benchmarks/train.py FOLDER --work WORK [--cut fifth|folds|artist] [--methods fastai frozen unfrozen]
                                [--seeds 1 2 3] [--arch efficientnet_lite0]
 
 FOLDER is a gallery `FOLDER/<class>/*.jpg`, taken as it is, or a data folder, whose usable pictures are taken. `fifth`
 tests on the random fifth of torch seed 42, `folds` on each of 5 folds of the grouped split in turn, `artist` on a
 fifth of the painters. Methods: `fastai` is the schedule of its first lesson, `frozen` the first stage of ours,
-`unfrozen` both stages, `detail` the first stage at 448 px. Ours choose the epoch on 5% of the training images.
+`unfrozen` both stages. Ours choose the epoch on 5% of the training images.
 
 Predictions of the test parts go to WORK/<cut>-<method>.csv, with the seconds that training and prediction took; what
 is there is not computed again. `fifth` starts from nothing, the other two share what is decoded and seen between runs.
@@ -93,7 +93,7 @@ def ours(table: pd.DataFrame, seed: int, args, epochs: int = 15, unfrozen_epochs
             learn.fit_one_cycle(epochs, lr)
             if unfrozen_epochs:
                 learn.unfreeze()
-                learn.fit_one_cycle(unfrozen_epochs, slice(lr / 2000, lr / 20))
+                learn.fit_one_cycle(unfrozen_epochs, slice(lr / 100, lr / 10))
         test = rows[rows.part == "test"]
         pictures = features.Pictures(data, test.file, test.sha256, learn.config["size"], learn.config["resize"])
         name = f"{learn.config['name']} {learn.config['pool']}"
@@ -106,8 +106,7 @@ def hashes(files) -> list[str]:
     return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
 
 
-METHODS = {"fastai": plain_fastai, "frozen": ours, "unfrozen": partial(ours, unfrozen_epochs=4),
-           "detail": partial(ours, size=448)}
+METHODS = {"fastai": plain_fastai, "frozen": ours, "unfrozen": partial(ours, unfrozen_epochs=2)}
 
 
 def measure(table: pd.DataFrame, method: str, args) -> pd.DataFrame:

@@ -104,7 +104,7 @@ def test_only_blocks_from_the_wanted_one_on_learn(drawn, tmp_path, first, learni
     learn = learner(drawn, tmp_path, unfreeze_from=first)
     learn.fit_one_cycle(1, 2e-3)
     before = {name: value.clone() for name, value in learn.model.named_parameters()}
-    learn.keep.best["f1"] = -1.  # so that the epoch to come is the best
+    learn.keep.best.update(f1=-1., loss=float("inf"))  # so that the epoch to come is the best
     learn.unfreeze()
     learn.fit_one_cycle(1, 1e-3)
     blocks = learn.model[0].blocks
@@ -146,7 +146,7 @@ def test_frozen_again_the_head_sees_what_the_changed_body_sees(drawn, tmp_path):
     learn = learner(drawn, tmp_path)
     learn.fit_one_cycle(1, 2e-3)
     learn.unfreeze()
-    learn.keep.best["f1"] = -1.  # so that the epoch to come is the best
+    learn.keep.best.update(f1=-1., loss=float("inf"))  # so that the epoch to come is the best
     learn.fit_one_cycle(1, 1e-2)
     learn.freeze()
     learn.batches.__init__()

@@ -150,7 +150,7 @@ def fit(learn, config: dict):
     if depth != FROM_START: learn.fit_one_cycle(config["epochs"], lr)
     if depth == HEAD_ONLY: return
     learn.unfreeze()
-    slow = slice(lr / 2000, lr / 20) if depth != FROM_START else slice(lr / 100, lr) if config["pretrained"] else lr
+    slow = slice(lr / 100, lr / 10) if depth != FROM_START else slice(lr / 100, lr) if config["pretrained"] else lr
     learn.fit_one_cycle(config["unfrozen_epochs"], slow)
 
 
