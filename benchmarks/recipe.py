@@ -14,22 +14,14 @@ import torch
 import train
 from fastai.callback.mixup import MixUp
 from fastai.losses import CrossEntropyLossFlat
-from torch import nn
 
+from artclf.lab.balance import Adjusted
 from artclf.train import class_weights
 
 
-class Adjusted(nn.Module):
-    """Cross entropy of logits to which the periods' log frequencies are added (Menon et al. 2021)."""
-
-    def __init__(self, weights: torch.Tensor):
-        super().__init__()
-        self.register_buffer("prior", -weights.log())
-
-    def forward(self, logits, targets): return nn.functional.cross_entropy(logits + self.prior, targets)
-
-
-def adjusted(table, *args): return train.ours(table, *args, balance=False, loss_func=Adjusted(class_weights(table)))
+def adjusted(table, *args):
+    counts = table[table.part == "train"].period.value_counts().sort_index()
+    return train.ours(table, *args, balance=False, loss_func=Adjusted(torch.tensor(counts.to_numpy()).float()))
 
 
 def smoothed(table, *args):
@@ -38,10 +30,12 @@ def smoothed(table, *args):
 
 
 VARIANTS = {
-    "as it is": {}, "last maps only": {"pool": "last"}, "one view": {"views": 1}, "four views": {"views": 4},
-    "looking at the mirror image, too": {"looks": (0, 1)}, "30 epochs": {"epochs": 30}, "dropout 0.5": {"dropout": .5},
-    "a hidden layer, dropout 0.5": {"depth": 1, "dropout": .5}, "weight decay 0.01": {"wd": .01},
-    "unbalanced loss": {"balance": False}, "mixup of features": {"cbs": [MixUp()]}, "288 px": {"size": 288},
+    "as it is": {}, "last maps only": {"pool": "last"}, "without covariances": {"pool": "stages"},
+    "one view": {"views": 1}, "four views": {"views": 4}, "looking at the mirror image, too": {"looks": (0, 1)},
+    "30 epochs": {"epochs": 30}, "dropout 0.5": {"dropout": .5},
+    "a hidden layer, dropout 0.5": {"depth": 1, "dropout": .5},
+    "ridge 0.1": {"ridge": .1}, "ridge 1": {"ridge": 1.}, "AdamW's decay instead of ridge": {"ridge": 0},
+    "unbalanced loss": {"balance": False}, "mixup of features": {"cbs": [MixUp()]}, "224 px": {"size": 224},
     "448 px": {"size": 448}, "crop": {"resize": "crop"}, "pad": {"resize": "pad"},
 }
 METHODS = {name: partial(train.ours, **change) for name, change in VARIANTS.items()}

@@ -145,7 +145,7 @@ def trained(data, out, config: dict, table):
         learn.fit_one_cycle(config["epochs"], config["lr"])
         if config["unfrozen_epochs"]:
             learn.unfreeze()
-            learn.fit_one_cycle(config["unfrozen_epochs"], slice(config["lr"] / 2000, config["lr"] / 20))
+            learn.fit_one_cycle(config["unfrozen_epochs"], slice(config["lr"] / 200, config["lr"] / 20))
     return learn
 
 
