@@ -64,6 +64,7 @@ class Stored(Callback):
             self.loaders = {key: dl for key, dl in self.loaders.items() if not key[1]}
         key = part, self.frozen
         if key not in self.loaders: self.loaders[key] = (self._features if self.frozen else self._pixels)(part, own)
+        if key == ("train", True): self._standardise()
         self.learn.dl = self.loaders[key]
         self.learn.dl.rng = own.rng
         own.before_iter()  # tells its batch transforms which part they are for
@@ -74,15 +75,14 @@ class Stored(Callback):
         x = torch.from_numpy(features.views(self.pictures[part], body, self.backbone, name, views))
         y = self._targets(part).repeat_interleave(len(views))
         x = x.flatten(0, 1)
-        if part == "train": self._standardise(x)
+        if part == "train": self.spread = x.mean(0), x.var(0, correction=0)
         return self._loader(part, own, len(x), lambda places: (x[places], y[places]))
 
-    def _standardise(self, x: torch.Tensor):
+    def _standardise(self):
         """Let a linear head standardise its numbers by those of all images of train, not batch by batch."""
         layer = network.standardising(self.learn.model[1])
         if layer is None: return
-        layer.running_mean.copy_(x.mean(0))
-        layer.running_var.copy_(x.var(0, correction=0))
+        for known, value in zip((layer.running_mean, layer.running_var), self.spread, strict=True): known.copy_(value)
 
     def _pixels(self, part: str, own) -> DataLoader:
         y, pictures = self._targets(part), self.pictures[part]

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from artclf import engine, features, train
 
@@ -82,6 +84,28 @@ def test_no_picture_is_decoded_twice_and_nothing_looked_at_twice(fresh, tmp_path
         learn.unfreeze()
         learn.fit_one_cycle(1, 1e-5)
     assert len(seen) == len(set(seen)) == 35 and sum(looked) == 30 * 2 + 5
+
+
+def test_a_linear_head_standardises_by_all_of_train(drawn, tmp_path):
+    learn = learner(drawn, tmp_path)
+    learn.fit_one_cycle(2, 1e-3)
+    body, (norm, *_), pictures = learn.model[0], learn.model[1], learn.stored.pictures["train"]
+    name = f"efficientnet_lite0 {body.pool} {engine.PRECISIONS[learn.stored._best(False)['precision']]}"
+    x = features.views(pictures, body, learn.stored.backbone, name, [0, 1]).reshape(-1, body.width).astype(float)
+    expected = StandardScaler().fit(x)
+    np.testing.assert_allclose(norm.running_mean, expected.mean_, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(norm.running_var, expected.var_, rtol=1e-3, atol=1e-4)
+
+
+def test_frozen_the_linear_head_ends_at_the_minimum_that_scikit_learn_finds(drawn, tmp_path):
+    learn = learner(drawn, tmp_path, views=1, balance=False)
+    learn.remove_cb(learn.keep)
+    learn.fit_one_cycle(100, 1e-3)
+    head, data = learn.model[1].eval(), learn.stored.loaders["train", True]
+    x, y = data.create_batch(list(range(30)))
+    z = head[0](x).numpy()
+    theirs = LogisticRegression(C=1 / (.3 * len(z)), tol=1e-8, max_iter=5000).fit(z, y)
+    np.testing.assert_allclose(head(x).detach().softmax(1).numpy(), theirs.predict_proba(z), atol=.03)
 
 
 def test_more_views_are_more_batches(drawn, tmp_path):

@@ -73,7 +73,7 @@ def test_fit_is_exactly_the_lines_of_the_notebook(drawn, export, tmp_path):
     book = json.loads((REPOSITORY / "notebooks/03_train.ipynb").read_text(encoding="utf-8"))
     cells = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
     names = {"DATA": drawn, "EXPORT": tmp_path, "ARCH": "efficientnet_lite0", "SIZE": 64, "BATCH_SIZE": 8, "EPOCHS": 1,
-             "UNFROZEN_EPOCHS": 1, "UNFREEZE_FROM": 3, "LR": 2e-3, "SPLIT": "grouped", "PARTS": (70, 15, 15),
+             "UNFROZEN_EPOCHS": 1, "UNFREEZE_FROM": 4, "LR": 1e-3, "SPLIT": "grouped", "PARTS": (70, 15, 15),
              "SEED": 42, "RESIZE": "squish", "FIND_LR": False, "train": train, "predict": predict}
     recipe = [cell for cell in cells if any(word in cell for word in
                                             ("train.learner", "learn.fit", "learn.save", "learn.unfreeze", "export("))]
