@@ -17,7 +17,7 @@ lab: setup
 check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb $(wildcard notebooks/experiments/*.ipynb)
-	@ARTCLF_OFFLINE=1 $(BIN)/pytest -q -m "not slow"
+	@OMP_NUM_THREADS=1 ARTCLF_OFFLINE=1 $(BIN)/pytest -q -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 test: check
 	@ARTCLF_OFFLINE=1 $(BIN)/pytest -q -m slow
 fix: setup

@@ -164,8 +164,8 @@ def test_train_hands_every_option_on(artclf, monkeypatch, tmp_path):
     monkeypatch.setattr(train, "fit", lambda *args, **kwargs: asked.update(kwargs, args=args))
     monkeypatch.setattr(predict, "headline", lambda out: {})
     options = {"arch": "a", "epochs": 3, "unfrozen_epochs": 5, "lr": .1, "size": 99, "resize": "pad", "batch_size": 9,
-               "split": "artist", "parts": "60,20,20", "seed": 8, "width": 7, "depth": 6, "dropout": .2, "data": "d",
-               "out": "o", "pool": "last", "views": 4, "unfreeze_from": 1}
+               "split": "artist", "parts": "60,20,20", "seed": 8, "width": 7, "depth": 6, "dropout": .2, "ridge": .7,
+               "data": "d", "out": "o", "pool": "last", "views": 4, "unfreeze_from": 1}
     args = [str(word) for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
     assert artclf("train", *args, "--exclude", "x", "--exclude", "y", "--no-pretrained", "--no-balance",
                   "--gradual")[0] == 0

@@ -144,8 +144,9 @@ def test_statuses(server, status, retry):
 
 @pytest.mark.parametrize("value, seconds", [
     ("7", 7), ("0", 0), ("nonsense", None), ("-3", None), ("1e9", None), ("Wed, 01 Jan 2020 00:00:00 GMT", 0),
-    (format_datetime(datetime.now(UTC) + timedelta(hours=1)), 3600), ("Wed, 99 Foo 2020", None)])
+    ("in an hour", 3600), ("Wed, 99 Foo 2020", None)])
 def test_retry_after(server, value, seconds):
+    if value == "in an hour": value = format_datetime(datetime.now(UTC) + timedelta(hours=1))
     server.routes["/x"] = answer(status="429 Too Many Requests", Retry_After=value)
     assert get(f"{server.url}/x").retry_after == (seconds if seconds is None else pytest.approx(seconds, abs=900))
 

@@ -160,7 +160,7 @@ def test_a_run_answers_for_every_picture_of_its_cut_as_the_learner_does(drawn, r
 
 def test_the_plain_loss_is_that_of_the_pipeline_without_balance(drawn, run, tmp_path):
     learn = train.learner(drawn, tmp_path, arch=TINY["arch"], size=64, split=imbalance.cut(drawn, run.config),
-                          balance=False)
+                          ridge=0, balance=False)
     with frozen.quiet(learn): learn.fit_one_cycle(1, run.config["lr"])
     own = torch.softmax(frozen.outputs(learn, drawn, imbalance.cut(drawn, run.config)), 1).numpy()
     np.testing.assert_allclose(run.predictions.filter(regex="^p_"), own, atol=1e-5)

@@ -126,7 +126,7 @@ def test_calibration_stands_in_the_report(predictions, errors_of_a_run, tmp_path
 
 def test_the_command_trains_the_same_again(export, drawn, monkeypatch):
     config, kept = (interpret.kept(export, name) for name in ("config.json", "metrics.json"))
-    assert config["lr"] == 2e-3  # as the fit had it
+    assert config["lr"] == 1e-3  # as the fit had it
     monkeypatch.chdir(Path(__file__).parents[1] / "notebooks")
     text = report.command(config, kept, "../data/my pictures", Path("..", "exports", "x"))
     assert text == ("artclf train --data 'data/my pictures' --out exports/x --arch efficientnet_lite0 --epochs 1 "

@@ -141,7 +141,7 @@ def test_each_seed_has_a_folder_of_its_own(fits, tmp_path):
 def test_the_command_trains_with_several_seeds(fits, tmp_path, command):
     code, out, err = command("train", "--data", "d", "--out", tmp_path / "o", "--seeds", 2, "--seed", 5, "--epochs", 3)
     assert code == 0 and [row.split()[0] for row in out.splitlines()[1:]] == ["5", "6", "mean", "spread"]
-    assert [out.name for _, out, _, _ in fits] == ["seed-5", "seed-6"] and fits[0][2] == (3, 2, 2e-3, False)
+    assert [out.name for _, out, _, _ in fits] == ["seed-5", "seed-6"] and fits[0][2] == (3, 2, 1e-3, False)
     assert "Seed 6, number 2 of 2" in err and "macro_f1" in out
     code, out, _ = command("train", "--data", "d", "--out", tmp_path / "o", "--seeds", 2, "--seed", 5, "--json")
     found = json.loads(out)
