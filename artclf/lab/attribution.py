@@ -55,8 +55,9 @@ def grad_cam(explainer, x, weights, stage: int = -1) -> torch.Tensor:
     """Grad-CAM (Selvaraju et al. 2017) of the maps after one stage of the body: (images, 1, size, size).
 
     The channels, each weighted by its mean gradient, summed and enlarged; what speaks against stays below 0. It sees
-    what reaches the score through this stage: with `pool="stages"` the head reads the earlier ones, too, of which the
-    last one says nothing. And it sees no standard deviations: their gradient has the mean 0 over a map.
+    what reaches the score through this stage: unless `pool` is `last`, the head reads the earlier ones, too, of which
+    the last one says nothing. And it sees no standard deviations and covariances: their gradient has the mean 0 over
+    a map.
     """
     method = attr.LayerGradCam(explainer.score, explainer.body.stages[stage])
     return _enlarged(method.attribute(x, additional_forward_args=(weights,)), x)
@@ -72,9 +73,9 @@ def by_stage(explainer, x, weights) -> list[torch.Tensor]:
     """For each stage that the head reads, what it gets from each place, in logits: (images, 1, height, width).
 
     The maps times their gradient, summed over channels (HiResCAM, Draelos and Carin 2020), where the gradient goes
-    through what the head reads off this stage and not through later stages. Means, standard deviations and maxima
-    double where maps double; so for a linear head (`depth=0`) the sums of all stages, and a constant, are the score:
-    nothing is left out or counted twice.
+    through what the head reads off this stage and not through later stages. Means, standard deviations, maxima and
+    what `network.covariances` gives double where maps double; so for a linear head (`depth=0`) the sums of all stages,
+    and a constant, are the score: nothing is left out or counted twice.
     """
     body = explainer.direct.model[0]
     layers = [stage for stage, taken in zip(body.stages, body.taken, strict=True) if taken] or [body.stages[-1]]
