@@ -15,7 +15,7 @@ from sklearn.metrics import auc
 from torch import nn
 
 import artclf
-from artclf import backbones, network
+from artclf import backbones, interpret, network
 from artclf.lab import attribution, explain, saliency, sanity
 
 matplotlib.use("Agg")
@@ -419,6 +419,16 @@ def test_pictures_are_chosen_among_those_told_right(run):
     assert (rows.period == rows.predicted).all() and len(rows) <= 4 and not rows.file.duplicated().any()
     right = pd.read_csv(out / "predictions.csv").query("part == 'train' and period == predicted")
     assert rows.period.nunique() == min(4, right.period.nunique())
+
+
+def test_rivals_are_the_pair_confused_most_or_nearest_to_it():
+    rows = pd.DataFrame({"part": "test", "period": ["a", "a", "a", "b"], "predicted": ["c", "a", "c", "b"],
+                         "p_a": [.2, .8, .3, .1], "p_b": [.3, .1, .1, .7], "p_c": [.5, .1, .6, .2]})
+    rows["probability"] = interpret.scores(rows).max(axis=1)
+    pair, found = explain.rivals(rows)
+    assert pair == ("a", "c") and list(found.index) == [2, 0, 1]
+    pair, found = explain.rivals(rows.loc[[1, 3]])
+    assert pair == ("b", "c") and list(found.index) == [3]
 
 
 # What takes long

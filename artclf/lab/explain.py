@@ -131,6 +131,22 @@ def chosen(out, data, n: int, part: str = "test", seed: int = 0):
     return rows.assign(turn=turn).sort_values(["turn", "period"], kind="stable").drop(columns="turn").head(n)
 
 
+def rivals(predictions, part: str = "test"):
+    """Two periods that are hard to tell apart, and the pictures of the first, those likest to the second first.
+
+    It is the pair that is confused most often, as `(given, predicted)`; where nothing is confused, the period of the
+    least sure picture and the one likeliest after it.
+    """
+    rows, pairs = interpret.of_part(predictions, part), interpret.most_confused(predictions, 1, part)
+    chances = interpret.scores(rows)
+    if pairs.empty:
+        given = rows.period[unsure := rows.probability.idxmin()]
+        other = chances.loc[unsure].drop(given).idxmax()
+    else: given, other = pairs.loc[0, ["given", "predicted"]]
+    order = chances.loc[rows.period == given, other].sort_values(ascending=False, kind="stable").index
+    return (given, other), rows.loc[order]
+
+
 def plot_maps(pictures: np.ndarray, maps: dict, captions: Sequence[str], ax=None):
     """Pictures beside their maps as a Figure: a row a picture, a column a method.
 
