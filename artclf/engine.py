@@ -41,9 +41,13 @@ class Stored(Callback):
         """Whether nothing but the head learns."""
         return 0 < self.opt.frozen_idx == len(self.opt.param_lists) - 1
 
-    def before_fit(self): features.keep_memory()
+    def before_fit(self):
+        features.keep_memory()
+        self.loaders = {}  # of a fit that was interrupted; the body may have changed since
 
-    def after_fit(self): self.learn.model[0].precision = None
+    def after_fit(self):
+        self.learn.model[0].precision = None
+        self.loaders = {}  # hundreds of megabytes, which the store has, too
 
     def before_train(self): self._replace("train", self.dls.train)
 
@@ -60,8 +64,6 @@ class Stored(Callback):
         self.learn.model[0].precision = None  # other batches are looked at as the exported network does
         if self.learn.dl is not own: return
         use(self.learn.model[0], self._best(learns=not self.frozen))
-        if not self.frozen:  # the body changes, and with it what it sees
-            self.loaders = {key: dl for key, dl in self.loaders.items() if not key[1]}
         key = part, self.frozen
         if key not in self.loaders: self.loaders[key] = (self._features if self.frozen else self._pixels)(part, own)
         if key == ("train", True): self._standardise()

@@ -101,7 +101,8 @@ def test_frozen_the_linear_head_ends_at_the_minimum_that_scikit_learn_finds(draw
     learn = learner(drawn, tmp_path, views=1, balance=False)
     learn.remove_cb(learn.keep)
     learn.fit_one_cycle(100, 1e-3)
-    head, data = learn.model[1].eval(), learn.stored.loaders["train", True]
+    head, data = learn.model[1].eval(), learn.stored._features("train", learn.dls.train)
+    assert not learn.stored.loaders  # what a fit has loaded goes with it
     x, y = data.create_batch(list(range(30)))
     z = head[0](x).numpy()
     theirs = LogisticRegression(C=1 / (.3 * len(z)), tol=1e-8, max_iter=5000).fit(z, y)
