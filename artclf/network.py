@@ -39,7 +39,8 @@ class Body(nn.Module):
         self.pool, self.precision, self.format = pool if len(found) > 1 else "last", None, torch.contiguous_format
         ends = [one != other for one, other in zip(self.blocks, [*self.blocks[1:], 5], strict=True)]
         self.taken = [self.pool != "last" and (end or len(found) <= 10) for end in ends]
-        self.pairs = [shape[1] if self.pool == "style" and shape[1] <= NARROW else 0 for shape in shapes]
+        self.pairs = [shape[1] if self.pool == "style" and shape[1] <= NARROW else 0
+                      for shape, taken in zip(shapes, self.taken, strict=True) if taken]
         with torch.no_grad(): self.width = self.eval()(blank).shape[1]
 
     def forward(self, x):
@@ -47,12 +48,14 @@ class Body(nn.Module):
 
     def look(self, x):
         """The features of pictures."""
-        found, x = [], x.contiguous(memory_format=self.format)
+        maps, x = [], x.contiguous(memory_format=self.format)
         with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
-            for stage, taken, channels in zip(self.stages, self.taken, self.pairs, strict=True):
+            for stage, taken in zip(self.stages, self.taken, strict=True):
                 x = stage(x)
-                if taken: found.append(statistics(x))
-                if taken and channels: found.append(covariances(x, channels))
+                if taken: maps.append(x)
+        found = []  # in full precision: a covariance is a small difference of large numbers
+        for m, channels in zip(maps, self.pairs, strict=True):
+            found += [statistics(m), *([covariances(m, channels)] if channels else [])]
         return torch.cat(found, 1) if found else _pooled(x) if self.has_maps else x.float()
 
 

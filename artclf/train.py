@@ -31,9 +31,8 @@ def fit(data, out, epochs: int = 15, unfrozen_epochs: int = 2, lr: float = 1e-3,
     """Train the head alone, then the upper blocks of the body, too, and export; the learner comes back at its best.
 
     `lr` is the highest learning rate of the head; unfrozen, the head learns at a tenth of it and the lowest block at a
-    tenth of that (linear probing, then fine-tuning: Kumar et al. 2022). With `gradual`, the blocks are
-    unfrozen one after the other, an epoch each (Howard and Ruder 2018), before all learn. Further arguments go to
-    `learner`.
+    tenth of that (linear probing, then fine-tuning: Kumar et al. 2022). With `gradual`, the blocks are unfrozen one
+    after the other, an epoch each (Howard and Ruder 2018), before all learn. Further arguments go to `learner`.
     """
     from artclf import predict
     learn = learner(data, out, **kwargs)

@@ -23,6 +23,8 @@ from fastai.vision import all as vision
 from artclf import train
 from artclf.catalogue import IMAGE_SUFFIXES
 
+SIZE = 224
+
 
 def table_of(folder: Path, number: int) -> pd.DataFrame:
     """`number` pictures of `folder`, again from the first where there are fewer, four fifths of them to learn from."""
@@ -41,7 +43,7 @@ def ours(table: pd.DataFrame, arch: str) -> dict[str, float]:
     """Seconds of the frozen stage (10 epochs, from nothing) and of an epoch in which all layers learn; bytes kept."""
     found = {}
     with TemporaryDirectory() as folder:
-        learn = train.learner(folder, folder, arch, split=table, pretrained=False)
+        learn = train.learner(folder, folder, arch, size=SIZE, split=table, pretrained=False)
         learn.freeze()
         with learn.no_bar(), learn.no_logging():
             found["frozen stage"] = seconds(lambda: learn.fit_one_cycle(10))
@@ -54,7 +56,7 @@ def ours(table: pd.DataFrame, arch: str) -> dict[str, float]:
 def fastais(table: pd.DataFrame, arch: str) -> dict[str, float]:
     """Seconds of one epoch with the body frozen, and of one with all layers."""
     block = vision.DataBlock(blocks=(vision.ImageBlock, vision.CategoryBlock), get_x=vision.ColReader("file"),
-                             get_y=vision.ColReader("period"), item_tfms=vision.Resize(224, method="squish"),
+                             get_y=vision.ColReader("period"), item_tfms=vision.Resize(SIZE, method="squish"),
                              splitter=vision.IndexSplitter(table.index[table.part == "valid"]),
                              batch_tfms=vision.aug_transforms())
     builder = getattr(vision, arch, arch)

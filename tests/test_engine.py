@@ -55,7 +55,7 @@ def test_in_bfloat16_they_differ_by_rounding(drawn, tmp_path, monkeypatch):
         learn = learner(drawn, tmp_path / precision)
         learn.fit_one_cycle(1, 0.)
         found.append(torch.cat(learn.batches.given[False]))
-    assert not torch.equal(*found) and torch.corrcoef(torch.stack([x.flatten() for x in found]))[0, 1] > .998
+    assert not torch.equal(*found) and torch.corrcoef(torch.stack([x.flatten() for x in found]))[0, 1] > .999
     assert learn.model[0].precision is None  # outside of a fit, everything is looked at in full precision
 
 
