@@ -1,13 +1,13 @@
 """What training is worth: plain fastai beside features alone and features then fine-tuning, on the same cuts.
 
-    python benchmarks/train.py FOLDER --work WORK [--cut fifth|folds|artist] [--methods fastai quick frozen detail unfrozen]
-                               [--seeds 1 2 3] [--arch efficientnet_lite0]
+    python benchmarks/train.py FOLDER --work WORK [--cut fifth|folds|artist] [--seeds 1 2 3]
+                               [--methods fastai quick frozen detail unfrozen] [--arch efficientnet_lite0]
 
 FOLDER is a gallery `FOLDER/<class>/*.jpg`, taken as it is, or a data folder, whose usable pictures are taken. `fifth`
 tests on the random fifth of torch seed 42, `folds` on each of 5 folds of the grouped split in turn, `artist` on a
 fifth of the painters. Methods: `fastai` is the schedule of its first lesson, `frozen` the first stage of ours,
-`unfrozen` both stages; `quick` is
-`frozen` on one view of each picture, `detail` `frozen` at 384 px, with the mirror image looked at in testing, too. Ours choose the epoch on 5% of the training images.
+`unfrozen` both stages; `quick` is `frozen` on one view of each picture, `detail` is `frozen` at 384 px and looks at the
+mirror image in testing, too. Ours keep 5% of the training images as the part valid.
 
 Predictions of the test parts go to WORK/<cut>-<method>.csv, with the seconds that training and prediction took; what
 is there is not computed again. `fifth` starts from nothing, the other two share what is decoded and seen between runs.
