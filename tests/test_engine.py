@@ -52,7 +52,7 @@ def test_in_bfloat16_they_differ_by_rounding(drawn, tmp_path, monkeypatch):
     for precision in engine.PRECISIONS:
         best = {"format": "channels last", "precision": precision, "threads": None, "seconds": .01}
         monkeypatch.setattr(engine, "best_settings", lambda *_, best=best: best)
-        learn = learner(drawn, tmp_path / precision)
+        learn = learner(drawn, tmp_path / precision, pool="stages")
         learn.fit_one_cycle(1, 0.)
         found.append(torch.cat(learn.batches.given[False]))
     assert not torch.equal(*found) and torch.corrcoef(torch.stack([x.flatten() for x in found]))[0, 1] > .999
