@@ -32,7 +32,7 @@ def load(out) -> Classifier:
 
     Runs no pickled code. Warns where torch, timm or fastai are of another version than at training. Raises
     FileNotFoundError without an export, ValueError for a `config.json` that is none, names no known architecture, or
-    describes other weights.
+    describes other weights or another network.
     """
     config = _read_config((out := Path(out)) / "config.json")
     if _sha256(out / "model.safetensors") != config["hashes"].get("model.safetensors"):
@@ -41,7 +41,10 @@ def load(out) -> Classifier:
                  if version(name).split(".")[:2] != then.split(".")[:2]]
     if differing: warnings.warn(f"other versions than at training: {', '.join(differing)}", stacklevel=2)
     learn = network.new_learner(_empty_loaders(config), {**config, "weights": "random"})
-    learn.model.load_state_dict(load_file(out / "model.safetensors"))
+    try:
+        learn.model.load_state_dict(load_file(out / "model.safetensors"))
+    except RuntimeError as e:
+        raise ValueError(f"{out} holds another network than its config.json describes: train again") from e
     return Classifier(learn, config)
 
 

@@ -57,6 +57,13 @@ def assert_equal(found, expected, atol=1e-5):
     for a, b in zip(chances(found), chances(expected), strict=True): assert a == pytest.approx(b, abs=atol)
 
 
+def test_a_network_of_another_kind_says_train_again(export, tmp_path):
+    shutil.copytree(export, out := tmp_path / "older")
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    (out / "config.json").write_text(json.dumps({**config, "pool": "stages"}), encoding="utf-8")
+    with pytest.raises(ValueError, match="older holds another network .* train again"): artclf.load(out)
+
+
 def test_answers_are_fastais_own(clf, files):
     learn = clf.learner
     expected = learn.get_preds(dl=learn.dls.test_dl(files, num_workers=0))[0].numpy()
