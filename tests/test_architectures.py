@@ -132,7 +132,7 @@ def test_a_row_says_whether_features_were_there(drawn, tmp_path, row):
     """Those of this module's first run, unless another test has made them."""
     wider = architectures.run(drawn, tmp_path, architectures.configuration(**TINY, width=16, depth=1))
     assert wider["features_kept"] and wider["head_mb"] != row["head_mb"] and wider["body_mb"] == row["body_mb"]
-    other = architectures.run(drawn, tmp_path, architectures.configuration(**{**TINY, "size": 72}))
+    other = architectures.run(drawn, tmp_path, architectures.configuration(**{**TINY, "size": 76}))
     assert not other["features_kept"]
 
 
