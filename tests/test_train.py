@@ -185,6 +185,16 @@ def test_the_best_epoch_of_all_stages_is_kept(drawn, tmp_path):
     np.testing.assert_allclose(learn.validate()[1:4], best[["error_rate", "accuracy", "f1_score"]].astype(float))
 
 
+def test_a_later_fit_must_not_cost_loss_on_valid(drawn, tmp_path):
+    learn = learner(drawn, tmp_path)
+    learn.fit_one_cycle(1, 1e-3)
+    first = weights(learn)
+    learn.keep.best.update(f1=-1., loss=0.)  # any epoch has the higher macro F1, and the higher loss
+    learn.unfreeze()
+    learn.fit_one_cycle(1, 1e-3)
+    assert same(weights(learn), first) and learn.keep.best["f1"] == -1.
+
+
 @pytest.mark.slow
 def test_looking_at_the_learner_between_fits_changes_nothing(drawn, tmp_path):
     def stages(out, look):
