@@ -6,8 +6,8 @@
 FOLDER is a gallery `FOLDER/<class>/*.jpg`, taken as it is, or a data folder, whose usable pictures are taken. `fifth`
 tests on the random fifth of torch seed 42, `folds` on each of 5 folds of the grouped split in turn, `artist` on a
 fifth of the painters. Methods: `fastai` is the schedule of its first lesson, `frozen` the first stage of ours,
-`unfrozen` both stages; `quick` is `frozen` on one view of each picture, `detail` on four at 448 px, and it looks at
-the mirror image in testing, too. Ours keep 5% of the training images as the part valid.
+`unfrozen` both stages; `quick` is `frozen` on one view of each picture, `detail` is `frozen` at 384 px and looks at the
+mirror image in testing, too. Ours keep 5% of the training images as the part valid.
 
 Predictions of the test parts go to WORK/<cut>-<method>.csv, with the seconds that training and prediction took; what
 is there is not computed again. `fifth` starts from nothing, the other two share what is decoded and seen between runs.
@@ -108,7 +108,7 @@ def hashes(files) -> list[str]:
 
 
 METHODS = {"fastai": plain_fastai, "quick": partial(ours, views=1), "frozen": ours,
-           "detail": partial(ours, size=448, views=4, looks=(0, 1)), "unfrozen": partial(ours, unfrozen_epochs=2)}
+           "detail": partial(ours, size=384, looks=(0, 1)), "unfrozen": partial(ours, unfrozen_epochs=2)}
 
 
 def measure(table: pd.DataFrame, method: str, args) -> pd.DataFrame:
