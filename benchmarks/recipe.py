@@ -1,9 +1,10 @@
-"""What each change of the recipe is worth: the frozen stage with one thing changed at a time, on the same folds.
+"""What each change of the recipe is worth: one thing changed at a time, on the same folds.
 
     python benchmarks/recipe.py DATA --work WORK [--seeds 1] [--only NAME ...]
 
 DATA is a data folder or a gallery; the folds and figures are those of `benchmarks/train.py --cut folds`, and so is what
-is kept in WORK. A difference counts where it is larger than the spread over the seeds.
+is kept in WORK. A difference counts where it is larger than the spread over the seeds. The names that begin with
+`unfrozen` go on from the row `224 px` and end with their last epoch, whether it is better on valid or not.
 """
 import argparse
 from functools import partial
@@ -12,8 +13,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 import train
+from fastai.callback.core import Callback
 from fastai.callback.mixup import MixUp
 from fastai.losses import CrossEntropyLossFlat
+from fastai.vision.augment import AffineCoordTfm, Flip, LightingTfm
 
 from artclf.lab.balance import Adjusted
 from artclf.train import class_weights
@@ -29,6 +32,36 @@ def smoothed(table, *args):
     return train.ours(table, *args, loss_func=loss)
 
 
+def to_the_end(learn, **kwargs):
+    """The unfrozen stage without the rule by which an epoch must be better on valid: so its effect can be seen."""
+    learn.remove_cb(learn.keep)
+    train.unfrozen(learn, **kwargs)
+
+
+def averaged(learn):
+    """Then the mean of the weights before and after (WiSE-FT: Wortsman et al. 2022)."""
+    before = {name: value.clone() for name, value in learn.model.state_dict().items()}
+    to_the_end(learn)
+    learn.model.load_state_dict({name: (value + before[name]) / 2 if value.is_floating_point() else value
+                                 for name, value in learn.model.state_dict().items()})
+
+
+def flipped(learn):
+    """Nothing but mirror images: no rotation, zoom, warp or light, which blur strokes and change colours."""
+    after = learn.dls.train.after_batch
+    kept = [tfm for tfm in after.fs if not isinstance(tfm, LightingTfm)]
+    after.fs = type(after.fs)([Flip() if isinstance(tfm, AffineCoordTfm) else tfm for tfm in kept])
+    to_the_end(learn)
+
+
+class Growing(Callback):
+    """Progressive resizing: all epochs but the last learn on pictures of 160 px."""
+
+    def before_batch(self):
+        if not self.training or self.epoch == self.n_epoch - 1: return
+        self.learn.xb = (torch.nn.functional.interpolate(self.xb[0], 160, mode="bilinear", antialias=True),)
+
+
 VARIANTS = {
     "as it is": {}, "last maps only": {"pool": "last"}, "without covariances": {"pool": "stages"},
     "one view": {"views": 1}, "four views": {"views": 4}, "looking at the mirror image, too": {"looks": (0, 1)},
@@ -40,6 +73,10 @@ VARIANTS = {
 }
 METHODS = {name: partial(train.ours, **change) for name, change in VARIANTS.items()}
 METHODS |= {"logit adjustment": adjusted, "label smoothing 0.1": smoothed}
+STAGES = {"unfrozen, to the end": to_the_end, "unfrozen, mixup": partial(to_the_end, cbs=MixUp()), "unfrozen, averaged": averaged,
+          "unfrozen, mirrored only": flipped, "unfrozen, growing": partial(to_the_end, cbs=Growing())}
+METHODS |= {name: partial(train.ours, size=224, then=stage) for name, stage in STAGES.items()}
+METHODS["unfrozen, all blocks"] = partial(train.ours, size=224, then=to_the_end, unfreeze_from=0)
 
 
 def main():

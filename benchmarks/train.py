@@ -81,9 +81,11 @@ def plain_fastai(table: pd.DataFrame, seed: int, args):
         return learn.get_preds()[0].numpy()
 
 
-def ours(table: pd.DataFrame, seed: int, args, epochs: int = 15, unfrozen_epochs: int = 0, lr: float = 1e-3, looks=(0,),
-         **kwargs):
-    """The lines of `train.fit`, and the probabilities of the test images, over the views `looks` of each."""
+def ours(table: pd.DataFrame, seed: int, args, epochs: int = 15, then=lambda learn: None, looks=(0,), **kwargs):
+    """The lines of `train.fit`, and the probabilities of the test images, over the views `looks` of each.
+
+    `then` is the stage after the frozen one.
+    """
     rows = table.reset_index(drop=True).assign(sha256=hashes(table.file), clean_sha256=hashes(table.file))
     learning = rows[rows.part == "train"]
     rows.loc[learning.index, "part"] = split.cut(learning.period, learning.group, (95, 5, 0), seed)
@@ -91,10 +93,8 @@ def ours(table: pd.DataFrame, seed: int, args, epochs: int = 15, unfrozen_epochs
         data = folder if args.cut == "fifth" else args.work
         learn = train.learner(data, folder, args.arch, split=rows, seed=seed, **kwargs)
         with learn.no_bar(), learn.no_logging():
-            learn.fit_one_cycle(epochs, lr)
-            if unfrozen_epochs:
-                learn.unfreeze()
-                learn.fit_one_cycle(unfrozen_epochs, slice(lr / 100, lr / 10))
+            learn.fit_one_cycle(epochs, 1e-3)
+            then(learn)
         test = rows[rows.part == "test"]
         pictures = features.Pictures(data, test.file, test.sha256, learn.config["size"], learn.config["resize"])
         name = f"{learn.config['name']} {learn.config['pool']}"
@@ -103,12 +103,18 @@ def ours(table: pd.DataFrame, seed: int, args, epochs: int = 15, unfrozen_epochs
         return torch.softmax(torch.stack(logits), -1).mean(0).numpy()
 
 
+def unfrozen(learn, **kwargs):
+    """The unfrozen stage of `train.fit`."""
+    learn.unfreeze()
+    learn.fit_one_cycle(2, slice(1e-5, 1e-4), **kwargs)
+
+
 def hashes(files) -> list[str]:
     return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
 
 
 METHODS = {"fastai": plain_fastai, "quick": partial(ours, views=1), "frozen": ours,
-           "detail": partial(ours, size=384, looks=(0, 1)), "unfrozen": partial(ours, unfrozen_epochs=2)}
+           "detail": partial(ours, size=384, looks=(0, 1)), "unfrozen": partial(ours, then=unfrozen)}
 
 
 def measure(table: pd.DataFrame, method: str, args) -> pd.DataFrame:
