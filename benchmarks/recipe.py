@@ -73,9 +73,9 @@ VARIANTS = {
 }
 METHODS = {name: partial(train.ours, **change) for name, change in VARIANTS.items()}
 METHODS |= {"logit adjustment": adjusted, "label smoothing 0.1": smoothed}
-STAGES = {"unfrozen, to the end": to_the_end, "unfrozen, mixup": partial(to_the_end, cbs=MixUp()), "unfrozen, averaged": averaged,
-          "unfrozen, mirrored only": flipped, "unfrozen, growing": partial(to_the_end, cbs=Growing())}
-METHODS |= {name: partial(train.ours, size=224, then=stage) for name, stage in STAGES.items()}
+STAGES = {"to the end": to_the_end, "mixup": partial(to_the_end, cbs=MixUp()), "averaged": averaged,
+          "mirrored only": flipped, "growing": partial(to_the_end, cbs=Growing())}
+METHODS |= {f"unfrozen, {name}": partial(train.ours, size=224, then=stage) for name, stage in STAGES.items()}
 METHODS["unfrozen, all blocks"] = partial(train.ours, size=224, then=to_the_end, unfreeze_from=0)
 
 
