@@ -109,7 +109,7 @@ def test_a_row_holds_what_torch_and_scikit_learn_say(drawn, tmp_path, row):
     learn.fit_one_cycle(1, 1e-3)
     table = split.items(drawn)
     p = torch.cat([learn.model.eval()(x) for x, in learn.dls.test_dl([drawn / file for file in table.file])])
-    p, vocab = torch.softmax(p.detach(), 1).double().numpy(), list(learn.dls.vocab)
+    p, vocab = torch.softmax(p.detach().double(), 1).numpy(), list(learn.dls.vocab)
     own = architectures.predictions(learn, drawn, table)
     assert np.abs(own.filter(regex="^p_").to_numpy() - p).max() < 1e-3 and list(own.file) == list(table.file)
     for part in split.PARTS:
