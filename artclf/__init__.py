@@ -36,11 +36,12 @@ def surroundings(device) -> dict:
     """
     import torch
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {"machine": {"processor": _processor(), "cores": os.cpu_count(), "device": name},
+    return {"machine": {"processor": processor(), "cores": os.cpu_count(), "device": name},
             "commit": _commit(Path(__file__).parents[1]), "date": time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime())}
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of this machine's processor."""
     listed = Path("/proc/cpuinfo")  # on Linux, where Python knows the family alone
     name = re.search(r"model name\s*: (.+)", listed.read_text(encoding="utf-8")) if listed.exists() else None
     return name[1] if name else platform.processor() or platform.machine()

@@ -5,7 +5,6 @@ that were decoded once. How a processor is best used is measured on it. Reads an
 """
 import json
 import os
-import platform
 import time
 from itertools import product
 
@@ -14,7 +13,7 @@ from fastai.callback.core import Callback, TrainEvalCallback
 from fastai.data.load import DataLoader
 from fastai.vision.core import TensorImage
 
-from artclf import features, network
+from artclf import features, network, processor
 
 FORMATS = {"channels last": torch.channels_last, "contiguous": torch.contiguous_format}
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -100,26 +99,29 @@ class Stored(Callback):
 
     def _best(self, learns: bool) -> dict:
         return best_settings(self.learn.model[0], self.config["size"], learns, features.Store(
-            self.pictures["train"].store.file.with_name("features.db")), self.backbone.name)
+            self.pictures["train"].store.file.with_name("features.db")), f"{self.backbone.name} {self.config['pool']}")
 
 
 def best_settings(body, size: int, learns: bool, store: features.Store, name: str) -> dict:
     """The fastest `format`, `precision` and `threads` for `body` on this machine, and `seconds` an image.
 
-    `learns` says whether gradients are computed, too. On a CPU each choice is measured once, and kept in `store`, so
-    that the next run computes the same numbers; elsewhere it is channels last and float32.
+    `learns` says whether gradients are computed, too, for what learns in `body` now. On a CPU each choice is measured
+    once, and kept in `store`, so that the next run computes the same numbers; elsewhere it is channels last and float32.
     """
-    device, here = next(body.parameters()).device, f"{platform.processor() or platform.machine()}, {os.cpu_count()}"
-    if device.type != "cpu": return {"format": "channels last", "precision": "float32", "threads": None, "seconds": 0.}
-    key, entry = f"settings {here}, torch {torch.__version__}", f"{name} {size} px{' learns' * learns}"
+    if next(body.parameters()).device.type != "cpu":
+        return {"format": "channels last", "precision": "float32", "threads": None, "seconds": 0.}
+    key = f"settings {processor()}, {os.cpu_count()}, torch {torch.__version__}"
+    entry = f"{name} {size} px{f', {sum(p.numel() for p in learning(body))} numbers learn' if learns else ''}"
     if known := store.read(key, [entry]): return json.loads(known[entry])
     x, found, before = torch.zeros(8, 3, size, size), [], torch.get_num_threads()
+    modes = [(module, module.training) for module in body.modules()]
     body.eval()
     for form, precision, threads in product(FORMATS, PRECISIONS, sorted({before, os.cpu_count()})):
         choice = {"format": form, "precision": precision, "threads": threads}
         use(body, choice)
         found.append({**choice, "seconds": min(_timed(body, x, learns) for _ in range(3)) / len(x)})
     torch.set_num_threads(before)
+    for module, training in modes: module.training = training
     usual = next(c for c in found if (c["precision"], c["threads"]) == ("float32", before))
     best = min(found, key=lambda choice: choice["seconds"])
     if best["seconds"] * GAIN > usual["seconds"]: best = usual
@@ -128,6 +130,9 @@ def best_settings(body, size: int, learns: bool, store: features.Store, name: st
           f"(slowest choice {1000 * max(c['seconds'] for c in found):.0f}).")
     store.write(key, {entry: json.dumps(best).encode()})
     return best
+
+
+def learning(body) -> list[torch.nn.Parameter]: return [p for p in body.parameters() if p.requires_grad]
 
 
 def use(body, settings: dict):
@@ -141,5 +146,5 @@ def _timed(body, x, learns: bool) -> float:
     started = time.perf_counter()
     with torch.set_grad_enabled(learns):
         out = body(x)
-        if learns: torch.autograd.grad(out.sum(), [p for p in body.parameters() if p.requires_grad])
+        if learns: torch.autograd.grad(out.sum(), learning(body))
     return time.perf_counter() - started

@@ -24,6 +24,7 @@ from artclf.catalogue import clean_path, progress
 from artclf.clean import open_rgb
 
 BATCH = 16  # of 64, the activations are memory that is fetched and returned each time: a third of the speed
+VERSION = 2  # to be raised when the same network gives other features than before
 LIMIT = float(os.environ.get("ARTCLF_CACHE_GB", 10)) * 1e9  # bytes that each of the two files may take
 
 
@@ -98,27 +99,44 @@ def views(pictures: Pictures, net: nn.Module, backbone, name: str, wanted: Seque
     """
     weights = hashlib.sha256(b"".join(t.cpu().numpy().tobytes() for t in net.state_dict().values())).hexdigest()
     store, hashes = Store(pictures.data / "features.db"), pictures.hashes
-    keys = [f"{name} {weights[:16]} {pictures.key} view {view}" for view in wanted]
-    known = [store.read(key, hashes) for key in keys]
-    places = {image: place for place, image in enumerate(hashes) if any(image not in found for found in known)}
+    keys = [f"{name} {weights[:16]} {VERSION}, torch {torch.__version__} {pictures.key} view {view}" for view in wanted]
+    values = _Values(hashes, len(wanted))
+    for view, key in enumerate(keys):
+        for start in range(0, len(hashes), 500): values.put(view, store.read(key, hashes[start:start + 500]))
+    places = {image: place for place, image in enumerate(hashes) if not values.has(image)}
     device = next(net.eval().parameters()).device
     keep_memory()
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (backbone.mean, backbone.std))
     with progress(desc=f"features of {backbone.name}", total=len(places)) if places else nullcontext() as bar:
         for _, (images, pixels) in _batches(pictures, places):
-            for view, key, found in zip(wanted, keys, known, strict=True):
+            for place, (view, key) in enumerate(zip(wanted, keys, strict=True)):
                 x = (view_of(pixels, images, view).to(device).float() / 255 - mean) / std
                 with torch.inference_mode():
                     out = net(x).float().cpu().numpy()
                 new = {image: value.tobytes() for image, value in zip(images, out, strict=True)}
                 store.write(key, new)
-                found |= new
+                values.put(place, new)
             bar.update(len(images))
-    width = len(known[0][hashes[0]]) // 4 if hashes else 0
-    values = np.empty((len(hashes), len(wanted), width), np.float32)
-    for place, image in enumerate(hashes):
-        for view, found in enumerate(known): values[place, view] = np.frombuffer(found[image], np.float32)
-    return values
+    return values.array
+
+
+class _Values:
+    """The array of `views` in the making: a picture may stand in several of its rows."""
+
+    def __init__(self, hashes: Sequence[str], number: int):
+        self.rows, self.known, self.array = {}, [set() for _ in range(number)], np.empty((0, number, 0), np.float32)
+        for row, image in enumerate(hashes): self.rows.setdefault(image, []).append(row)
+
+    def put(self, view: int, found: dict[str, bytes]):
+        for image, value in found.items():
+            numbers = np.frombuffer(value, np.float32)
+            if not len(self.array):
+                shape = sum(map(len, self.rows.values())), len(self.known), len(numbers)
+                self.array = np.empty(shape, np.float32)
+            self.array[self.rows[image], view] = numbers
+        self.known[view] |= found.keys()
+
+    def has(self, image: str) -> bool: return all(image in known for known in self.known)
 
 
 def _batches(pictures: Pictures, places: dict[str, int]):
@@ -148,11 +166,12 @@ def _crop(x: torch.Tensor, seed: int) -> torch.Tensor:
 class Store:
     """Bytes by key and picture in a SQLite file that never grows beyond `LIMIT`.
 
-    Safe in several threads and processes, whole after a kill. When full, other keys go, the longest unused first.
+    Safe in several threads and processes, whole after a kill. When full, keys go that this object has not used, the
+    longest unused first.
     """
 
     def __init__(self, file: Path):
-        self.file, self._told = file, False
+        self.file, self._told, self._used = file, False, set()
         with self._open() as db:
             db.executescript("CREATE TABLE IF NOT EXISTS kept (key TEXT, image TEXT, value BLOB, PRIMARY KEY (key, "
                              "image)); CREATE TABLE IF NOT EXISTS used (key TEXT PRIMARY KEY, at REAL);")
@@ -165,20 +184,34 @@ class Store:
                 some = list(images[start:start + 500])
                 marks = ",".join("?" * len(some))
                 found |= db.execute(f"SELECT image, value FROM kept WHERE key = ? AND image IN ({marks})", (key, *some))
+            if found and key not in self._used: self._use(db, key)
         return found
 
     def write(self, key: str, values: dict[str, bytes]):
-        """Keep `values`, unless even alone this key would be too large, which is said once."""
+        """Keep `values`, unless there is no room even without all that may go, which is said once."""
         if not values: return
         with self._open() as db:
-            while self._size(db) + sum(map(len, values.values())) > LIMIT:
-                oldest = db.execute("SELECT key FROM used WHERE key != ? ORDER BY at LIMIT 1", (key,)).fetchone()
-                if oldest is None:
-                    self._tell()
-                    return
-                for table in ("kept", "used"): db.execute(f"DELETE FROM {table} WHERE key = ?", oldest)
+            if not self._make_room(db, key, sum(map(len, values.values()))): return self._tell()
             db.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", ((key, *v) for v in values.items()))
-            db.execute("INSERT OR REPLACE INTO used VALUES (?, ?)", (key, time.time()))
+            self._use(db, key)
+
+    def _make_room(self, db, key: str, wanted: int) -> bool:
+        over, going = self._size(db) + wanted - LIMIT, []
+        if over <= 0: return True
+        sizes = db.execute("SELECT key, sum(length(value)) FROM kept JOIN used USING (key) WHERE key NOT LIKE "
+                           "'settings %' GROUP BY key ORDER BY at")
+        for other, size in sizes:
+            if over <= 0: break
+            if other in self._used | {key}: continue
+            going.append((other,))
+            over -= size
+        if over > 0: return False
+        for table in ("kept", "used"): db.executemany(f"DELETE FROM {table} WHERE key = ?", going)
+        return True
+
+    def _use(self, db, key: str):
+        db.execute("INSERT OR REPLACE INTO used VALUES (?, ?)", (key, time.time()))
+        self._used.add(key)
 
     def _tell(self):
         if not self._told:

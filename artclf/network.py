@@ -101,16 +101,21 @@ def stages(net: nn.Module, blank: torch.Tensor) -> list[nn.Module]:
 
 @torch.no_grad()
 def _chain(net: nn.Module, x: torch.Tensor) -> list[nn.Module]:
-    """The parts of `net` that, one after the other, give its feature maps; `net` itself where none do."""
-    expected, parts = net.eval()(x), []
+    """The parts of `net` that, one after the other, give its feature maps; `net` itself where none do.
+
+    A last norm that has learned nothing yet changes nothing, and is one of them all the same.
+    """
+    expected, parts, chain = net.eval()(x), [], []
     for part in _parts(net):
+        if chain and not part.state_dict(): break
         try:
             x = part.eval()(x)
         except (RuntimeError, TypeError, ValueError, NotImplementedError):  # it doesn't fit: `net` is no chain
             break
         parts.append(part)
-        if x.shape == expected.shape and x.ndim == 4 and torch.allclose(x, expected, atol=1e-5): return parts
-    return [net]
+        if x.shape == expected.shape and x.ndim == 4 and torch.allclose(x, expected, atol=1e-5): chain = list(parts)
+        elif chain: break
+    return chain or [net]
 
 
 def _is_bare(part: nn.Module) -> bool: return isinstance(part, norm_types) or not list(part.children())

@@ -49,8 +49,8 @@ def items(data, split: str = "grouped", parts: Sequence[float] = (70, 15, 15), s
 
 
 def fingerprint(table) -> str:
-    """A hash of what `items` returned: it changes with any image, label or part."""
-    rows = table[["file", "period", "part", "sha256"]].to_csv(index=False, lineterminator="\n")
+    """A hash of what `items` returned: it changes with any image, label or part, and with how step clean made it."""
+    rows = table[["file", "period", "part", "sha256", "clean_sha256"]].to_csv(index=False, lineterminator="\n")
     return hashlib.sha256(rows.encode()).hexdigest()[:16]
 
 

@@ -146,6 +146,10 @@ def test_settings_are_measured_once_and_said(tmp_path, capsys):
     assert set(found) == {"format", "precision", "threads", "seconds"} and found["seconds"] > 0
     assert MEASURE(body, 32, True, store, "tiny") == found and not capsys.readouterr().out
     json.dumps(found)
+    assert body.training
+    body.bias.requires_grad_(False)  # less learns, which takes another time
+    MEASURE(body, 32, True, store, "tiny")
+    assert "learning" in capsys.readouterr().out
 
 
 def test_weights_of_periods_are_scikit_learns(drawn):

@@ -89,13 +89,19 @@ def test_views_are_the_picture_its_mirror_image_and_crops_that_never_change(fres
 
 
 def test_a_full_store_lets_the_longest_unused_go_and_says_when_nothing_is_left_to_go(tmp_path, monkeypatch, capsys):
-    store, value = features.Store(tmp_path / "kept.db"), bytes(40_000)
+    opened, value = lambda: features.Store(tmp_path / "kept.db"), bytes(40_000)
     monkeypatch.setattr(features, "LIMIT", 200_000)
-    for key in ("old", "new"): store.write(key, {"a": value, "b": value})
-    store.write("newest", {"a": value, "b": value})
-    assert not store.read("old", "ab") and len(store.read("new", "ab")) == len(store.read("newest", "ab")) == 2
-    store.write("newest", dict.fromkeys("cdefgh", value))
-    assert set(store.read("newest", "abcdefgh")) == {"a", "b"} and "ARTCLF_CACHE_GB" in capsys.readouterr().out
+    opened().write("settings of a processor", {"x": b"{}"})
+    for key in ("read", "unread"): opened().write(key, {"a": value, "b": value})
+    opened().read("read", "ab")
+    store = opened()
+    store.write("new", {"a": value, "b": value})
+    assert not opened().read("unread", "ab") and len(opened().read("read", "ab")) == 2
+    store.write("new", dict.fromkeys("cdefgh", value))  # more than there is room for: nothing goes for it
+    assert set(store.read("new", "abcdefgh")) == {"a", "b"} and len(opened().read("read", "ab")) == 2
+    assert "ARTCLF_CACHE_GB" in capsys.readouterr().out and opened().read("settings of a processor", "x")
+    store.write("another view", {"a": value, "b": value})  # in the place of what others have left, not of its own
+    assert len(store.read("new", "ab")) == 2 and not opened().read("read", "ab")
     assert (tmp_path / "kept.db").stat().st_size < 300_000
 
 

@@ -48,7 +48,7 @@ def test_statistics_and_covariances_double_where_maps_double():
 
 @pytest.mark.parametrize(("name", "blocks"), [
     ("resnet18", [0, 1, 2, 3, 4]), ("vgg11", [0, 1, 2, 3, 4]), ("efficientnet_lite0", [0, 1, 1, 2, 3, 3, 4, 4, 4]),
-    ("mobilenetv2_035", [0, 1, 1, 2, 3, 3, 4, 4, 4]), ("densenet121", [0, 1, 2, 2, 3, 3, 4, 4])])
+    ("mobilenetv2_035", [0, 1, 1, 2, 3, 3, 4, 4, 4]), ("densenet121", [0, 1, 2, 2, 3, 3, 4, 4, 4])])
 @torch.no_grad()
 def test_stages_in_a_row_are_the_backbone(name, blocks):
     body, x = body_of(name), torch.randn(2, 3, 96, 96)
@@ -59,6 +59,17 @@ def test_stages_in_a_row_are_the_backbone(name, blocks):
     whole = body_of(name, pool="last")
     whole.load_state_dict(body.state_dict())
     torch.testing.assert_close(whole(x), last)
+
+
+@torch.no_grad()
+def test_a_last_norm_belongs_to_the_network_whether_it_has_learned_or_not():
+    net = backbones.body(backbones.find("densenet121", pretrained=False))
+    list(net.modules())[-1].running_var.fill_(3.)
+    trained, loaded = network.Body(net, size=96).eval(), body_of("densenet121")
+    loaded.load_state_dict(trained.state_dict())
+    x = torch.randn(2, 3, 96, 96)
+    torch.testing.assert_close(loaded(x), trained(x))
+    torch.testing.assert_close(network._pooled(net.eval()(x))[:, 1024:], trained(x)[:, -2048:-1024])
 
 
 @torch.no_grad()

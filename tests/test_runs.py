@@ -224,7 +224,7 @@ def test_the_machine_is_told_without_a_list_of_processors(monkeypatch):
     monkeypatch.setattr(Path, "exists", lambda path: False)
     for name, machine in (("i386", "i386"), ("", "arm64")):
         monkeypatch.setattr(artclf, "platform", SimpleNamespace(processor=lambda n=name: n, machine=lambda: "arm64"))
-        assert artclf._processor() == machine
+        assert artclf.processor() == machine
 
 
 def test_a_readable_folder_warns_of_nothing(exports):

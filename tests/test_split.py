@@ -94,12 +94,13 @@ def test_each_cut_is_written_into_its_column_of_the_catalogue(tmp_path):
             assert written == {file[6:-4]: part for file, part in parts.items()}
 
 
-def test_the_fingerprint_changes_with_image_label_and_part_alone(tmp_path):
+def test_the_fingerprint_changes_with_image_copy_label_and_part(tmp_path):
     table = split.items(fill(tmp_path, a=20, b=20))
     assert split.fingerprint(table) == split.fingerprint(split.items(tmp_path))
-    changed = [table.replace({column: {table[column][3]: "other"}}) for column in ("file", "period", "part", "sha256")]
+    columns = ("file", "period", "part", "sha256", "clean_sha256")
+    changed = [table.replace({column: {table[column][3]: "other"}}) for column in columns]
     prints = {split.fingerprint(other) for other in [table, table.iloc[1:], *changed]}
-    assert len(prints) == 6 and all(len(text) == 16 for text in prints)
+    assert len(prints) == 7 and all(len(text) == 16 for text in prints)
 
 
 @pytest.mark.parametrize(("periods", "options", "message"), [

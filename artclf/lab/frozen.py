@@ -82,7 +82,8 @@ def outputs(learn, data, rows) -> torch.Tensor:
     backbone, (body, head), config = learn.stored.backbone, learn.model.eval(), learn.config
     pictures = features.Pictures(data, rows.file, rows.clean_sha256, config["size"], config["resize"])
     store = features.Store(Path(data) / "features.db")
-    engine.use(body, engine.best_settings(body, config["size"], False, store, backbone.name))
+    engine.use(body, engine.best_settings(body, config["size"], False, store,
+                                          f"{backbone.name} {body.pool}"))
     name = f"{backbone.name} {body.pool} {body.precision}"  # as `engine.Stored` has it
     x = torch.from_numpy(features.views(pictures, body, backbone, name, [0])[:, 0])
     body.precision = None  # as after a fit
