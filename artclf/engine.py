@@ -106,7 +106,7 @@ def best_settings(body, size: int, learns: bool, store: features.Store, name: st
     """The fastest `format`, `precision` and `threads` for `body` on this machine, and `seconds` an image.
 
     `learns` says whether gradients are computed, too, for what learns in `body` now. On a CPU each choice is measured
-    once, and kept in `store`, so that the next run computes the same numbers; elsewhere it is channels last and float32.
+    once, and kept in `store`, so that the next run computes the same numbers; elsewhere it is channels last, float32.
     """
     if next(body.parameters()).device.type != "cpu":
         return {"format": "channels last", "precision": "float32", "threads": None, "seconds": 0.}

@@ -191,9 +191,10 @@ class Store:
         """Keep `values`, unless there is no room even without all that may go, which is said once."""
         if not values: return
         with self._open() as db:
-            if not self._make_room(db, key, sum(map(len, values.values()))): return self._tell()
-            db.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", ((key, *v) for v in values.items()))
-            self._use(db, key)
+            if self._make_room(db, key, sum(map(len, values.values()))):
+                db.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", ((key, *v) for v in values.items()))
+                self._use(db, key)
+            else: self._tell()
 
     def _make_room(self, db, key: str, wanted: int) -> bool:
         over, going = self._size(db) + wanted - LIMIT, []

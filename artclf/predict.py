@@ -24,6 +24,7 @@ from artclf import backbones, calibration, embeddings, network, split, surroundi
 from artclf.classifier import Classifier
 
 VERSIONS = ("artclf", "torch", "torchvision", "timm", "fastai", "pillow")
+FIT = ["lr_low", "lr_high", "groups", "learning", "scheduled"]  # what tells one fit from another in history.csv
 NO_PROTOCOL = ("vocab", "artists", "mean", "std", "temperature", "data_hash", "seed", "versions", "hashes")
 
 
@@ -125,8 +126,10 @@ def _write_predictions(out: Path, data: Path):
     known = embeddings.project(features, (table.part == "train").to_numpy())
     _replace(out / embeddings.NAME, lambda file: embeddings.write(file, table.file, known))
     history = out / "history.csv"
-    epochs = pd.read_csv(history).fit.value_counts(sort=False).tolist() if history.exists() else []
-    protocol = {"epochs": epochs, **{name: value for name, value in config.items() if name not in NO_PROTOCOL}}
+    rows = pd.read_csv(history).groupby("fit") if history.exists() else []
+    fits = [{"epochs": len(fit), **fit[FIT].iloc[0].to_dict()} for _, fit in rows]
+    protocol = {"epochs": [fit["epochs"] for fit in fits], "fits": fits,
+                **{name: value for name, value in config.items() if name not in NO_PROTOCOL}}
     figures = {"metrics": interpret.metrics(table), "calibration": calibration.summary(table, temperature, why),
                "protocol": protocol, "data_hash": config["data_hash"], "seed": config["seed"],
                "versions": config["versions"], **surroundings(classifier.learner.dls.device)}

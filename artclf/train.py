@@ -32,10 +32,16 @@ def fit(data, out, epochs: int = 15, unfrozen_epochs: int = 2, lr: float = 1e-3,
 
     `lr` is the highest learning rate of the head; unfrozen, the head learns at a tenth of it and the lowest block at a
     tenth of that (linear probing, then fine-tuning: Kumar et al. 2022). With `gradual`, the blocks are unfrozen one
-    after the other, an epoch each (Howard and Ruder 2018), before all learn. Further arguments go to `learner`.
+    after the other, an epoch each (Howard and Ruder 2018), before all learn. Further arguments go to `learner`; but
+    `split` must be a name here, by which the export cuts the data again. Raises ValueError where it isn't, or where
+    `gradual` finds a single block to unfreeze.
     """
     from artclf import predict
+    if not isinstance(kwargs.get("split", ""), str):
+        raise ValueError("an export needs a split by name: for a table, take train.learner and its own fits")
     learn = learner(data, out, **kwargs)
+    if gradual and len(network.groups(learn.model, learn.config["unfreeze_from"])) < 3:
+        raise ValueError("--gradual has one block alone to unfreeze: give more of them by --unfreeze-from 3 or lower")
     with nullcontext() if sys.stdout.isatty() else learn.no_bar():
         learn.fit_one_cycle(epochs, lr)
         learn.save("stage-1")
@@ -154,7 +160,7 @@ class Keep(Callback):
         # validate, get_preds and lr_find; not fastai's `run`, which an interrupted lr_find would leave switched off
         self.idle = self.learn.lock.locked() or hasattr(self.learn, "lr_finder")
         if self.idle: return
-        if not self.fits: self.config["lr"] = self._highest_lr()
+        if not self.fits: self.config["lr"] = max(self._lrs())
         self.key, self.rows, self.begun_at = self._key(), [], self.best["loss"]
         self.file = self.learn.path / self.learn.model_dir / f"fit-{len(self.fits)}.pth"
         state = self._read()
@@ -176,32 +182,45 @@ class Keep(Callback):
         names = list(self.recorder.metric_names)[1:-1]
         self.rows.append([float(value) for value in self.recorder.values[-1]])
         row = dict(zip(names, self.rows[-1], strict=True))
-        self.history.append({"fit": len(self.fits), "epoch": self.epoch, **row, "seconds": time.time() - self.started})
-        if self._is_better(row["f1_score"], row["valid_loss"]):
-            self.best = {"f1": row["f1_score"], "loss": row["valid_loss"], "model": self._weights(),
-                         "where": f"epoch {self.epoch} of stage {len(self.fits) + 1}"}
+        lrs = self._lrs()
+        self.history.append({"fit": len(self.fits), "epoch": self.epoch, **row, "seconds": time.time() - self.started,
+                             "lr_low": min(lrs), "lr_high": max(lrs), "groups": len(lrs),
+                             "learning": len(lrs) - self.opt.frozen_idx, "scheduled": " ".join(self._schedules())})
+        if not self._is_convex() or self.epoch == self.n_epoch - 1: self._take_if_better()
         self._save()
         self._write_history()
 
     def after_fit(self):
         if self.idle: return
+        stopped = 0 < len(self.rows) == self.epoch + 1 < self.n_epoch  # as fastai's EarlyStoppingCallback does
+        if stopped and self._is_convex(): self._take_if_better()
         if self.best["model"]: self.learn.model.load_state_dict(self.best["model"])
         self.fits.append(self.key)
         print(f"Kept the best so far on valid: {self.best['where']}, macro F1 {self.best['f1']:.3f}.")
 
-    def _is_better(self, f1: float, loss: float) -> bool:
-        is_convex = self.learn.stored.frozen and network.standardising(self.learn.model[1]) is not None
-        if is_convex and self.epoch < self.n_epoch - 1: return False
-        return f1 > self.best["f1"] and not loss > self.begun_at
+    def _is_convex(self) -> bool:
+        return self.learn.stored.frozen and network.standardising(self.learn.model[1]) is not None
 
-    def _highest_lr(self) -> float:
-        scheds = [cb.scheds["lr"] for cb in self.learn.cbs if "lr" in getattr(cb, "scheds", ())]
-        if not scheds: return float(self.opt.hypers[-1]["lr"])
-        return max(float(np.ravel(scheds[0](at))[-1]) for at in np.linspace(0, 1, 21))
+    def _take_if_better(self):
+        row = self.history[-1]
+        if row["f1_score"] > self.best["f1"] and not row["valid_loss"] > self.begun_at:
+            self.best = {"f1": row["f1_score"], "loss": row["valid_loss"], "model": self._weights(),
+                         "where": f"epoch {row['epoch']} of stage {len(self.fits) + 1}"}
+
+    def _lrs(self) -> list[float]:
+        """The highest learning rate of each parameter group."""
+        schedule, number = self._schedules().get("lr"), len(self.opt.param_lists)
+        found = ([np.broadcast_to(schedule(at), number) for at in np.linspace(0, 1, 21)] if schedule
+                 else [[float(group["lr"]) for group in self.opt.hypers]])
+        return np.max(found, axis=0).astype(float).tolist()
+
+    def _schedules(self) -> dict:
+        """What changes from batch to batch, such as `lr`: a function each, of the share of the fit that is done."""
+        return {name: schedule for cb in self.learn.cbs for name, schedule in getattr(cb, "scheds", {}).items()}
 
     def _key(self) -> str:
-        scheds = [item for cb in self.learn.cbs if hasattr(cb, "scheds") for item in cb.scheds.items()]
-        schedules = {name: [np.asarray(schedule(at)).tolist() for at in (0, 0.1, 0.5)] for name, schedule in scheds}
+        schedules = {name: [np.asarray(schedule(at)).tolist() for at in (0, 0.1, 0.5)]
+                     for name, schedule in self._schedules().items()}
         # Without what is scheduled: an interrupted fit leaves that in the optimizer as it was at the time.
         hypers = [{k: float(v) for k, v in group.items() if k not in schedules} for group in self.opt.hypers]
         loss = self.learn.loss_func

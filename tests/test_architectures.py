@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from artclf import backbones, split, train
-from artclf.lab import architectures
+from artclf.lab import architectures, frozen
 
 matplotlib.use("Agg")
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,7 +110,7 @@ def test_a_row_holds_what_torch_and_scikit_learn_say(drawn, tmp_path, row):
     table = split.items(drawn)
     p = torch.cat([learn.model.eval()(x) for x, in learn.dls.test_dl([drawn / file for file in table.file])])
     p, vocab = torch.softmax(p.detach().double(), 1).numpy(), list(learn.dls.vocab)
-    own = architectures.predictions(learn, drawn, table)
+    own = frozen.predictions(frozen.outputs(learn, drawn, table), vocab, table)
     assert np.abs(own.filter(regex="^p_").to_numpy() - p).max() < 1e-3 and list(own.file) == list(table.file)
     for part in split.PARTS:
         rows, mine = table.part == part, table[table.part == part].period

@@ -133,7 +133,8 @@ def test_the_command_trains_the_same_again(export, drawn, monkeypatch):
                     "--unfrozen-epochs 1 --size 64 --batch-size 8")
     other = {**config, "exclude": ["a", "b c"], "balance": False, "parts": [80, 10.5, 9.5], "weights": "random",
              "split": "artist", "size": 224, "batch_size": 32, "seed": 7, "lr": .01}
-    words = shlex.split(report.command(other, {"protocol": {"epochs": [15, 1, 1, 2]}}, "../d", "../e"))
+    words = shlex.split(report.command(other, fits((15, .01, .01, 4), (1, 1e-4, .001, 2), (1, 1e-4, .001, 3),
+                                                   (2, 1e-4, .001, 4)), "../d", "../e"))
     told = {}
     from artclf import predict, train
     monkeypatch.setattr(train, "fit", lambda *args, **kwargs: told.update(args=args, **kwargs))
@@ -150,8 +151,35 @@ def test_the_command_trains_the_same_again(export, drawn, monkeypatch):
 def test_what_no_command_trains_has_none(export, changes):
     config, kept = (interpret.kept(export, name) for name in ("config.json", "metrics.json"))
     assert report.command({**config, **changes}, kept, "d", "e") == ""
-    assert report.command(config, {"protocol": {"epochs": [4, 4, 2]}}, "d", "e") == ""
     assert report.command(config, {}, "d", "e") == report.command({}, kept, "d", "e") == ""
+
+
+def fits(*told, groups=4, scheduled="lr mom"):
+    """metrics.json after fits of these epochs, lowest and highest learning rates, and numbers of groups that learn."""
+    names = ("epochs", "lr_low", "lr_high", "learning")
+    common = {"groups": groups, "scheduled": scheduled}
+    return {"protocol": {"fits": [{**dict(zip(names, fit, strict=True)), **common} for fit in told]}}
+
+
+HEAD, SLOW = (4, 1e-3, 1e-3, 1), (1e-5, 1e-4)
+
+
+def test_fits_of_the_command_have_a_command(export):
+    config = interpret.kept(export, "config.json")
+    text = lambda *told: report.command(config, fits(*told), "d", "e")
+    usual = text(HEAD, (2, *SLOW, 4))
+    assert "--epochs 4" in usual and "--unfrozen" not in usual and "--gradual" not in usual
+    assert "--epochs 4 --unfrozen-epochs 0" in text(HEAD)
+    assert "--gradual" in text(HEAD, (1, *SLOW, 2), (1, *SLOW, 3), (2, *SLOW, 4))
+
+
+@pytest.mark.parametrize("told", [
+    [(2, *SLOW, 4)], [HEAD, HEAD], [HEAD, (1, *SLOW, 2)], [HEAD, (1, *SLOW, 2), (1, *SLOW, 3)],
+    [HEAD, (2, 1e-6, 1e-4, 4)], [HEAD, (2, *SLOW, 4), (2, *SLOW, 4)]], ids=str)
+def test_fits_of_ones_own_have_no_command(export, told):
+    config = interpret.kept(export, "config.json")
+    assert report.command(config, fits(*told), "d", "e") == ""
+    assert report.command(config, fits(HEAD, scheduled="lr"), "d", "e") == ""
 
 
 def test_the_report_of_an_export_tells_its_command(export, drawn, command):

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 import torch
 from fastai.callback.core import Callback
-from fastai.vision.all import FocalLossFlat, MixUp, Resize, ResizeMethod
+from fastai.vision.all import EarlyStoppingCallback, FocalLossFlat, MixUp, Resize, ResizeMethod
 
-from artclf import predict, train
+from artclf import predict, split, train
 from artclf.catalogue import Catalogue
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -195,6 +195,27 @@ def test_a_later_fit_must_not_cost_loss_on_valid(drawn, tmp_path):
     assert same(weights(learn), first) and learn.keep.best["f1"] == -1.
 
 
+def test_gradually_one_block_after_the_other_learns(drawn, tmp_path):
+    train.fit(drawn, tmp_path, 1, 1, gradual=True, unfreeze_from=2, **SMALL)
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert history.learning.tolist() == [1, 2, 3, 4] and set(history.groups) == {4}
+    np.testing.assert_allclose(history.lr_high, [1e-3, 1e-4, 1e-4, 1e-4])
+    np.testing.assert_allclose(history.lr_low, [1e-3, 1e-5, 1e-5, 1e-5])
+    with pytest.raises(ValueError, match="--unfreeze-from 3"): train.fit(drawn, tmp_path, gradual=True, **SMALL)
+
+
+def test_a_fit_that_its_callback_ends_keeps_its_last_epoch(drawn, tmp_path):
+    learn = learner(drawn, tmp_path)
+    learn.fit_one_cycle(5, 1e-3, cbs=EarlyStoppingCallback("f1_score", min_delta=2., patience=1))
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert len(history) == 2 and learn.keep.best["f1"] == history.f1_score.iloc[-1]
+
+
+def test_a_table_of_parts_cannot_be_exported_by_fit(drawn, tmp_path):
+    with pytest.raises(ValueError, match="train.learner"): train.fit(drawn, tmp_path, split=split.items(drawn))
+    assert not (tmp_path / "models").exists()
+
+
 @pytest.mark.slow
 def test_looking_at_the_learner_between_fits_changes_nothing(drawn, tmp_path):
     def stages(out, look):
@@ -230,7 +251,8 @@ def test_a_fit_after_an_interrupted_look_is_kept(drawn, tmp_path):
 def test_history_has_a_row_an_epoch(whole):
     history = pd.read_csv(whole[1] / "history.csv")
     figures = ["train_loss", "valid_loss", "error_rate", "accuracy", "f1_score"]
-    assert list(history) == ["fit", "epoch", *figures, "seconds"]
+    assert list(history) == ["fit", "epoch", *figures, "seconds", *predict.FIT]
+    assert set(history.lr_low) == set(history.lr_high) == {2e-3} and set(history.learning) == {1}
     assert history.epoch.tolist() == [0, 1, 2] and history.notna().all(axis=None) and (history.seconds > 0).all()
     np.testing.assert_allclose(history.error_rate, 1 - history.accuracy, atol=1e-6)
 

@@ -17,7 +17,8 @@ import pandas as pd
 import torch
 from safetensors.torch import save
 
-from artclf import backbones, features, interpret, plots, split, train
+from artclf import backbones, interpret, plots, split, train
+from artclf.lab import frozen
 
 USUAL = {"arch": "efficientnet_lite0", "size": 224, "unfreeze_from": "head only", "width": 512, "depth": 0,
          "pool": "style", "pretrained": True, "epochs": 10, "unfrozen_epochs": 2, "lr": 1e-3, "batch_size": 32,
@@ -115,13 +116,14 @@ def _trained(data, folder: Path, config: dict, table) -> dict:
     stored = first != FROM_START and _has_features(data, learn.config)
     with learn.no_bar(), learn.no_logging(): fit(learn, config)
     history = pd.read_csv(folder / "history.csv")
-    for file in (folder / learn.model_dir).glob("fit-*.pth"): file.unlink()  # what an interrupted run goes on from
+    found = _figures(frozen.predictions(frozen.outputs(learn, data, table), learn.config["vocab"], table))
+    frozen.forget_fits(folder)
     torch.set_num_threads(threads)  # each fit takes what suits it, and speed is to be compared
     sizes = {f"{name}_mb": len(save({k: v.contiguous() for k, v in part.state_dict().items()})) / 1e6
              for name, part in zip(("body", "head"), learn.model, strict=True)}
-    return {"label": label(config), **config, "pool": learn.config["pool"], "weights": learn.config["weights"],
-            **_figures(predictions(learn, data, table)), "parameters": sum(p.numel() for p in learn.model.parameters()),
-            **sizes, "seconds": history.seconds.sum(), "features_kept": stored, "images_per_second": speed(learn)}
+    return {"label": label(config), **config, "pool": learn.config["pool"], "weights": learn.config["weights"], **found,
+            "parameters": sum(p.numel() for p in learn.model.parameters()), **sizes, "seconds": history.seconds.sum(),
+            "features_kept": stored, "images_per_second": speed(learn)}
 
 
 def _has_features(data, config: dict) -> bool:
@@ -152,24 +154,6 @@ def fit(learn, config: dict):
     learn.unfreeze()
     slow = slice(lr / 100, lr / 10) if depth != FROM_START else slice(lr / 100, lr) if config["pretrained"] else lr
     learn.fit_one_cycle(config["unfrozen_epochs"], slow)
-
-
-def predictions(learn, data, table) -> pd.DataFrame:
-    """What a learner of `train.learner` says of every image in `table`, as `predictions.csv` has it.
-
-    The body's features come from `features.views`, which keeps them.
-    """
-    config, (body, head) = learn.config, learn.model.eval()
-    pictures = features.Pictures(data, table.file, table.clean_sha256, config["size"], config["resize"])
-    name = f"{config['name']} {body.pool} {body.precision}"
-    numbers = features.views(pictures, body, backbones.find(config["name"], pretrained=False), name, [0])[:, 0]
-    with torch.inference_mode():
-        p = torch.softmax(head(torch.from_numpy(numbers).to(learn.dls.device)), 1).cpu().numpy().astype(float)
-    vocab = pd.Index(config["vocab"])
-    own = p[np.arange(len(p)), vocab.get_indexer(table.period)].clip(1e-38)
-    return table[["file", "part", "period"]].assign(
-        predicted=vocab[p.argmax(1)], probability=p.max(1), loss=-np.log(own),
-        **{f"p_{name}": p[:, i] for i, name in enumerate(vocab)})
 
 
 def speed(learn, images: int = 64, runs: int = 5) -> float:

@@ -62,9 +62,15 @@ def kept(out, config: dict, table, run: Callable[[Path], tuple[pd.DataFrame, dic
         found = {"config": config, "facts": facts, "seconds": time.time() - started}
         (folder / "run.part").write_text(json.dumps(found, indent=1), encoding="utf-8")
         (folder / "run.part").replace(folder / "run.json")
+    forget_fits(folder)
     found = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     predictions = pd.read_csv(folder / "predictions.csv", dtype=interpret.COLUMNS, keep_default_na=False)
     return Run(predictions=predictions, **found)
+
+
+def forget_fits(folder: Path):
+    """Delete what an interrupted run in `folder` goes on from: hundreds of megabytes, and the run is whole."""
+    for file in (folder / "models").glob("fit-*.pth"): file.unlink()
 
 
 @contextmanager
@@ -82,9 +88,9 @@ def outputs(learn, data, rows) -> torch.Tensor:
     backbone, (body, head), config = learn.stored.backbone, learn.model.eval(), learn.config
     pictures = features.Pictures(data, rows.file, rows.clean_sha256, config["size"], config["resize"])
     store = features.Store(Path(data) / "features.db")
-    engine.use(body, engine.best_settings(body, config["size"], False, store,
-                                          f"{backbone.name} {body.pool}"))
-    name = f"{backbone.name} {body.pool} {body.precision}"  # as `engine.Stored` has it
+    name = f"{backbone.name} {body.pool}"
+    engine.use(body, engine.best_settings(body, config["size"], False, store, name))
+    name = f"{name} {body.precision}"  # as `engine.Stored` has it
     x = torch.from_numpy(features.views(pictures, body, backbone, name, [0])[:, 0])
     body.precision = None  # as after a fit
     return head(x.to(learn.dls.device)).cpu()

@@ -16,7 +16,7 @@ from sklearn.metrics import classification_report
 
 from artclf import clean, download, interpret, plots, split, train
 from artclf.catalogue import progress
-from artclf.lab import sample, scratch
+from artclf.lab import frozen, sample, scratch
 
 CNN = {"arch": "cnn", "size": 28, "neurons": 16, "depth": 2, "pooling": "max", "activation": "relu", "epochs": 20,
        "lr": 2e-3, "batch_size": 32, "seed": 42}
@@ -105,6 +105,7 @@ def fit(data, out, config: dict) -> Run:
         run = {"config": config, "parameters": sum(p.numel() for p in learn.model.parameters()), "seconds": seconds}
         (folder / "run.part").write_text(json.dumps(run, indent=1), encoding="utf-8")
         (folder / "run.part").replace(folder / "run.json")  # a run that has this file is whole
+    frozen.forget_fits(folder)
     return _read(folder)
 
 
@@ -122,12 +123,8 @@ def _predictions(learn, table, files, config: dict) -> pd.DataFrame:
         dl = learn.dls.valid.new(scratch.dataset(table, files, config["size"]))
     else:
         dl = learn.dls.test_dl(list(files))
-    with learn.no_bar(), learn.no_logging(): p = learn.get_preds(dl=dl)[0].numpy().astype(float)
-    vocab = pd.Index(list(learn.dls.vocab))
-    own = p[np.arange(len(p)), vocab.get_indexer(table.period)].clip(1e-38)
-    return table[["file", "part", "period"]].assign(
-        predicted=vocab[p.argmax(1)], probability=p.max(1), loss=-np.log(own),
-        **{f"p_{name}": p[:, i] for i, name in enumerate(vocab)})
+    with learn.no_bar(), learn.no_logging(): p = learn.get_preds(dl=dl)[0].double()
+    return frozen.predictions(p.log(), list(learn.dls.vocab), table)
 
 
 def _read(folder: Path) -> Run:
