@@ -3,6 +3,8 @@
 Works on the table of predictions (`interpret.read`); reads and writes no files. `predict.export` fits the temperature
 on the part valid and keeps it in `config.json`. Shown in `04_interpret`.
 """
+import math
+
 import numpy as np
 
 from artclf import interpret
@@ -75,10 +77,16 @@ def answerable(predictions, part="test", accuracies=ACCURACIES):
 
 
 def threshold(rows, accuracy: float) -> float:
-    """The lowest probability from which on the answers for `rows` reach `accuracy`; nan where none does."""
+    """The lowest probability from which on the answers for `rows` reach `accuracy`; nan where none does.
+
+    It is rounded down to five digits if that lets in no further answer: so it can be told, and still holds.
+    """
     means = (rows.period == rows.predicted).groupby(rows.probability).agg(["sum", "count"]).iloc[::-1].cumsum()
     reached = means.index[means["sum"] >= accuracy * means["count"]]
-    return float(reached.min()) if len(reached) else np.nan
+    if not len(reached): return np.nan
+    least = float(reached.min())
+    short = math.floor(1e5 * least) / 1e5
+    return short if not rows.probability.between(short, least, inclusive="left").any() else least
 
 
 def _answered(rows, asked, least) -> dict:

@@ -60,7 +60,7 @@ def learner(data, out, arch: str = "auto", size: int = 320, resize: str = "squis
             width: int = 512, depth: int = 0, dropout: float = 0.0, ridge: float = 0.3, pool: str = "style",
             views: int = 2, unfreeze_from: int = 4, balance: bool = True, pretrained: bool = True, cbs=(),
             **kwargs) -> Learner:
-    """A fastai `Learner` on the clean images of `data`, its body frozen, that keeps its best epoch under `out`.
+    """A fastai `Learner` on the clean images of `data`, its body frozen, that `Keep`s its best under `out`.
 
     `arch` is a name that `backbones.find` knows; pictures are brought to `size` x `size` px by `resize` (squish, crop
     or pad); `split.items` cuts them by `split`, or `split` is a table such as it gives. The head has `depth` hidden

@@ -5,7 +5,7 @@
 DATA is a data folder, EXPORT an export on it; with fewer images than asked for, some stand in the page twice. The page
 is opened as it stands in a report: in a frame, without network or kernel. `open` lasts from the navigation to the first
 picture that is decoded and the next frame that is painted; an answer from the click or input to the next frame. Figures
-are medians over the runs, of each action for itself; the slowest is named. Floors: under 20 MB, 3 s and 100 ms.
+are medians over the runs, of each action for itself; the slowest is named. Limits: 20 MB, 3 s and 100 ms.
 """
 import argparse
 import shutil

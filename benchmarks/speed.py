@@ -2,12 +2,16 @@
 
     python benchmarks/speed.py FOLDER [--arch resnet34] [--number 500] [--runs 3]
     python benchmarks/speed.py FOLDER --growth 500 1000 2000 4000 [--arch efficientnet_lite0]
+    python benchmarks/speed.py FOLDER --leads [--arch efficientnet_lite0] [--number 500] [--runs 3]
 
 FOLDER is a gallery `FOLDER/<class>/*.jpg`. Weights are random: only time counts. The first form prints seconds of
 fastai's frozen and unfrozen epoch and of ours (medians of alternating runs, each from nothing), the second seconds,
-bytes kept and the most memory of one process for each number of images (repeated where there are fewer).
+bytes kept and the most memory of one process after either stage for each number of images (repeated where there are
+fewer). The third prints what keeping freed memory (`features.keep_memory`) is worth, a process each in turn, and what
+it would be at most to keep the maps that enter block 4, below which nothing learns by default.
 """
 import argparse
+import json
 import random
 import resource
 import subprocess
@@ -18,9 +22,10 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import pandas as pd
+import torch
 from fastai.vision import all as vision
 
-from artclf import train
+from artclf import backbones, features, network, train
 from artclf.catalogue import IMAGE_SUFFIXES
 
 SIZE = 224
@@ -47,6 +52,7 @@ def ours(table: pd.DataFrame, arch: str) -> dict[str, float]:
         learn.freeze()
         with learn.no_bar(), learn.no_logging():
             found["frozen stage"] = seconds(lambda: learn.fit_one_cycle(10))
+            found["memory"] = most_memory()
             found["bytes kept"] = sum(file.stat().st_size for file in Path(folder).glob("*.db"))
             learn.unfreeze()
             found["unfrozen epoch"] = seconds(lambda: learn.fit_one_cycle(1, 1e-4))
@@ -78,21 +84,55 @@ def compare(args):
     table, runs = table_of(args.folder, args.number), []
     for _ in range(args.runs):
         runs += [{"who": "artclf", **ours(table, args.arch)}, {"who": "fastai", **fastais(table, args.arch)}]
-    print(pd.DataFrame(runs).drop(columns="bytes kept").groupby("who").agg(median).round(1).to_string())
+    print(pd.DataFrame(runs).drop(columns=["bytes kept", "memory"]).groupby("who").agg(median).round(1).to_string())
+
+
+def most_memory() -> int:
+    """The most bytes of memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def growth(args):
-    """Each number in a process of its own, since memory that was fetched stays."""
     for number in args.growth:
-        command = [sys.executable, __file__, str(args.folder), "--arch", args.arch, "--one", str(number)]
-        subprocess.run(command, check=True)
+        found = apart(args, number)
+        print(f"{number} images: frozen stage {found['frozen stage']:.1f} s, {found['memory'] / 1e6:.0f} MB of memory, "
+              f"{found['bytes kept'] / 1e6:.0f} MB kept; unfrozen epoch {found['unfrozen epoch']:.1f} s, "
+              f"{found['memory at its end'] / 1e6:.0f} MB of memory", flush=True)
+
+
+def apart(args, number: int, *more) -> dict[str, float]:
+    """What `one` measures in a process of its own, since memory that was fetched stays."""
+    command = [sys.executable, __file__, str(args.folder), "--arch", args.arch, "--one", str(number), *more]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 
 def one(args):
-    found = ours(table_of(args.folder, args.one), args.arch)
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(f"{args.one} images: frozen stage {found['frozen stage']:.1f} s, unfrozen epoch "
-          f"{found['unfrozen epoch']:.1f} s, {found['bytes kept'] / 1e6:.0f} MB kept, {most / 1e6:.0f} MB of memory")
+    if args.return_memory: features.keep_memory = lambda: None
+    print(json.dumps({**ours(table_of(args.folder, args.one), args.arch), "memory at its end": most_memory()}))
+
+
+def leads(args):
+    ways, stages = {"kept": [], "returned": ["--return-memory"]}, ["frozen stage", "unfrozen epoch"]
+    runs = [{"freed memory is": way, **apart(args, args.number, *more)}
+            for _ in range(args.runs) for way, more in ways.items()]
+    print(pd.DataFrame(runs).groupby("freed memory is")[stages].median().round(1).to_string(), flush=True)
+    whole, above = block_4(args.arch)
+    print(f"a batch of 16 that block 4 learns from: {whole:.2f} s, from its kept maps on {above:.2f} s")
+
+
+def block_4(arch: str, runs: int = 5) -> tuple[float, float]:
+    """Median seconds of a batch forward, and backward through block 4: from the pictures, and from what enters it."""
+    features.keep_memory()
+    body = network.Body(backbones.body(backbones.find(arch, pretrained=False)), size=SIZE).eval()
+    body.to(memory_format=torch.channels_last)
+    cut = body.blocks.index(4)
+    for stage in body.stages[:cut]: stage.requires_grad_(False)
+    x = torch.rand(16, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(): maps = torch.nn.Sequential(*body.stages[:cut])(x)
+    upper = torch.nn.Sequential(*body.stages[cut:])
+    ways = [lambda: body(x).sum().backward(), lambda: network.statistics(upper(maps)).sum().backward()]
+    times = [[seconds(way) for way in ways] for _ in range(runs + 1)][1:]
+    return tuple(map(median, zip(*times, strict=True)))
 
 
 def main():
@@ -102,9 +142,11 @@ def main():
     parser.add_argument("--number", type=int, default=500)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--growth", type=int, nargs="+")
+    parser.add_argument("--leads", action="store_true")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--return-memory", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    (one if args.one else growth if args.growth else compare)(args)
+    (one if args.one else growth if args.growth else leads if args.leads else compare)(args)
 
 
 if __name__ == "__main__":

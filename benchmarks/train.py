@@ -9,10 +9,10 @@ fifth of the painters. Methods: `fastai` is the schedule of its first lesson, `f
 `unfrozen` both stages; `quick` is `frozen` on one view of each picture, `detail` is `frozen` at 384 px and looks at the
 mirror image in testing, too. Ours keep 5% of the training images as the part valid.
 
-Predictions of the test parts go to WORK/<cut>-<method>.csv, with the seconds that training and prediction took; what
-is there is not computed again. `fifth` starts from nothing, the other two share what is decoded and seen between runs.
-Prints each method's figures, pooled over folds and seeds, with 95% intervals by bootstrap over seeds and groups, and
-their spread over the seeds.
+Predictions of the test parts go to WORK/<cut>-<method>-<arch>-<hash of the pictures>.csv, with the seconds that
+training and prediction took; what is there is not computed again. `fifth` starts from nothing, the other two share what
+is decoded and seen between runs. Prints each method's figures, pooled over folds and seeds, with 95% intervals by
+bootstrap over seeds and groups, and their spread over the seeds.
 """
 import argparse
 import hashlib
@@ -26,6 +26,7 @@ import torch
 from sklearn.model_selection import StratifiedGroupKFold
 
 from artclf import backbones, features, interpret, split, train
+from artclf.catalogue import IMAGE_SUFFIXES
 from artclf.significance import bootstrap
 
 FOLDS = 5
@@ -39,7 +40,8 @@ def pictures(folder: Path) -> pd.DataFrame:
         table["group"] = split.joined(table.sha256, [table.dup_group, table.clean_sha256])
         table["artist"] = split.joined(table.sha256, [table.dup_group, table.clean_sha256, table.painter])
         return table[["file", "period", "group", "artist"]]
-    files = sorted(file.resolve() for file in folder.glob("*/*.*"))
+    files = sorted(file.resolve() for file in folder.glob("*/*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not files: raise SystemExit(f"no pictures in {folder}/<class>/")
     table = pd.DataFrame({"file": map(str, files), "period": [file.parent.name for file in files]})
     return table.assign(group=table.file, artist="")
 
@@ -50,6 +52,8 @@ def cuts(table: pd.DataFrame, cut: str, seeds: list[int]):
         order = torch.randperm(len(table), generator=torch.Generator().manual_seed(42))
         yield "42-0", order[:len(table) // 5].sort().values.numpy()
         return
+    if cut == "artist" and not table.artist.any():
+        raise SystemExit("--cut artist needs a data folder, which knows painters: artclf import makes one")
     for seed in seeds:
         folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
         groups = table.group if cut == "folds" else table.artist
@@ -119,7 +123,8 @@ METHODS = {"fastai": plain_fastai, "quick": partial(ours, views=1), "frozen": ou
 
 def measure(table: pd.DataFrame, method: str, args) -> pd.DataFrame:
     """The predictions of `method` on the test part of every cut, those of earlier runs among them."""
-    file = args.work / f"{args.cut}-{method}.csv"
+    known = hashlib.sha256(table.to_csv(lineterminator="\n").encode()).hexdigest()[:8]
+    file = args.work / f"{args.cut}-{method}-{args.arch}-{known}.csv"
     done = [pd.read_csv(file)] if file.exists() else []
     for name, test in cuts(table, args.cut, args.seeds):
         if any((run.run == name).any() for run in done): continue

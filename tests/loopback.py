@@ -142,9 +142,11 @@ def run_first_cell(tab, output: str):
     from playwright.sync_api import TimeoutError as NothingYet
     tab.set_default_timeout(90_000)
     shown = tab.locator(f".jp-OutputArea-output {output}").first
-    for _ in range(6):  # JupyterLab may lose a cell that is run while it connects to its kernel
-        tab.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
-        tab.keyboard.press("Control+Enter")
-        with suppress(NothingYet): shown.wait_for(timeout=15_000)
+    cell = tab.locator(".jp-Notebook .jp-CodeCell").first
+    for _ in range(24):  # JupyterLab may lose a cell that is run while it connects to its kernel
+        if "*" not in cell.locator(".jp-InputPrompt").inner_text():
+            cell.locator(".cm-content").click()
+            tab.keyboard.press("Control+Enter")
+        with suppress(NothingYet): shown.wait_for(timeout=5_000)
         if shown.count(): return
     raise RuntimeError(f"the cell showed no {output}")

@@ -165,7 +165,7 @@ def test_the_atlas_is_written_beside_the_export(errors_of_a_run, predictions, ve
 # In the browser
 
 def spot(tab, index):
-    """Where picture `index` is on the screen, and whether another lies under the pointer there, too."""
+    """Where picture `index` is on the screen."""
     box = tab.locator("#map").bounding_box()
     x, y = tab.evaluate("index => screen(index)", index)
     return box["x"] + x, box["y"] + y
@@ -289,15 +289,16 @@ def test_strangers_text_is_text_and_a_moved_picture_a_grey_tile(opened, predicti
 
 @pytest.mark.slow
 def test_larger_pictures_come_from_the_data_folder_where_it_is(tab, errors_of_a_run, predictions, vectors, tmp_path):
-    data = errors_of_a_run[0]
+    data, failed = errors_of_a_run[0], []
+    tab.on("requestfailed", lambda request: failed.append(request.url))
     for pictures in (explorer.way(data, tmp_path), "nowhere/"):
         text = atlas.page(predictions, vectors, data, {"PCA": vectors[:, :2] / 9}, pictures)
         (tmp_path / "page.html").write_text(text, encoding="utf-8")
         tab.goto((tmp_path / "page.html").as_uri())
         tab.evaluate("pin(140)")  # 90 x 200, its thumbnail is 112 high
-        tab.wait_for_timeout(300)
-        height = tab.locator("#pinned img.large").evaluate("image => image.naturalHeight")
-        assert height == (200 if pictures != "nowhere/" else 112)
+        loaded = "height => document.querySelector('#pinned img.large').naturalHeight === height"
+        tab.wait_for_function(loaded, arg=200 if pictures != "nowhere/" else 112)
+    assert all("nowhere/" in url for url in failed) and failed
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """The benchmarks: each says how it is called, and those of training measure what they say on drawn canvases."""
+import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -38,12 +40,15 @@ def test_features_and_fine_tuning_are_measured_on_every_fold_once(script, fresh,
     file = of("train")
     call = file, fresh, "--work", tmp_path, "--cut", "folds", "--seeds", "1", "--methods", "frozen"
     script(*call)
-    first, told = (tmp_path / "folds-frozen.csv").read_bytes(), capsys.readouterr().out
-    rows = pd.read_csv(tmp_path / "folds-frozen.csv")
+    [kept] = tmp_path.glob("folds-frozen-efficientnet_lite0-*.csv")
+    first, told, rows = kept.read_bytes(), capsys.readouterr().out, pd.read_csv(kept)
     assert rows.file.is_unique and rows.run.nunique() == 5 and len(rows) == 40
     assert f"{f1_score(rows.period, rows.predicted, average='macro'):.3f} [" in told.splitlines()[-1]
     script(*call)
-    assert (tmp_path / "folds-frozen.csv").read_bytes() == first
+    assert kept.read_bytes() == first
+    (next((fresh / "gallery").iterdir()) / "notes.txt").write_text("no picture")
+    with pytest.raises(SystemExit, match="needs a data folder"):
+        script(file, fresh / "gallery", "--work", tmp_path, "--cut", "artist", "--methods", "frozen")
 
 
 @pytest.mark.slow
@@ -52,7 +57,36 @@ def test_each_unfrozen_variant_moves_the_network_in_a_way_of_its_own(script, fre
     script(of("recipe"), fresh, "--work", tmp_path, "--only", "224 px", *stages)
     told = capsys.readouterr().out.splitlines()
     assert [line[:len(name)] for line, name in zip(told[-5:], stages, strict=True)] == stages
-    runs = {name: pd.read_csv(tmp_path / f"folds-{name}.csv").filter(regex="^p_") for name in ["224 px", *stages]}
+    runs = {name: pd.read_csv(next(tmp_path.glob(f"folds-{name}-*.csv"))).filter(regex="^p_")
+            for name in ["224 px", *stages]}
     assert len({probabilities.to_csv() for probabilities in runs.values()}) == 6
     moved = {name: (runs[name] - runs["224 px"]).abs().to_numpy().mean() for name in stages}
     assert moved["unfrozen, averaged"] < moved["unfrozen, to the end"]
+
+
+@pytest.mark.slow
+def test_both_stages_are_timed_beside_fastai(script, drawn, capsys, no_workers):
+    call = of("speed"), drawn / "gallery", "--arch", "efficientnet_lite0", "--number", "16", "--runs", "1"
+    script(*call)
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert [float(seconds) > 0 for seconds in rows["artclf"]] == [True, True, False]
+    assert [float(seconds) > 0 for seconds in rows["fastai"]] == [False, True, True]
+
+
+@pytest.mark.slow
+def test_the_explorer_is_measured_in_a_browser(errors_of_a_run, browser):
+    call = [sys.executable, of("explorer"), *errors_of_a_run, "--images", "300", "--runs", "1"]  # not beside `browser`
+    told = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout
+    size, opened, slowest = (float(re.search(pattern, told)[1]) for pattern in (
+        r"(\S+) MB", r"open +(\S+) s", r"slowest +(\S+) ms"))
+    assert told.startswith("300 images, 6 classes, 1 runs") and 0 < size < 20 and 0 < opened < 30 and 0 < slowest < 5000
+
+
+@pytest.mark.slow
+def test_maps_are_judged_on_paintings_told_right(script, drawn, tmp_path, capsys, no_workers):
+    from artclf import train
+    train.fit(drawn, tmp_path, 10, 0, arch="efficientnet_lite0", size=64, batch_size=8)
+    script(of("explain"), tmp_path, drawn, "--images", 1, "--out", tmp_path / "explain")
+    told = capsys.readouterr().out
+    assert "random" in told and "stages CAM" in told and "stem" in told
+    assert {"curves.csv", "randomised.csv", "deletion.png"} <= {file.name for file in (tmp_path / "explain").iterdir()}

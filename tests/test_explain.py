@@ -16,6 +16,7 @@ from torch import nn
 
 import artclf
 from artclf import backbones, interpret, network
+from artclf.clean import Rejected
 from artclf.lab import attribution, explain, saliency, sanity
 
 matplotlib.use("Agg")
@@ -333,6 +334,8 @@ def test_plots_have_titles_and_numbers(corner, explainer, x):
     area = sanity.summary(table).deletion["right"]
     assert f"right ({area:.2f})" in [text.get_text() for text in ax.get_legend().get_texts()]
     assert list(ax.lines[1].get_xdata()) == [0, .5, 1]
+    assert (ax.get_xlabel(), ax.get_title()) == ("share of the picture that is grey", "deletion: low is good")
+    assert "high is good" in sanity.plot_curves(table, "insertion").axes[0].get_title()
     table = pd.DataFrame([("A", step, 0, value, value) for step, value in
                           (("another picture", .2), ("head", .9), ("stem", .1))],
                          columns=["method", "randomised", "image", "correlation", "absolute"])
@@ -429,6 +432,13 @@ def test_rivals_are_the_pair_confused_most_or_nearest_to_it():
     assert pair == ("a", "c") and list(found.index) == [2, 0, 1]
     pair, found = explain.rivals(rows.loc[[1, 3]])
     assert pair == ("b", "c") and list(found.index) == [3]
+    stranger = pd.concat([rows, rows.head(3).assign(period="unknown")], ignore_index=True)
+    assert explain.rivals(stranger)[0] == ("a", "c")
+    with pytest.raises(ValueError, match="one period alone"): explain.rivals(rows.drop(columns=["p_b", "p_c"]))
+
+
+def test_a_picture_that_has_moved_is_named(explainer, tmp_path):
+    with pytest.raises(Rejected, match=r"gone\.jpg: .*artclf clean"): explainer.pictures([tmp_path / "gone.jpg"])
 
 
 # What takes long

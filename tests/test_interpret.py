@@ -201,6 +201,24 @@ def test_plots_draw_into_axes_that_one_gives(predictions, errors_of_a_run):
         assert plot(predictions, ax=ax) is ax.figure and ax.has_data()
 
 
+@pytest.mark.parametrize(("plot", "x", "y"), [
+    (plots.plot_confusion, "predicted", "given"), (plots.plot_per_class, "F1", ""),
+    (plots.plot_distance, "periods between the given and the predicted one", "share of the errors"),
+    (plots.plot_reliability, "probability of the answer", "share that is right")], ids=lambda value: str(value)[:30])
+def test_axes_say_what_they_show(predictions, plot, x, y):
+    ax = plot(predictions).axes[0]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == (x, y)
+
+
+def test_curves_are_the_columns_of_the_history_by_epoch():
+    history = pd.DataFrame({"train_loss": [2., 1., .5], "valid_loss": [2., 1.5, 1.4]})
+    ax = plots.plot_history(history, ["train_loss", "valid_loss"]).axes[0]
+    assert ax.get_xlabel() == "epoch"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["train loss", "valid loss"]
+    for line, name in zip(ax.lines, history, strict=True):
+        np.testing.assert_allclose(line.get_xydata(), np.column_stack([[1, 2, 3], history[name]]))
+
+
 def test_picture_plots_show_the_pictures_of_the_tables(predictions, errors_of_a_run):
     data, _ = errors_of_a_run
     ax = plots.plot_top_losses(predictions, data, n=6).axes[0]

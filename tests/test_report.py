@@ -119,7 +119,7 @@ def test_calibration_stands_in_the_report(predictions, errors_of_a_run, tmp_path
     for row, (asked, *rest) in zip(table.itertuples(), cells(html, "answerable")[1:], strict=True):
         assert asked == f"{row.asked:.0%}"
         if row.threshold == row.threshold:
-            assert rest == [f"{row.threshold:.4g}", f"{row.answered} ({row.share:.1%})", f"{row.accuracy:.1%}"]
+            assert rest == [f"{row.threshold}", f"{row.answered} ({row.share:.1%})", f"{row.accuracy:.1%}"]
     (tmp_path / "metrics.json").write_text(json.dumps({"calibration": {"temperature": 1., "why": "too few"}}), "utf-8")
     assert "uncorrected: too few" in report.page(predictions, data, tmp_path)
 

@@ -76,8 +76,8 @@ def run(data, out, config: dict) -> dict:
     """The row of one configuration: trained by `fit`, or read from `OUT/results.csv` if it is there.
 
     A row is known by its settings and by `split.fingerprint`. Accuracies and losses (mean cross-entropy, no period
-    weighs more than another) are those of the epoch that does best on valid, `valid_f1` and `macro_f1` the macro F1 on
-    valid and test. `parameters` counts body and head, `body_mb` and `head_mb` are the megabytes of their safetensors.
+    weighs more than another) are those of the epoch that `train.Keep` ends with, `valid_f1` and `macro_f1` the macro F1
+    on valid and test. `parameters` counts body and head, `body_mb` and `head_mb` are their safetensors' megabytes.
     `seconds` are those of the learner's own fits; the frozen stage is much shorter where `DATA/features.db` has the
     body's features from a run before, which `features_kept` tells. `images_per_second` is the whole network's on
     decoded pictures. Raises as `train.learner` does.

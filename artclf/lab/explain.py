@@ -13,7 +13,7 @@ from fastai.vision.all import PILImage
 from torch import nn
 
 from artclf import backbones, interpret, plots
-from artclf.clean import open_rgb
+from artclf.clean import Rejected, open_rgb
 from artclf.features import keep_memory
 from artclf.lab import attribution
 from artclf.lab.attribution import BATCH, METHODS
@@ -44,12 +44,18 @@ class Explainer:
     def direct(self) -> attribution.Score: return attribution.direct(self.score)
 
     def pictures(self, files: Sequence) -> torch.Tensor:
-        """Pictures as the network sees them, normalised: (images, 3, size, size). Raises Rejected for what is none."""
+        """Pictures as the network sees them, normalised: (images, 3, size, size).
+
+        Raises Rejected, which names the file, for what is gone or none.
+        """
         return torch.stack([self._picture(file) for file in files]).to(self.device)
 
     def _picture(self, file) -> torch.Tensor:
         resize = backbones.resizing(self.config["size"], self.config["resize"])
-        pixels = torch.from_numpy(np.array(resize(PILImage(open_rgb(file)), split_idx=1))).permute(2, 0, 1)
+        try:
+            pixels = torch.from_numpy(np.array(resize(PILImage(open_rgb(file)), split_idx=1))).permute(2, 0, 1)
+        except Rejected as e:
+            raise Rejected(f"{file}: {e}; if it has moved, run `artclf clean` and `artclf train` again") from e
         return (pixels / 255 - self._colour("mean")) / self._colour("std")
 
     def colours(self, x: torch.Tensor) -> np.ndarray:
@@ -135,10 +141,14 @@ def rivals(predictions, part: str = "test"):
     """Two periods that are hard to tell apart, and the pictures of the first, those likest to the second first.
 
     It is the pair that is confused most often, as `(given, predicted)`; where nothing is confused, the period of the
-    least sure picture and the one likeliest after it.
+    least sure picture and the one likeliest after it. Pictures of periods that the network doesn't know are left out.
+    Raises ValueError where it knows one period alone, or no picture of `part` is of those it knows.
     """
+    known = interpret.scores(predictions)
+    predictions = predictions[predictions.period.isin(known)]
     rows, pairs = interpret.of_part(predictions, part), interpret.most_confused(predictions, 1, part)
     chances = interpret.scores(rows)
+    if len(known.columns) < 2: raise ValueError("the network knows one period alone: there is none to hold it against")
     if pairs.empty:
         given = rows.period[unsure := rows.probability.idxmin()]
         other = chances.loc[unsure].drop(given).idxmax()

@@ -75,7 +75,7 @@ class Run(NamedTuple):
     """What came of one configuration.
 
     `history` has a row an epoch, from 1: loss and accuracy on train, while it learned, and on valid; transfer learning
-    knows no accuracy on train. `predictions` are as in `predictions.csv`, by the last epoch (transfer: by the best).
+    knows no accuracy on train. `predictions` are as in `predictions.csv`, by the last epoch.
     """
     config: dict
     history: pd.DataFrame

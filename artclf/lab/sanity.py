@@ -165,13 +165,17 @@ def plot_curves(table, kind: str, ax=None):
 
 
 def plot_randomisation(table, column: str = "correlation", ax=None):
-    """The mean correlation of each method while the network is randomised as a Figure; rings are `another picture`."""
+    """The mean correlation of each method while the network is randomised as a Figure; rings are `another picture`.
+
+    Of a single picture there are no rings.
+    """
     ax, means = ax or plots.axes_of_size(7, 3.6), by_step(table, column).xs("mean", axis=1, level=1)
     steps = [step for step in means.index if step != "another picture"]
     for place, method in enumerate(means):
         style = _style(method, place)
         ax.plot([0, *range(1, len(steps) + 1)], [1, *means.loc[steps, method]], label=method, **style)
-        ax.plot(len(steps) + 1, means.at["another picture", method], "o", fillstyle="none", color=style["color"])
+        rings = means.reindex(["another picture"])[method]
+        ax.plot(len(steps) + 1, rings, "o", fillstyle="none", color=style["color"])
     ax.axhline(0, color="0.8", linewidth=1)
     ax.set_xticks(range(len(steps) + 2), ["nothing", *(step.replace(" ", "\n") for step in steps), "another\npicture"])
     ax.set(xlabel="randomised, from the head down to", ylabel="rank correlation with the first map",

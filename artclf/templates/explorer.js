@@ -191,6 +191,7 @@ function look(way) {
   if (way.length && !dialog.open) dialog.showModal();
   if (!way.length) return dialog.close();
   dialog.scrollTop = 0;
+  if (!dialog.contains(document.activeElement)) document.getElementById('close').focus();  // what had it is gone
   const {file} = way.at(-1).image;
   if (!large.has(file)) load(file, addresses(file));
 }
@@ -222,16 +223,22 @@ function onViewerKey(event) {
 }
 
 const viewer = () => html`<dialog id="viewer" aria-label="one painting" @close=${() => { if (state.open.length) look([]); }}
-  @keydown=${onViewerKey} @click=${event => { if (event.target.id === 'viewer') look([]); }}>
+  @keydown=${onViewerKey} @click=${event => { if (event.target.id === 'viewer' && isOutside(event)) look([]); }}>
   ${state.open.length ? sheet(state.open.at(-1)) : nothing}</dialog>`;
+
+// The dialog is the target of a click on its backdrop, and of one on its own empty paper
+function isOutside({target, clientX, clientY}) {
+  const box = target.getBoundingClientRect();
+  return clientX < box.left || clientX > box.right || clientY < box.top || clientY > box.bottom;
+}
 
 function sheet({image, list}) {
   const at = list.indexOf(image), before = state.open.at(-2);
   const address = large.get(image.file), source = address || image.thumb;
   return html`<nav>
     ${before ? html`<button id="back" @click=${() => look(state.open.slice(0, -1))}>‹ Back to ${titleOf(before.image)}</button>`
-      : html`<button id="previous" ?disabled=${at < 1} @click=${() => step(-1)} aria-label="previous painting">‹</button>
-        <button id="next" ?disabled=${at + 1 >= list.length} @click=${() => step(1)} aria-label="next painting">›</button>
+      : html`<button id="previous" aria-disabled=${at < 1} @click=${() => step(-1)} aria-label="previous painting">‹</button>
+        <button id="next" aria-disabled=${at + 1 >= list.length} @click=${() => step(1)} aria-label="next painting">›</button>
         <span>${at + 1} of ${list.length}</span>`}
     <button id="close" autofocus @click=${() => look([])}>Close</button></nav>
   <div class="sheet"><figure>
