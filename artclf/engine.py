@@ -11,6 +11,7 @@ from itertools import product
 import torch
 from fastai.callback.core import Callback, TrainEvalCallback
 from fastai.data.load import DataLoader
+from fastai.torch_core import norm_types
 from fastai.vision.core import TensorImage
 
 from artclf import features, network, processor
@@ -100,6 +101,34 @@ class Stored(Callback):
     def _best(self, learns: bool) -> dict:
         return best_settings(self.learn.model[0], self.config["size"], learns, features.Store(
             self.pictures["train"].store.file.with_name("features.db")), f"{self.backbone.name} {self.config['pool']}")
+
+
+class Ridge(Callback):
+    """Adds half the sum of the squares of a linear head's weights, times `strength`, to the loss that is learned from.
+
+    On more numbers than there are pictures it learns them by heart otherwise. Unlike AdamW's decay, this has the
+    minimum of logistic regression with an L2 penalty (le Cessie and van Houwelingen 1992), whatever the learning rate.
+    """
+
+    def __init__(self, strength: float): self.strength = strength
+
+    def after_loss(self):
+        if not self.training: return
+        self.learn.loss_grad = self.loss_grad + self.strength / 2 * self.model[1][-1].weight.square().sum()
+
+
+class KeepNorms(Callback):
+    """Leaves the running statistics of the body's batch normalisation, and a linear head's, as they are.
+
+    The body's come from a million photographs, small batches of paintings give worse ones; and the head learns on what
+    the body gives at prediction.
+    """
+    run_after = TrainEvalCallback
+
+    def before_train(self):
+        body, head = self.learn.model
+        for layer in [*body.modules(), network.standardising(head)]:
+            if isinstance(layer, norm_types): layer.eval()
 
 
 def best_settings(body, size: int, learns: bool, store: features.Store, name: str) -> dict:

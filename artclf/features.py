@@ -129,11 +129,10 @@ class _Values:
 
     def put(self, view: int, found: dict[str, bytes]):
         for image, value in found.items():
-            numbers = np.frombuffer(value, np.float32)
             if not len(self.array):
-                shape = sum(map(len, self.rows.values())), len(self.known), len(numbers)
+                shape = sum(map(len, self.rows.values())), len(self.known), len(value) // 4
                 self.array = np.empty(shape, np.float32)
-            self.array[self.rows[image], view] = numbers
+            self.array[self.rows[image], view] = np.frombuffer(value, np.float32)
         self.known[view] |= found.keys()
 
     def has(self, image: str) -> bool: return all(image in known for known in self.known)
@@ -198,14 +197,12 @@ class Store:
 
     def _make_room(self, db, key: str, wanted: int) -> bool:
         over, going = self._size(db) + wanted - LIMIT, []
-        if over <= 0: return True
         sizes = db.execute("SELECT key, sum(length(value)) FROM kept JOIN used USING (key) WHERE key NOT LIKE "
-                           "'settings %' GROUP BY key ORDER BY at")
+                           "'settings %' GROUP BY key ORDER BY at") if over > 0 else ()
         for other, size in sizes:
-            if over <= 0: break
-            if other in self._used | {key}: continue
-            going.append((other,))
-            over -= size
+            if over > 0 and other not in self._used | {key}:
+                going.append((other,))
+                over -= size
         if over > 0: return False
         for table in ("kept", "used"): db.executemany(f"DELETE FROM {table} WHERE key = ?", going)
         return True

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from fastai.callback.core import Callback, CancelEpochException, TrainEvalCallback
+from fastai.callback.core import Callback, CancelEpochException
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import F1Score, accuracy, error_rate
-from fastai.torch_core import norm_types, set_seed
+from fastai.torch_core import set_seed
 from fastcore.foundation import L
 
 from artclf import backbones, engine, network
@@ -65,11 +65,11 @@ def learner(data, out, arch: str = "auto", size: int = 320, resize: str = "squis
     `arch` is a name that `backbones.find` knows; pictures are brought to `size` x `size` px by `resize` (squish, crop
     or pad); `split.items` cuts them by `split`, or `split` is a table such as it gives. The head has `depth` hidden
     layers of `width` units on what the body gives by `pool` (see `network.Body`); without hidden layers it is kept
-    small by `ridge` (see `Ridge`), else, or where `ridge` is 0, by AdamW's decay. Frozen, it learns on `views` views of
-    each picture (see `features.views`), unfrozen the body learns from block `unfreeze_from` on (1 to 4, 0 for all).
-    With `balance` every period weighs as much as any other in the loss. Training that was interrupted goes on from its
-    last finished epoch; the same `seed` gives the same weights on one machine. Further arguments go to `Learner`.
-    Raises ValueError for settings that don't fit the data, FileNotFoundError without a catalogue.
+    small by `ridge` (see `engine.Ridge`), else, or where `ridge` is 0, by AdamW's decay. Frozen, it learns on `views`
+    views of each picture (see `features.views`), unfrozen the body learns from block `unfreeze_from` on (1 to 4, 0 for
+    all). With `balance` every period weighs as much as any other in the loss. Training that was interrupted goes on
+    from its last finished epoch; the same `seed` gives the same weights on one machine. Further arguments go to
+    `Learner`. Raises ValueError for settings that don't fit the data, FileNotFoundError without a catalogue.
     """
     _check(resize, pool, views, unfreeze_from)
     backbone = backbones.find(arch, pretrained)
@@ -88,7 +88,7 @@ def learner(data, out, arch: str = "auto", size: int = 320, resize: str = "squis
     rows = table[table.part != "test"]
     dls = backbones.loaders([Path(data) / file for file in rows.file], rows.part == "valid", config, path=Path(data))
     if balance: kwargs = {"loss_func": CrossEntropyLossFlat(weight=class_weights(table).to(dls.device)), **kwargs}
-    ridged, norms = [Ridge(ridge)] if ridge and not depth else [], [KeepNorms] if pretrained else []
+    ridged, norms = [engine.Ridge(ridge)] if ridge and not depth else [], [engine.KeepNorms] if pretrained else []
     cbs = [Keep(config), engine.Stored(data, rows, backbone, config), *ridged, *norms, *cbs]
     kwargs = {"wd": 0.01 if ridged or not pretrained else 3.0, **kwargs}
     learn = network.new_learner(dls, config, path=Path(out), train_bn=not pretrained, cbs=cbs,
@@ -110,34 +110,6 @@ def _check(resize, pool, views, unfreeze_from):
     if views < 1: raise ValueError(f"--views is {views}: the head needs one view of a picture at least")
     if unfreeze_from not in range(5): raise ValueError(f"--unfreeze-from is {unfreeze_from}: take a block from 1 to 4, "
                                                        "or 0 for all")
-
-
-class Ridge(Callback):
-    """Adds half the sum of the squares of a linear head's weights, times `strength`, to the loss that is learned from.
-
-    On more numbers than there are pictures it learns them by heart otherwise. Unlike AdamW's decay, this has the
-    minimum of logistic regression with an L2 penalty (le Cessie and van Houwelingen 1992), whatever the learning rate.
-    """
-
-    def __init__(self, strength: float): self.strength = strength
-
-    def after_loss(self):
-        if not self.training: return
-        self.learn.loss_grad = self.loss_grad + self.strength / 2 * self.model[1][-1].weight.square().sum()
-
-
-class KeepNorms(Callback):
-    """Leaves the running statistics of the body's batch normalisation, and a linear head's, as they are.
-
-    The body's come from a million photographs, small batches of paintings give worse ones; and the head learns on what
-    the body gives at prediction.
-    """
-    run_after = TrainEvalCallback
-
-    def before_train(self):
-        body, head = self.learn.model
-        for layer in [*body.modules(), network.standardising(head)]:
-            if isinstance(layer, norm_types): layer.eval()
 
 
 class Keep(Callback):
