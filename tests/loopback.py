@@ -142,11 +142,13 @@ def run_first_cell(tab, output: str):
     from playwright.sync_api import TimeoutError as NothingYet
     tab.set_default_timeout(90_000)
     shown = tab.locator(f".jp-OutputArea-output {output}").first
-    cell = tab.locator(".jp-Notebook .jp-CodeCell").first
-    for _ in range(24):  # JupyterLab may lose a cell that is run while it connects to its kernel
-        if "*" not in cell.locator(".jp-InputPrompt").inner_text():
-            cell.locator(".cm-content").click()
-            tab.keyboard.press("Control+Enter")
-        with suppress(NothingYet): shown.wait_for(timeout=5_000)
+    cell, asked = tab.locator(".jp-Notebook .jp-CodeCell").first, tab.locator(".jp-Dialog .jp-mod-accept")
+    for turn in range(36):  # JupyterLab may lose a cell that is run while it connects to its kernel, and show it as run
+        with suppress(NothingYet):
+            if asked.count(): asked.first.click(timeout=5_000)  # a slow start makes it ask for the kernel
+            if turn % 9 == 0 or "*" not in cell.locator(".jp-InputPrompt").inner_text(timeout=5_000):
+                cell.locator(".cm-content").click(timeout=5_000)
+                tab.keyboard.press("Control+Enter")
+            shown.wait_for(timeout=5_000)
         if shown.count(): return
     raise RuntimeError(f"the cell showed no {output}")
