@@ -432,8 +432,8 @@ def test_rivals_are_the_pair_confused_most_or_nearest_to_it():
     assert pair == ("a", "c") and list(found.index) == [2, 0, 1]
     pair, found = explain.rivals(rows.loc[[1, 3]])
     assert pair == ("b", "c") and list(found.index) == [3]
-    stranger = pd.concat([rows, rows.head(3).assign(period="unknown")], ignore_index=True)
-    assert explain.rivals(stranger)[0] == ("a", "c")
+    strangers = pd.concat([rows, *[rows.assign(period="0-unknown")] * 3], ignore_index=True)  # confused most often
+    assert explain.rivals(strangers)[0] == ("a", "c")
     with pytest.raises(ValueError, match="one period alone"): explain.rivals(rows.drop(columns=["p_b", "p_c"]))
 
 

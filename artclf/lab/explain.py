@@ -145,7 +145,7 @@ def rivals(predictions, part: str = "test"):
     Raises ValueError where it knows one period alone, or no picture of `part` is of those it knows.
     """
     known = interpret.scores(predictions)
-    predictions = predictions[predictions.period.isin(known)]
+    predictions = predictions[predictions.period.isin(known.columns)]
     rows, pairs = interpret.of_part(predictions, part), interpret.most_confused(predictions, 1, part)
     chances = interpret.scores(rows)
     if len(known.columns) < 2: raise ValueError("the network knows one period alone: there is none to hold it against")
