@@ -204,7 +204,8 @@ def test_plots_draw_into_axes_that_one_gives(predictions, errors_of_a_run):
 @pytest.mark.parametrize(("plot", "x", "y"), [
     (plots.plot_confusion, "predicted", "given"), (plots.plot_per_class, "F1", ""),
     (plots.plot_distance, "periods between the given and the predicted one", "share of the errors"),
-    (plots.plot_reliability, "probability of the answer", "share that is right")], ids=lambda value: getattr(value, "__name__", value))
+    (plots.plot_reliability, "probability of the answer", "share that is right")],
+    ids=lambda value: getattr(value, "__name__", value))
 def test_axes_say_what_they_show(predictions, plot, x, y):
     ax = plot(predictions).axes[0]
     assert (ax.get_xlabel(), ax.get_ylabel()) == (x, y)
