@@ -42,14 +42,15 @@ class Stored(Callback):
         return 0 < self.opt.frozen_idx == len(self.opt.param_lists) - 1
 
     def before_fit(self):
-        features.keep_memory()
         self.loaders = {}  # of a fit that was interrupted; the body may have changed since
 
     def after_fit(self):
         self.learn.model[0].precision = None
         self.loaders = {}  # hundreds of megabytes, which the store has, too
 
-    def before_train(self): self._replace("train", self.dls.train)
+    def before_train(self):
+        features.keep_memory()
+        self._replace("train", self.dls.train)
 
     def before_validate(self): self._replace("valid", self.dls.valid)
 

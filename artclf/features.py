@@ -231,14 +231,14 @@ class Store:
 
 
 def keep_memory():
-    """Let glibc keep memory that is freed instead of returning it: activations are fetched anew for each batch.
+    """Let glibc keep memory that is freed from now on: activations are fetched anew for each batch.
 
-    Of use on Linux, where it makes EfficientNet-Lite0 up to twice as fast; elsewhere nothing happens. The process stays
-    as large as it was at its largest. See mallopt(3).
+    Of use with glibc alone (mallopt(3)): EfficientNet-Lite0 is up to twice as fast. What is free now is given back.
     """
     if platform.libc_ver()[0] != "glibc": return
-    mallopt, (trim, pad, mmaps) = ctypes.CDLL(None).mallopt, (-1, -2, -4)
-    for option, value in ((mmaps, 0), (trim, 2**31 - 1), (pad, 2**28)): mallopt(option, value)
+    libc, (trim, pad, mmaps) = ctypes.CDLL(None), (-1, -2, -4)
+    for option, value in ((mmaps, 0), (trim, 2**31 - 1), (pad, 2**28)): libc.mallopt(option, value)
+    libc.malloc_trim(0)
 
 
 def ahead(function: Callable, items: Sequence, batch_size: int = 64) -> Iterator[tuple[int, list]]:

@@ -1,5 +1,8 @@
 """Features: equal to what a fastai learner's body gives, computed once, whole after a kill."""
+import platform
 import sqlite3
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -139,3 +142,21 @@ def test_ahead_keeps_the_order(number):
     batches = list(features.ahead(lambda x: x * 2, range(number), 64))
     assert [x for _, batch in batches for x in batch] == [2 * i for i in range(number)]
     assert [start for start, _ in batches] == list(range(0, number, 64))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept and given back by glibc alone")
+def test_memory_is_kept_when_freed_and_given_back_when_asked():
+    code = ("from pathlib import Path\n"
+            "from artclf import features\n"
+            "def resident(): return int(Path('/proc/self/statm').read_text().split()[1]) * 4096 // 10**6\n"
+            "features.keep_memory()\n"
+            "before = resident()\n"
+            "held = [bytes([1]) * 10**6 for _ in range(300)]\n"
+            "last = bytes(10**6)\n"
+            "del held\n"
+            "kept = resident()\n"
+            "features.keep_memory()\n"
+            "print(kept - before, resident() - before)")
+    kept, after = map(int, subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+                      .stdout.split())
+    assert kept > 250 and after < 50
