@@ -4,7 +4,8 @@
 
 DATA is a data folder or a gallery; the folds and figures are those of `benchmarks/train.py --cut folds`, and so is what
 is kept in WORK. A difference counts where it is larger than the spread over the seeds. The names that begin with
-`unfrozen` go on from the row `224 px` and end with their last epoch, whether it is better on valid or not.
+`unfrozen` go on from the row `224 px` (`unfrozen, 320 px` from `as it is`) and end with their last epoch, whether it is
+better on valid or not.
 """
 import argparse
 from functools import partial
@@ -77,6 +78,7 @@ STAGES = {"to the end": to_the_end, "mixup": partial(to_the_end, cbs=MixUp()), "
           "mirrored only": flipped, "growing": partial(to_the_end, cbs=Growing())}
 METHODS |= {f"unfrozen, {name}": partial(train.ours, size=224, then=stage) for name, stage in STAGES.items()}
 METHODS["unfrozen, all blocks"] = partial(train.ours, size=224, then=to_the_end, unfreeze_from=0)
+METHODS["unfrozen, 320 px"] = partial(train.ours, then=to_the_end)
 
 
 def main():
