@@ -120,6 +120,7 @@ def test_a_row_holds_what_torch_and_scikit_learn_say(drawn, tmp_path, row):
         if part != "train":
             figure = row["valid_f1" if part == "valid" else "macro_f1"]
             assert figure == pytest.approx(f1_score(mine, told, average="macro"))
+            if part == "valid": assert row["last_f1"] == pytest.approx(figure)  # of one epoch, the last is the best
     assert row["parameters"] == sum(p.numel() for p in learn.model.parameters())
     assert row["seconds"] > 0 and row["images_per_second"] > 0 and row["label"] == "efficientnet_lite0, size 64"
     for part, model in (("body", learn.model[0]), ("head", learn.model[1])):
@@ -211,7 +212,7 @@ def table() -> pd.DataFrame:
     found = pd.DataFrame(rows, columns=["arch", "unfreeze_from", "train_accuracy", "valid_accuracy", "macro_f1",
                                         "seconds", "images_per_second"])
     return found.assign(label=["a", "a, from block 4", "b, all", "b"], baseline=.1, valid_f1=found.macro_f1 + .05,
-                        features_kept=[True, False, False, False])
+                        last_f1=found.macro_f1 - .05, features_kept=[True, False, False, False])
 
 
 def test_bars_show_accuracy_on_train_and_valid_in_the_order_of_the_rows(table):
@@ -244,6 +245,7 @@ def test_depths_go_from_the_head_to_everything(table):
     assert lines["a, test"] == pytest.approx([.4, .3, np.nan], nan_ok=True)
     assert lines["b, test"] == pytest.approx([.1, np.nan, .2], nan_ok=True)
     assert lines["a, valid"] == pytest.approx([.45, .35, np.nan], nan_ok=True)
+    assert lines["a, last epoch"] == pytest.approx([.35, .25, np.nan], nan_ok=True)
     assert ax.get_ylabel() == "macro F1"
 
 

@@ -28,8 +28,8 @@ HEAD_ONLY, FROM_START = "head only", "all from the start"
 DEPTHS = {HEAD_ONLY: HEAD_ONLY, 4: "from block 4", 3: "from block 3", 2: "from block 2", 1: "from block 1",
           0: "all, after the head", FROM_START: FROM_START}  # what learns, and how it is called
 COSTS = {"images_per_second": "images/s at prediction", "seconds": "seconds to train"}
-SHOWN = ["train_accuracy", "valid_accuracy", "test_accuracy", "valid_f1", "macro_f1", "train_loss", "valid_loss",
-         "parameters", "body_mb", "head_mb", "seconds", "features_kept", "images_per_second"]
+SHOWN = ["train_accuracy", "valid_accuracy", "test_accuracy", "valid_f1", "last_f1", "macro_f1", "train_loss",
+         "valid_loss", "parameters", "body_mb", "head_mb", "seconds", "features_kept", "images_per_second"]
 
 
 def configuration(**changes) -> dict:
@@ -77,10 +77,10 @@ def run(data, out, config: dict) -> dict:
 
     A row is known by its settings and by `split.fingerprint`. Accuracies and losses (mean cross-entropy, no period
     weighs more than another) are those of the epoch that `train.Keep` ends with, `valid_f1` and `macro_f1` the macro F1
-    on valid and test. `parameters` counts body and head, `body_mb` and `head_mb` are their safetensors' megabytes.
-    `seconds` are those of the learner's own fits; the frozen stage is much shorter where `DATA/features.db` has the
-    body's features from a run before, which `features_kept` tells. `images_per_second` is the whole network's on
-    decoded pictures. Raises as `train.learner` does.
+    on valid and test; `last_f1` is what the last epoch had on valid, kept or not. `parameters` counts body and head,
+    `body_mb` and `head_mb` are their safetensors' megabytes. `seconds` are those of the learner's own fits; the frozen
+    stage is much shorter where `DATA/features.db` has the body's features from a run before, which `features_kept`
+    tells. `images_per_second` is the whole network's on decoded pictures. Raises as `train.learner` does.
     """
     if row := kept(data, out, config): return row
     table = split.items(data, config["split"], seed=config["seed"])
@@ -101,7 +101,8 @@ def kept(data, out, config: dict) -> dict | None:
 
 
 def _key(config: dict, table) -> str:
-    return hashlib.sha256(json.dumps([config, split.fingerprint(table)], sort_keys=True).encode()).hexdigest()[:12]
+    known = json.dumps([config, SHOWN, split.fingerprint(table)], sort_keys=True)
+    return hashlib.sha256(known.encode()).hexdigest()[:12]
 
 
 def _rows(out) -> pd.DataFrame:
@@ -122,8 +123,8 @@ def _trained(data, folder: Path, config: dict, table) -> dict:
     sizes = {f"{name}_mb": len(save({k: v.contiguous() for k, v in part.state_dict().items()})) / 1e6
              for name, part in zip(("body", "head"), learn.model, strict=True)}
     return {"label": label(config), **config, "pool": learn.config["pool"], "weights": learn.config["weights"], **found,
-            "parameters": sum(p.numel() for p in learn.model.parameters()), **sizes, "seconds": history.seconds.sum(),
-            "features_kept": stored, "images_per_second": speed(learn)}
+            "last_f1": history.f1_score.iloc[-1], "parameters": sum(p.numel() for p in learn.model.parameters()),
+            **sizes, "seconds": history.seconds.sum(), "features_kept": stored, "images_per_second": speed(learn)}
 
 
 def _has_features(data, config: dict) -> bool:
@@ -220,14 +221,18 @@ def plot_cost(table, cost: str = "images_per_second", ax=None):
 
 
 def plot_depths(table, ax=None):
-    """Macro F1 on valid and test by how much of the network learns, as a Figure: from the head alone to everything."""
+    """Macro F1 on valid and test by how much of the network learns, as a Figure: from the head alone to everything.
+
+    Crosses are the last epochs' on valid: where one lies apart from its ring, an earlier epoch was kept.
+    """
     depths = {str(depth): name for depth, name in DEPTHS.items() if str(depth) in set(table.unfreeze_from)}
     ax = ax or plots.axes_of_size(8, 4)
     for (arch, rows), colour in zip(table.groupby("arch", sort=False), plots.COLOURS, strict=False):
         rows = rows.set_index("unfreeze_from").reindex(list(depths))
         ax.plot(range(len(depths)), rows.macro_f1, "o-", color=colour, label=f"{arch}, test")
         ax.plot(range(len(depths)), rows.valid_f1, "o:", mfc="none", color=colour, label=f"{arch}, valid")
+        ax.plot(range(len(depths)), rows.last_f1, "x", color=colour, label=f"{arch}, last epoch")
     ax.set_xticks(range(len(depths)), depths.values(), rotation=20)
     ax.set(xlabel="what learns", ylabel="macro F1", ylim=(0, 1.05))
-    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, ncols=2)
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, ncols=3)
     return ax.figure
