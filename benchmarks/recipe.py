@@ -11,6 +11,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 import train
@@ -55,6 +56,13 @@ def flipped(learn):
     to_the_end(learn)
 
 
+def head_alone(learn):
+    """The same pictures, but a body that learns nothing: what is left is what the head gains by seeing them changed."""
+    learn.remove_cb(learn.keep)
+    learn.unfreeze()
+    learn.fit_one_cycle(2, np.array([0, 1e-4]))
+
+
 class Growing(Callback):
     """Progressive resizing: all epochs but the last learn on pictures of 160 px."""
 
@@ -75,7 +83,7 @@ VARIANTS = {
 METHODS = {name: partial(train.ours, **change) for name, change in VARIANTS.items()}
 METHODS |= {"logit adjustment": adjusted, "label smoothing 0.1": smoothed}
 STAGES = {"to the end": to_the_end, "mixup": partial(to_the_end, cbs=MixUp()), "averaged": averaged,
-          "mirrored only": flipped, "growing": partial(to_the_end, cbs=Growing())}
+          "mirrored only": flipped, "growing": partial(to_the_end, cbs=Growing()), "head alone": head_alone}
 METHODS |= {f"unfrozen, {name}": partial(train.ours, size=224, then=stage) for name, stage in STAGES.items()}
 METHODS["unfrozen, all blocks"] = partial(train.ours, size=224, then=to_the_end, unfreeze_from=0)
 METHODS["unfrozen, 320 px"] = partial(train.ours, then=to_the_end)
