@@ -3,9 +3,9 @@
     python benchmarks/recipe.py DATA --work WORK [--seeds 1] [--only NAME ...]
 
 DATA is a data folder or a gallery; the folds and figures are those of `benchmarks/train.py --cut folds`, and so is what
-is kept in WORK. A difference counts where it is larger than the spread over the seeds. The names that begin with
-`unfrozen` go on from the row `224 px` (`unfrozen, 320 px` from `as it is`) and end with their last epoch, whether it is
-better on valid or not.
+is kept in WORK. The names that begin with `unfrozen` go on from the row `224 px` (`unfrozen, 320 px` from `as it is`)
+and end with their last epoch, whether it is better on valid or not. Prints each one's figures, and what it has above
+the first one, with 95% intervals of the difference.
 """
 import argparse
 from functools import partial
@@ -20,7 +20,9 @@ from fastai.callback.mixup import MixUp
 from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.augment import AffineCoordTfm, Flip, LightingTfm
 
+from artclf import interpret
 from artclf.lab.balance import Adjusted
+from artclf.significance import bootstrap
 from artclf.train import class_weights
 
 
@@ -32,6 +34,13 @@ def adjusted(table, *args):
 def smoothed(table, *args):
     loss = CrossEntropyLossFlat(weight=class_weights(table), label_smoothing=.1)
     return train.ours(table, *args, loss_func=loss)
+
+
+def shifted(table, *args):
+    """Logit adjustment afterwards, on top of the balanced loss: rare periods gain a little more."""
+    share = table[table.part == "train"].period.value_counts(normalize=True).sort_index().to_numpy()
+    p = train.ours(table, *args) / share ** .2
+    return p / p.sum(1, keepdims=True)
 
 
 def to_the_end(learn, **kwargs):
@@ -71,6 +80,7 @@ class Growing(Callback):
         self.learn.xb = (torch.nn.functional.interpolate(self.xb[0], 160, mode="bilinear", antialias=True),)
 
 
+COMPARED = ["accuracy", "macro_f1"]
 VARIANTS = {
     "as it is": {}, "last maps only": {"pool": "last"}, "without covariances": {"pool": "stages"},
     "one view": {"views": 1}, "four views": {"views": 4}, "looking at the mirror image, too": {"looks": (0, 1)},
@@ -81,12 +91,24 @@ VARIANTS = {
     "448 px": {"size": 448}, "crop": {"resize": "crop"}, "pad": {"resize": "pad"},
 }
 METHODS = {name: partial(train.ours, **change) for name, change in VARIANTS.items()}
-METHODS |= {"logit adjustment": adjusted, "label smoothing 0.1": smoothed}
+METHODS |= {"logit adjustment": adjusted, "label smoothing 0.1": smoothed, "shifted to rare periods": shifted}
 STAGES = {"to the end": to_the_end, "mixup": partial(to_the_end, cbs=MixUp()), "averaged": averaged,
           "mirrored only": flipped, "growing": partial(to_the_end, cbs=Growing()), "head alone": head_alone}
 METHODS |= {f"unfrozen, {name}": partial(train.ours, size=224, then=stage) for name, stage in STAGES.items()}
 METHODS["unfrozen, all blocks"] = partial(train.ours, size=224, then=to_the_end, unfreeze_from=0)
 METHODS["unfrozen, 320 px"] = partial(train.ours, then=to_the_end)
+
+
+def above(runs: pd.DataFrame) -> pd.DataFrame:
+    """What each method has above the first one, on the same draws of groups and seeds."""
+    methods = {name: run.sort_values(["run", "file"]) for name, run in runs.groupby("method", sort=False)}
+    figures = {name: pd.Series(interpret.metrics(run)["test"])[COMPARED] for name, run in methods.items()}
+    draws = {name: bootstrap(run, run.group)[COMPARED] for name, run in methods.items()}
+    first, *others = methods
+    gains = {name: zip(figures[name] - figures[first], *(draws[name] - draws[first]).quantile([.025, .975]).to_numpy(),
+                       strict=True) for name in others}
+    return pd.DataFrame([[f"{gain:+.3f} [{low:+.3f}, {high:+.3f}]" for gain, low, high in found]
+                         for found in gains.values()], index=list(gains), columns=COMPARED)
 
 
 def main():
@@ -104,6 +126,7 @@ def main():
     table = train.pictures(args.folder)
     runs = pd.concat(train.measure(table, method, args) for method in args.only)
     print(train.figures(runs, args.cut).to_string())
+    if len(args.only) > 1: print(f"above {args.only[0]!r}:\n{above(runs).to_string()}")
 
 
 if __name__ == "__main__":

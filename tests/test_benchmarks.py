@@ -53,13 +53,15 @@ def test_features_and_fine_tuning_are_measured_on_every_fold_once(script, fresh,
 
 @pytest.mark.slow
 def test_each_unfrozen_variant_moves_the_network_in_a_way_of_its_own(script, fresh, tmp_path, capsys, no_workers):
-    stages = [f"unfrozen, {name}" for name in ("to the end", "mixup", "averaged", "mirrored only", "growing")]
+    names = "to the end", "mixup", "averaged", "mirrored only", "growing", "head alone"
+    stages = [f"unfrozen, {name}" for name in names]
     script(of("recipe"), fresh, "--work", tmp_path, "--only", "224 px", *stages)
     told = capsys.readouterr().out.splitlines()
-    assert [line[:len(name)] for line, name in zip(told[-5:], stages, strict=True)] == stages
+    assert [line[:len(name)] for line, name in zip(told[-6:], stages, strict=True)] == stages
+    assert "above '224 px':" in told
     runs = {name: pd.read_csv(next(tmp_path.glob(f"folds-{name}-*.csv"))).filter(regex="^p_")
             for name in ["224 px", *stages]}
-    assert len({probabilities.to_csv() for probabilities in runs.values()}) == 6
+    assert len({probabilities.to_csv() for probabilities in runs.values()}) == 7
     moved = {name: (runs[name] - runs["224 px"]).abs().to_numpy().mean() for name in stages}
     assert moved["unfrozen, averaged"] < moved["unfrozen, to the end"]
 
