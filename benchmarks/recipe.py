@@ -20,9 +20,8 @@ from fastai.callback.mixup import MixUp
 from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.augment import AffineCoordTfm, Flip, LightingTfm
 
-from artclf import interpret
+from artclf import report
 from artclf.lab.balance import Adjusted
-from artclf.significance import bootstrap
 from artclf.train import class_weights
 
 
@@ -80,7 +79,6 @@ class Growing(Callback):
         self.learn.xb = (torch.nn.functional.interpolate(self.xb[0], 160, mode="bilinear", antialias=True),)
 
 
-COMPARED = ["accuracy", "macro_f1"]
 VARIANTS = {
     "as it is": {}, "last maps only": {"pool": "last"}, "without covariances": {"pool": "stages"},
     "one view": {"views": 1}, "four views": {"views": 4}, "looking at the mirror image, too": {"looks": (0, 1)},
@@ -101,14 +99,11 @@ METHODS["unfrozen, 320 px"] = partial(train.ours, then=to_the_end)
 
 def above(runs: pd.DataFrame) -> pd.DataFrame:
     """What each method has above the first one, on the same draws of groups and seeds."""
-    methods = {name: run.sort_values(["run", "file"]) for name, run in runs.groupby("method", sort=False)}
-    figures = {name: pd.Series(interpret.metrics(run)["test"])[COMPARED] for name, run in methods.items()}
-    draws = {name: bootstrap(run, run.group)[COMPARED] for name, run in methods.items()}
-    first, *others = methods
-    gains = {name: zip(figures[name] - figures[first], *(draws[name] - draws[first]).quantile([.025, .975]).to_numpy(),
-                       strict=True) for name in others}
-    return pd.DataFrame([[f"{gain:+.3f} [{low:+.3f}, {high:+.3f}]" for gain, low, high in found]
-                         for found in gains.values()], index=list(gains), columns=COMPARED)
+    runs = runs.assign(dup_group=runs.group, artist="").sort_values(["run", "file"], ignore_index=True)
+    first, *others = (run.reset_index(drop=True) for _, run in runs.groupby("method", sort=False))
+    found = {other.method[0]: report.differences(first, other)["figures"] for other in others}
+    return pd.DataFrame({method: {name: "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**figures[name])
+                                  for name in ("accuracy", "macro_f1")} for method, figures in found.items()}).T
 
 
 def main():

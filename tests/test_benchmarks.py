@@ -1,13 +1,18 @@
 """The benchmarks: each says how it is called, and those of training measure what they say on drawn canvases."""
+import importlib
 import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import f1_score
+import torch
+from sklearn.metrics import accuracy_score, f1_score
+
+from artclf import train
 
 SCRIPTS = sorted((Path(__file__).resolve().parent.parent / "benchmarks").glob("*.py"))
 
@@ -64,6 +69,42 @@ def test_each_unfrozen_variant_moves_the_network_in_a_way_of_its_own(script, fre
     assert len({probabilities.to_csv() for probabilities in runs.values()}) == 7
     moved = {name: (runs[name] - runs["224 px"]).abs().to_numpy().mean() for name in stages}
     assert moved["unfrozen, averaged"] < moved["unfrozen, to the end"]
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    monkeypatch.syspath_prepend(of("recipe").parent)
+    return importlib.import_module("recipe")
+
+
+def test_the_control_moves_the_head_alone(recipe, fresh, tmp_path, no_workers):
+    learn = train.learner(fresh, tmp_path, arch="efficientnet_lite0", size=64, batch_size=8)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(1, 1e-3)
+        body, head = ({name: value.clone() for name, value in part.state_dict().items()} for part in learn.model)
+        recipe.head_alone(learn)
+    assert all(torch.equal(value, body[name]) for name, value in learn.model[0].state_dict().items())
+    assert not torch.equal(learn.model[1][-1].weight, head["2.weight"])
+
+
+def test_the_shift_divides_by_a_power_of_the_share_in_train(recipe, monkeypatch):
+    monkeypatch.setattr(recipe.train, "ours", lambda *args: np.array([[.5, .5], [.8, .2]]))
+    table = pd.DataFrame({"period": ["b", "a", "a", "a", "b"], "part": ["train"] * 4 + ["test"]})
+    found = recipe.shifted(table, 1, None)
+    assert found.sum(1) == pytest.approx([1, 1])
+    assert found[:, 1] / found[:, 0] == pytest.approx([3 ** .2, .25 * 3 ** .2])
+
+
+def test_each_change_is_told_by_what_it_has_above_the_first(recipe):
+    given, rng = np.array(["a", "b", "c"] * 20), np.random.default_rng(0)
+    runs = pd.DataFrame({"file": [f"{i:02d}.jpg" for i in range(60)], "group": [f"{i // 2}" for i in range(60)],
+                         "artist": "one", "period": given, "run": "1-0", "seed": 1, "p_a": 1., "p_b": 0., "p_c": 0.})
+    told = {"first": given, "worse": np.where(rng.random(60) < .4, "a", given), "same": given}
+    table = recipe.above(pd.concat(runs.assign(method=name, predicted=p).sample(frac=1, random_state=len(name))
+                                   for name, p in told.items()))
+    assert list(table.index) == ["worse", "same"] and set(table.loc["same"]) == {"+0.000 [+0.000, +0.000]"}
+    assert table.accuracy["worse"].startswith(f"{accuracy_score(given, told['worse']) - 1:+.3f} [-")
+    assert table.macro_f1["worse"].startswith(f"{f1_score(given, told['worse'], average='macro') - 1:+.3f} [-")
 
 
 @pytest.mark.slow
