@@ -140,6 +140,15 @@ def export(drawn, tmp_path_factory, no_workers) -> Path:
 
 
 @pytest.fixture
+def own_run(drawn, export, tmp_path) -> tuple[Path, Path]:
+    """Folders DATA and EXPORT, copies of `drawn` and `export` that a test may change."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(drawn, data)
+    shutil.copytree(export, out, ignore=shutil.ignore_patterns("models", "*.pkl"))
+    return data, out
+
+
+@pytest.fixture
 def command(monkeypatch, capfd):
     """Runs a command in this process: exit code, standard output, standard error."""
     import sys

@@ -1,6 +1,4 @@
 """Explain: attributions held against captum's own and sums by hand, checks that know good maps from bad ones."""
-import json
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +15,7 @@ from torch import nn
 import artclf
 from artclf import backbones, interpret, network
 from artclf.clean import Rejected
-from artclf.lab import attribution, explain, saliency, sanity
+from artclf.lab import attribution, explain, sanity
 
 matplotlib.use("Agg")
 ROOT = Path(__file__).resolve().parents[1]
@@ -357,71 +355,22 @@ def test_pictures_are_shown_as_they_are(explainer, files, x):
     assert shown.shape == (64, 64, 3) and abs(shown - own).mean() < .02
 
 
-# For the explorer
+# Which pictures
 
-@pytest.fixture
-def run(drawn, export, tmp_path):
-    data, out = tmp_path / "data", tmp_path / "out"
-    shutil.copytree(drawn, data)
-    shutil.copytree(export, out, ignore=shutil.ignore_patterns("models", "*.pkl"))
-    return data, out
-
-
-def errors_of(out):
-    table = pd.read_csv(out / "predictions.csv")
-    table = table[table.period != table.predicted].sort_values("loss", ascending=False)
-    return pd.concat([table[table.part == "test"], table[table.part == "valid"]])
-
-
-def test_the_worst_errors_get_their_maps(run, explainer):
-    data, out = run
-    errors, config = errors_of(out), json.loads((out / "config.json").read_text(encoding="utf-8"))
-    folder = out / "saliency" / config["hashes"]["model.safetensors"][:8]
-    assert len(errors) > 2
-    paths = saliency.worst(out, data, 2)
-    assert paths == [folder / f"{Path(file).stem}.jpg" for file in errors.file[:2]]
-    for path, row in zip(paths, errors.itertuples(), strict=False):
-        with Image.open(path) as im, Image.open(data / row.file) as picture:
-            assert im.mode == "L" and max(im.size) == 56
-            assert im.width / im.height == pytest.approx(picture.width / picture.height, rel=.05)
-            written, square = np.array(im) / 255, np.array(im.resize((64, 64))) / 255
-        values = explainer.maps(explainer.pictures([data / row.file]), [row.predicted], "stages CAM")[0].clip(0)
-        if values.max() > 0: assert np.corrcoef(values.ravel(), square.ravel())[0, 1] > .95 and written.max() > .9
-    times = [path.stat().st_mtime_ns for path in paths]
-    assert len(saliency.worst(out, data)) == len(errors)
-    assert times == [path.stat().st_mtime_ns for path in paths]
-
-
-def test_a_picture_that_moved_gets_no_map_and_the_others_do(run):
-    data, out = run
-    errors = errors_of(out)
-    (data / errors.file.iloc[0]).unlink()
-    with pytest.warns(UserWarning, match="can't be read .* it gets no map"): paths = saliency.worst(out, data, 2)
-    assert [path.stem for path in paths] == [Path(errors.file.iloc[1]).stem]
-    table = pd.read_csv(out / "predictions.csv")
-    table.assign(predicted=table.period).to_csv(out / "predictions.csv", index=False)
-    assert saliency.worst(out, data) == []
-    with pytest.raises(ValueError, match="no picture of part valid is told right"):
-        table.assign(predicted="?").to_csv(out / "predictions.csv", index=False)
-        explain.chosen(out, data, 3, "valid")
-
-
-def test_a_map_is_laid_where_the_network_looked():
-    square = Image.new("L", (8, 8), 255)
-    assert np.array(saliency.unresized(square, (40, 20), "squish")).min() == 255
-    cropped = np.array(saliency.unresized(square, (40, 20), "crop"))
-    assert cropped.shape == (20, 40) and (cropped[:, 10:30] == 255).all() and (cropped[:, :10] == 0).all()
-    left = Image.fromarray(np.repeat(np.uint8([[0] * 4 + [255] * 4]), 8, 0).T.copy())  # below the middle is white
-    padded = np.array(saliency.unresized(left, (40, 20), "pad"))
-    assert padded.shape == (20, 40) and padded[2].max() < 128 < padded[17].min()
-
-
-def test_pictures_are_chosen_among_those_told_right(run):
-    data, out = run
+def test_pictures_are_chosen_among_those_told_right(own_run):
+    data, out = own_run
     rows = explain.chosen(out, data, 4, "train")
     assert (rows.period == rows.predicted).all() and len(rows) <= 4 and not rows.file.duplicated().any()
     right = pd.read_csv(out / "predictions.csv").query("part == 'train' and period == predicted")
     assert rows.period.nunique() == min(4, right.period.nunique())
+
+
+def test_no_picture_told_right_is_an_error(own_run):
+    data, out = own_run
+    table = pd.read_csv(out / "predictions.csv")
+    table.assign(predicted="?").to_csv(out / "predictions.csv", index=False)
+    with pytest.raises(ValueError, match="no picture of part valid is told right"):
+        explain.chosen(out, data, 3, "valid")
 
 
 def test_rivals_are_the_pair_confused_most_or_nearest_to_it():
@@ -444,11 +393,11 @@ def test_a_picture_that_has_moved_is_named(explainer, tmp_path):
 # What takes long
 
 @pytest.mark.slow
-def test_the_notebook_runs_on_canvases(drawn, run):
+def test_the_notebook_runs_on_canvases(own_run):
     import nbformat
 
     from artclf.lab import run as runner
-    data, out = run
+    data, out = own_run
     copy = runner.execute(ROOT / "notebooks/experiments/14_explain.ipynb", out / "copy.ipynb", {
         "DATA": str(data), "EXPORT": str(out), "PART": "train", "A_PAGE": 2, "STEPS": 4, "WINDOW": 32,
         "CELLS": 4, "CHECKED": 2})
@@ -470,9 +419,3 @@ def test_the_notebook_runs_on_canvases(drawn, run):
         assert trust[kind].to_dict() == pytest.approx(areas.to_dict())
     steps = pd.read_csv(folder / "randomised.csv")
     assert len(steps) == 2 * 7 * len(explain.METHODS) and steps.correlation.between(-1, 1).all()
-
-
-def test_without_captum_there_are_no_maps_and_a_line_says_how_to_get_them(run, monkeypatch, capsys):
-    data, out = run
-    monkeypatch.setattr(saliency, "find_spec", lambda name: None)
-    assert saliency.worst(out, data) == [] and 'pip install "artclf[lab]"' in capsys.readouterr().out
