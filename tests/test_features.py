@@ -146,9 +146,12 @@ def test_ahead_keeps_the_order(number):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept and given back by glibc alone")
 def test_memory_is_kept_when_freed_and_given_back_when_asked():
-    code = ("from pathlib import Path\n"
+    code = ("import os\n"
+            "from pathlib import Path\n"
             "from artclf import features\n"
-            "def resident(): return int(Path('/proc/self/statm').read_text().split()[1]) * 4096 // 10**6\n"
+            "def resident():\n"
+            "    pages = int(Path('/proc/self/statm').read_text().split()[1])\n"
+            "    return pages * os.sysconf('SC_PAGE_SIZE') // 10**6\n"
             "features.keep_memory()\n"
             "before = resident()\n"
             "held = [bytes([1]) * 10**6 for _ in range(300)]\n"

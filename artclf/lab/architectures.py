@@ -75,12 +75,12 @@ def missing(config: dict) -> str:
 def run(data, out, config: dict) -> dict:
     """The row of one configuration: trained by `fit`, or read from `OUT/results.csv` if it is there.
 
-    A row is known by its settings and by `split.fingerprint`. Accuracies and losses (mean cross-entropy, no period
-    weighs more than another) are those of the epoch that `train.Keep` ends with, `valid_f1` and `macro_f1` the macro F1
-    on valid and test; `last_f1` is what the last epoch had on valid, kept or not. `parameters` counts body and head,
-    `body_mb` and `head_mb` are their safetensors' megabytes. `seconds` are those of the learner's own fits; the frozen
-    stage is much shorter where `DATA/features.db` has the body's features from a run before, which `features_kept`
-    tells. `images_per_second` is the whole network's on decoded pictures. Raises as `train.learner` does.
+    A row is known by its settings, what is measured and `split.fingerprint`. Accuracies and losses (mean cross-entropy,
+    no period weighs more than another) are those of the epoch that `train.Keep` ends with, `valid_f1` and `macro_f1`
+    the macro F1 on valid and test; `last_f1` is what the last epoch had on valid, kept or not. `parameters` counts body
+    and head, `body_mb` and `head_mb` are their safetensors' megabytes. `seconds` are those of the learner's own fits;
+    the frozen stage is much shorter where `DATA/features.db` has the body's features from a run before, as
+    `features_kept` tells. `images_per_second` is the network's on decoded pictures. Raises as `train.learner` does.
     """
     if row := kept(data, out, config): return row
     table = split.items(data, config["split"], seed=config["seed"])
