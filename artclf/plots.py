@@ -75,7 +75,8 @@ def plot_reliability(predictions, part="test", temperature=1.0, ax=None):
         ax.plot(bins.confidence, bins.accuracy, "-", color=colour, linewidth=1.2, marker="o", markersize=4, label=label)
         area = 1500 * bins.images / len(rows)
         ax.scatter(bins.confidence, bins.accuracy, area, color=colour, alpha=.35, linewidths=0)
-    ax.set(xlim=(0, 1.04), ylim=(-.04, 1.04), xlabel="probability of the answer", ylabel="share that is right",
+    ax.set(xlim=(0, 1.04), ylim=(-.04, 1.3), yticks=np.linspace(0, 1, 6),  # above 1 is room for the legend
+           xlabel="probability of the answer", ylabel="share that is right",
            title=f"{part}: how far its probabilities can be trusted")
     ax.legend(loc="upper left", frameon=False, fontsize=8)
     return ax.figure

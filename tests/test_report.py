@@ -106,6 +106,8 @@ def test_the_reliability_plot_shows_the_bins(predictions):
     np.testing.assert_allclose(before.lines[1].get_xydata(), untempered[["confidence", "accuracy"]])
     sizes = before.collections[0].get_sizes()
     assert np.argmax(sizes) == np.argmax(untempered.images.to_numpy())
+    before.figure.canvas.draw()
+    assert before.transData.inverted().transform(before.get_legend().get_window_extent())[0, 1] > 1  # over no dot
 
 
 def test_calibration_stands_in_the_report(predictions, errors_of_a_run, tmp_path):
