@@ -12,19 +12,39 @@ from typing import Annotated
 
 import typer
 
+from artclf.base.errors import InputError, StepError
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Build a data set of paintings, teach a network their periods, look at what it learned.")
 
+
 EXPECTED = (ValueError, OSError, ImportError, RuntimeError, sqlite3.Error)  # bad input, bad surroundings: exit code 1
 
+
 Data = Annotated[Path, typer.Option(help="Folder of the data set.")]
+
+
 Out = Annotated[Path, typer.Option(help="Folder of the export.")]
+
+
 Lists = Annotated[Path, typer.Option(help="Folder of URL lists, urls_<class>.csv.")]
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")]
+
+
 Exclude = Annotated[list[str] | None, typer.Option(help="A class to leave out; may be repeated.")]
+
+
 Resize = StrEnum("Resize", ["squish", "crop", "pad"])
+
+
 Pool = StrEnum("Pool", ["style", "stages", "last"])
+
+
 Split = StrEnum("Split", ["random", "grouped", "artist", "own"])
+
+
 DATA, EXPORT, URLS = Path("data/sample"), Path("exports/sample"), Path("paintings_urls")
 
 
@@ -66,7 +86,7 @@ def _parts(text: str) -> tuple[float, ...]:
 def sample(folder: Annotated[Path, typer.Argument()] = Path("data/sample/gallery"), count: int = 40, size: int = 400,
            seed: int = 42):
     """Draw canvases for all 18 periods, COUNT each, by code."""
-    from artclf.lab.sample import draw
+    from artclf.data.sample import draw
     print(f"{draw(folder, count, size, seed)} canvases drawn, {folder}")
 
 
@@ -76,7 +96,7 @@ def search(query: str, period: Annotated[str, typer.Option(help="The class that 
     """Collect URLs by image search and append them to the list of a period."""
     from artclf.search import collect
     summary = collect(query, period, lists, max_images, engine)
-    if summary.gave_up and not summary.found: raise RuntimeError(summary)
+    if summary.gave_up and not summary.found: raise StepError(summary)
     print(summary)
 
 
@@ -105,11 +125,11 @@ def import_(folder: Path, data: Annotated[Path | None, typer.Option(help="Defaul
     """Take in a folder FOLDER/<class>/ of pictures, or one folder and a CSV of facts."""
     data = data or Path("data") / f"{folder.resolve().name}{'-level' * level}"
     if level:
-        from artclf import clean, duplicates
-        from artclf.lab.levels import level_sources
+        from artclf.data import cleaning, duplicates
+        from artclf.data.levels import level_sources
         _call(level_sources, folder, data, manifest=manifest, label_column=label_column)
         if not (folder / "catalogue.db").exists(): _call(duplicates.mark, data)
-        summary = clean.counts(data)
+        summary = cleaning.counts(data)
     else:
         from artclf.download import import_folder
         summary = _call(import_folder, folder, data, manifest, label_column)
@@ -122,16 +142,16 @@ def clean(data: Data = DATA, max_size: int = 500, quality: int = 90,
           review: Annotated[Path | None, typer.Option(help="Apply the decisions in this CSV first.")] = None,
           as_json: Json = False):
     """Verify every image by decoding it whole, write normalised copies, set duplicates aside."""
-    from artclf import clean
+    from artclf.data import cleaning
     if review:
-        from artclf.lab.review import read_csv
+        from artclf.data.review import read_csv
         if not review.exists(): raise FileNotFoundError(f"no {review}: name a review.csv with --review")
         _call(read_csv, data, review)
-    _call(clean.normalise, data, max_size, quality)
+    _call(cleaning.normalise, data, max_size, quality)
     if near:
-        from artclf import duplicates
+        from artclf.data import duplicates
         _call(duplicates.mark, data)
-    _print(clean.counts(data), as_json)
+    _print(cleaning.counts(data), as_json)
 
 
 @app.command()
@@ -139,10 +159,10 @@ def review(data: Data = DATA,
            export: Annotated[Path | None, typer.Option(help="Write the decisions to this CSV.")] = None,
            labels: Annotated[bool, typer.Option(help="Look for doubtful labels and outliers.")] = True):
     """List the pictures that a person should look at; 02_clean shows them with buttons."""
-    from artclf.lab import labels as doubts
-    from artclf.lab import review as decisions
+    from artclf.data import review
+    from artclf.model import doubts
     if labels: _call(doubts.mark, data)
-    if export: print(f"{_call(decisions.export_csv, data, export)} decisions in {export}", file=sys.stderr)
+    if export: print(f"{_call(review.export_csv, data, export)} decisions in {export}", file=sys.stderr)
     _print(doubts.flagged(data)[["period", "file", "likelier", "review", "reasons"]], False)
 
 
@@ -170,8 +190,7 @@ def train(data: Data = DATA, out: Out = EXPORT,
     """Train the head alone, then the upper blocks of the body, too, and export."""
     shares = _parts(parts)
     from artclf import predict
-    from artclf.lab.runs import repeat
-    from artclf.train import fit
+    from artclf.train import fit, repeat
     step = fit if seeds == 1 else partial(repeat, seeds=seeds)
     found = _call(step, data, out, epochs, unfrozen_epochs, lr, gradual, arch=arch, size=size, resize=resize.value,
                   batch_size=batch_size, split=split.value, parts=shares, seed=seed, exclude=exclude or (), width=width,
@@ -183,7 +202,7 @@ def train(data: Data = DATA, out: Out = EXPORT,
 @app.command()
 def runs(folder: Annotated[Path, typer.Argument(help="A folder of exports.")] = EXPORT.parent, as_json: Json = False):
     """List all runs that a folder of exports keeps, the highest macro F1 first."""
-    from artclf.lab import runs
+    from artclf.results import runs
     found = runs.table(folder)
     _print(found, True) if as_json else print(runs.text(found))
 
@@ -192,7 +211,7 @@ def runs(folder: Annotated[Path, typer.Argument(help="A folder of exports.")] = 
 def interpret(data: Data = DATA, out: Out = EXPORT, part: str = "test"):
     """Write report.html, plots and tables from the predictions, and saliency of the worst errors."""
     from artclf.interpret import write
-    from artclf.lab.saliency import worst
+    from artclf.results.saliency import worst
     _call(worst, out, data)
     _print(_call(write, out, data, part), False)
 
@@ -201,9 +220,10 @@ def interpret(data: Data = DATA, out: Out = EXPORT, part: str = "test"):
 def report(one: Path, other: Annotated[Path | None, typer.Argument()] = None, data: Data = DATA, part: str = "test",
            out: Annotated[Path | None, typer.Option(help="Default: OTHER/compare-<name of ONE>.html.")] = None):
     """Write the report of the run in folder ONE, or what differs between it and that in folder OTHER."""
-    from artclf import interpret, report
+    from artclf import interpret
+    from artclf.results import compare
     if out and not other: raise typer.BadParameter("it names the page of a comparison: give two runs, too")
-    step = partial(report.compare, one, other, data, out) if other else partial(interpret.write, one, data)
+    step = partial(compare.compare, one, other, data, out) if other else partial(interpret.write, one, data)
     _print(_call(step, part=part), False)
 
 
@@ -212,9 +232,9 @@ def predict(images: Annotated[list[Path], typer.Argument(help="Pictures, or fold
             k: int = 3, as_json: Json = False, min_probability: Annotated[float | None, typer.Option(
                 min=0, max=1, help="Answer only where the likeliest period is as likely as that.")] = None):
     """Tell the periods of pictures."""
-    from artclf.predict import load
+    from artclf.model.exports import load
     found = _call(load(out).predict, images, k, min_probability=min_probability)
-    if (found.error != "").all(): raise ValueError(f"no picture found: {'; '.join(found.error) or 'empty folders'}")
+    if (found.error != "").all(): raise InputError(f"no picture found: {'; '.join(found.error) or 'empty folders'}")
     _print(found, as_json)
 
 
@@ -241,9 +261,10 @@ def run(gallery: Annotated[Path | None, typer.Argument(help="A folder of your ow
         lists: Annotated[Path | None, typer.Option(help="A folder of URL lists to fetch over the internet.")] = None,
         parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE for them.")] = None):
     """Run the notebooks 01 to 05 top to bottom: on drawn canvases, on a folder of your own, or on URL lists."""
-    from artclf.lab.run import run_notebooks
+    from artclf.run import run_notebooks
     run_notebooks(gallery, lists, parameter or [])
 
 
 if __name__ == "__main__":
     main()
+

@@ -6,63 +6,27 @@ the probabilities of `Classifier.predict` and of `predictions.csv` honest (see `
 `learner.pkl` and as `Classifier.learner`, know nothing of it: they give the same answers with other probabilities.
 Notebook: `05_predict`.
 """
-import hashlib
 import json
-import warnings
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from fastai.learner import Learner
-from fastai.vision.all import default_split
-from PIL import Image
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
-from artclf import backbones, calibration, embeddings, network, split, surroundings
-from artclf.classifier import Classifier
+from artclf.base.errors import InputError
+from artclf.base.files import replace_whole, sha256_of, write_json
+from artclf.base.machine import surroundings
+from artclf.data import splits
+from artclf.model import embeddings
+from artclf.model.exports import VERSIONS, load, pickle_learner
+from artclf.results import calibration
 
-VERSIONS = ("artclf", "torch", "torchvision", "timm", "fastai", "pillow")
 FIT = ["lr_low", "lr_high", "groups", "learning", "scheduled"]  # what tells one fit from another in history.csv
+
+
 NO_PROTOCOL = ("vocab", "artists", "mean", "std", "temperature", "data_hash", "seed", "versions", "hashes")
-
-
-def load(out) -> Classifier:
-    """The `Classifier` in the export folder `out`, built from `config.json` and `model.safetensors` alone.
-
-    Runs no pickled code. Warns where torch, timm or fastai are of another version than at training. Raises
-    FileNotFoundError without an export, ValueError for a `config.json` that is none, names no known architecture, or
-    describes other weights or another network.
-    """
-    config = _read_config((out := Path(out)) / "config.json")
-    if _sha256(out / "model.safetensors") != config["hashes"].get("model.safetensors"):
-        raise ValueError(f"{out / 'model.safetensors'} is not the file that config.json describes: copy both again")
-    differing = [f"{name} {version(name)} (trained with {then})" for name, then in config["versions"].items()
-                 if version(name).split(".")[:2] != then.split(".")[:2]]
-    if differing: warnings.warn(f"other versions than at training: {', '.join(differing)}", stacklevel=2)
-    learn = network.new_learner(_empty_loaders(config), {**config, "weights": "random"})
-    try:
-        learn.model.load_state_dict(load_file(out / "model.safetensors"))
-    except RuntimeError as e:
-        raise ValueError(f"{out} holds another network than its config.json describes: train again") from e
-    return Classifier(learn, config)
-
-
-def load_learner(path, trust: bool = False) -> Learner:
-    """fastai's own export: `learner.pkl` at `path`, or in the folder `path`.
-
-    It is a pickle, and loading one runs whatever code is in it. Raises ValueError unless you vouch for it with
-    `trust=True`.
-    """
-    from fastai.learner import load_learner as unpickle
-    path = Path(path) / "learner.pkl" if Path(path).is_dir() else Path(path)
-    if not trust:
-        raise ValueError(f"loading {path} runs any code that is in it: use artclf.load(folder), which doesn't, or "
-                         "say trust=True if you made the file or trust who did")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="load_learner` uses Python's insecure pickle")  # vouched for above
-        return unpickle(path)
 
 
 def export(learn: Learner, out=None) -> Path:
@@ -73,11 +37,11 @@ def export(learn: Learner, out=None) -> Path:
     """
     out = Path(out or learn.path)
     tensors = {name: value.contiguous() for name, value in learn.model.state_dict().items()}
-    _replace(out / "model.safetensors", lambda file: file.write_bytes(save(tensors)))
-    _replace(out / "learner.pkl", lambda file: _pickle(learn, file))
-    hashes = {name: _sha256(out / name) for name in ("model.safetensors", "learner.pkl")}
+    replace_whole(out / "model.safetensors", lambda file: file.write_bytes(save(tensors)))
+    replace_whole(out / "learner.pkl", lambda file: pickle_learner(learn, file))
+    hashes = {name: sha256_of(out / name) for name in ("model.safetensors", "learner.pkl")}
     config = {**learn.config, "versions": {name: version(name) for name in VERSIONS}, "hashes": hashes}
-    _write_json(out / "config.json", {**config, "temperature": 1.0})
+    write_json(out / "config.json", {**config, "temperature": 1.0})
     _write_predictions(out, learn.dls.path)
     return out
 
@@ -89,87 +53,35 @@ def headline(out, part: str = "test") -> dict:
     return {"part": part, **metrics[part]}
 
 
-def _read_config(file: Path) -> dict:
-    """The settings in `file`, which a stranger may have written: no name in it leads to a hub or to another folder."""
-    if not file.exists(): raise FileNotFoundError(f"no export in {file.parent}: run `artclf train` first")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        backbones.find(config["name"], pretrained=False)
-        for name in config["vocab"]:
-            if name != Path(name).name or name == "..": raise ValueError(f"{name!r} is no class")
-        versions = {name: str(config["versions"][name]) for name in VERSIONS}
-        return {**config, "versions": versions, "hashes": dict(config["hashes"])}
-    except (ValueError, LookupError, TypeError) as e:
-        raise ValueError(f"{file} is not the config.json of an export ({e}): copy it again") from e
-
-
 def _write_predictions(out: Path, data: Path):
-    from artclf import interpret
+    from artclf.results import evaluation
     classifier = load(out)
     config, vocab = classifier.config, classifier.vocab
-    table = split.items(data, config["split"], config["parts"], config["seed"], config["exclude"])
-    if split.fingerprint(table) != config["data_hash"]:
-        raise ValueError(f"the images in {data} have changed since training: train again")
+    table = splits.items(data, config["split"], config["parts"], config["seed"], config["exclude"])
+    if splits.fingerprint(table) != config["data_hash"]:
+        raise InputError(f"the images in {data} have changed since training: train again")
     p, features, errors = classifier.look([data / file for file in table.file])
     p = p[:, :len(vocab)]
     unreadable = [f"{data / file} ({error})" for file, error in zip(table.file, errors, strict=True) if error]
-    if unreadable: raise ValueError(f"can't read {unreadable[0]}: run `artclf clean`")
+    if unreadable: raise InputError(f"can't read {unreadable[0]}: run `artclf clean`")
     given, valid = np.array([vocab.index(period) for period in table.period]), (table.part == "valid").to_numpy()
     temperature, why = calibration.fit(p[valid], given[valid])
-    _write_json(out / "config.json", {**config, "temperature": temperature})
+    write_json(out / "config.json", {**config, "temperature": temperature})
     p = calibration.temper(p, temperature).astype(np.float32)
     true = p[np.arange(len(p)), given]
     columns = {"predicted": np.array(vocab)[p.argmax(1)], "probability": p.max(1), "loss": -np.log(true.clip(1e-12))}
     table = pd.concat([table.drop(columns=["sha256", "clean_sha256"]).assign(**columns),
                        pd.DataFrame(p, columns=[f"p_{name}" for name in vocab])], axis=1)
-    _replace(out / "predictions.csv", lambda file: table.to_csv(file, index=False))
+    replace_whole(out / "predictions.csv", lambda file: table.to_csv(file, index=False))
     known = embeddings.project(features, (table.part == "train").to_numpy())
-    _replace(out / embeddings.NAME, lambda file: embeddings.write(file, table.file, known))
+    replace_whole(out / embeddings.NAME, lambda file: embeddings.write(file, table.file, known))
     history = out / "history.csv"
     rows = pd.read_csv(history).groupby("fit") if history.exists() else []
     fits = [{"epochs": len(fit), **fit[FIT].iloc[0].to_dict()} for _, fit in rows]
     protocol = {"epochs": [fit["epochs"] for fit in fits], "fits": fits,
                 **{name: value for name, value in config.items() if name not in NO_PROTOCOL}}
-    figures = {"metrics": interpret.metrics(table), "calibration": calibration.summary(table, temperature, why),
+    figures = {"metrics": evaluation.metrics(table), "calibration": calibration.summary(table, temperature, why),
                "protocol": protocol, "data_hash": config["data_hash"], "seed": config["seed"],
                "versions": config["versions"], **surroundings(classifier.learner.dls.device)}
-    _write_json(out / "metrics.json", figures)
+    write_json(out / "metrics.json", figures)
 
-
-def _empty_loaders(config: dict):
-    """`DataLoaders` as at training but without images; fastai sets its transforms up on one, so it gets a blank one."""
-    with TemporaryDirectory() as folder:
-        blank = Path(folder) / config["vocab"][0] / "blank.png"
-        blank.parent.mkdir()
-        Image.new("RGB", (8, 8)).save(blank)
-        return backbones.loaders([blank, blank], [False, True], config).new_empty()
-
-
-def _pickle(learn: Learner, file: Path):
-    """fastai's export, without callbacks of ours and without paths, so that it opens on any machine with fastai."""
-    own = {name: getattr(learn, name) for name in ("path", "model", "splitter", "opt")}
-    data, ours = learn.dls.path, [cb for cb in learn.cbs if type(cb).__module__.startswith("artclf")]
-    with learn.removed_cbs(ours):
-        learn.path = learn.dls.path = PurePosixPath(".")
-        learn.model, learn.splitter, learn.opt = network.plain(learn.model, len(learn.dls.vocab)), default_split, None
-        try:
-            learn.export(file.resolve())
-        finally:
-            learn.dls.path = data
-            for name, value in own.items(): setattr(learn, name, value)
-
-
-def _write_json(file: Path, content: dict):
-    _replace(file, lambda part: part.write_text(json.dumps(content, indent=1), encoding="utf-8"))
-
-
-def _replace(file: Path, write):
-    """Let `write` fill a file beside `file`, then put it in its place: a reader never sees half of it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.part")
-    write(part)
-    part.replace(file)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream: return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -2,27 +2,29 @@
 
 Reads an image search (an `Engine`); writes `paintings_urls/urls_NN-period.csv`. Notebook: 00_search.
 """
-import csv
-import io
 import itertools
-import os
 import random
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from urllib.parse import quote, unquote_plus, urlsplit
+from urllib.parse import quote, urlsplit
 
-from artclf import catalogue
+from artclf.base.errors import InputError
+from artclf.base.progress import progress_bar
+from artclf.data.lists import append, list_path, unseen, url_key
 
-COLUMNS = ["url", "title", "artist", "year", "licence", "source_page", "query", "page"]
 LICENCE = "unknown: found by image search"
+
+
 BACKENDS = {"ddgs": "duckduckgo", "ddgs-bing": "bing"}
+
+
 MAX_URL, MAX_TEXT = 4000, 300
+
 
 # engine(query, page) gives the results of a page (the first is 1), an empty list after the last. A result is a dict
 # with `url` (the picture's) and any of `title, artist, year, licence, source_page`.
@@ -64,14 +66,14 @@ def collect(query: str, period: str, lists="paintings_urls", max_images: int = 3
     to, ImportError where ddgs is missing.
     """
     query, path = _text(query), list_path(lists, period)
-    if not query: raise ValueError("the search query is empty: give the words to search for")
-    if max_images < 1 or tries < 1: raise ValueError("a search needs at least one image and one try")
+    if not query: raise InputError("the search query is empty: give the words to search for")
+    if max_images < 1 or tries < 1: raise InputError("a search needs at least one image and one try")
     summary, seen = Summary(query, path), set()
-    bar = catalogue.progress(total=max_images, desc=period)
+    bar = progress_bar(total=max_images, desc=period)
     try:
         for page, results in _pages(find_engine(engine), query, tries, wait, bar):
-            rows = list(_unseen(_rows(results, query, page), seen))[:max_images - len(seen)]
-            seen.update(_key(row["url"]) for row in rows)
+            rows = list(unseen(_rows(results, query, page), seen))[:max_images - len(seen)]
+            seen.update(url_key(row["url"]) for row in rows)
             summary.pages, summary.found = page, len(seen)
             summary.new += append(path, rows)
             bar.update(len(rows))
@@ -107,13 +109,6 @@ def _rows(results: list[dict], query: str, page: int) -> Iterator[dict]:
                    "source_page": _address(result.get("source_page")) or "", "query": query, "page": page}
 
 
-def _unseen(rows, seen: set[str]) -> Iterator[dict]:
-    """The rows whose URL is not among the keys `seen`, each once."""
-    found = {}
-    for row in rows: found.setdefault(_key(row["url"]), row)
-    return (row for key, row in found.items() if key not in seen)
-
-
 def _text(value) -> str:
     """`value` on one line, without control characters."""
     return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", str(value or "")).split())[:MAX_TEXT]
@@ -131,65 +126,6 @@ def _address(url) -> str | None:
     return url if len(url) <= MAX_URL else None
 
 
-def _key(url: str) -> str:
-    """Equal for URLs that differ in scheme, case of the host, fragment or percent-encoding only."""
-    host, slash, rest = url.partition("#")[0].split("://", 1)[-1].partition("/")
-    return unquote_plus(host.lower() + slash + rest)
-
-
-def list_path(lists, period: str) -> Path:
-    """The URL list of a period in the folder `lists`. Raises ValueError for what can't be the name of a folder."""
-    if not period or catalogue.class_name(period) != period:
-        raise ValueError(f"{period!r} can't be a period: it names a folder, as 10-impressionism does")
-    return Path(lists) / f"urls_{period}.csv"
-
-
-def append(path, rows: list[dict]) -> int:
-    """The number of `rows` added to the URL list `path`: those whose URL it lacks. What it holds stays byte for byte.
-
-    A header's columns are filled by name; a list without a header gains bare URLs; a new one gets the header `COLUMNS`.
-    Where there is no column `query`, a comment names query and page. The list is replaced in one step. Raises
-    ValueError for a list whose end is inside an open quote.
-    """
-    path = Path(path).resolve()  # a link stays a link
-    listed = [row["url"] for row in catalogue.read_list(path)] if path.exists() else []
-    new = list(_unseen(rows, {_key(url) for url in listed}))
-    if not new: return 0
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_bytes(_extended(path, new))
-        if sum(1 for _ in catalogue.read_list(part)) != len(listed) + len(new):
-            raise ValueError(f"{path} ends inside an open quote: close it, then search again")
-        if path.exists(): shutil.copymode(path, part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return len(new)
-
-
-def _extended(path: Path, rows: list[dict]) -> bytes:
-    old = path.read_bytes() if path.exists() else b""
-    header = _header(path) if old else []
-    end = re.search(rb"\r\n?|\n", old)
-    end = end[0].decode() if end else "\n"
-    out = io.StringIO(newline="")
-    if old and not old.endswith((b"\n", b"\r")): out.write(end)
-    writer = csv.writer(out, lineterminator=end)
-    if not header: writer.writerow(COLUMNS)
-    elif "query" not in header: out.write(f"# {rows[0]['query']}, page {rows[0]['page']}{end}")
-    writer.writerows([row.get(name, "") for name in header or COLUMNS] for row in rows)
-    return old + out.getvalue().encode("utf-8", "replace")
-
-
-def _header(path: Path) -> list[str]:
-    """The columns of a list: `["url"]` where it has no header, nothing where it has no row."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = (line for line in file if line.strip() and not line.lstrip().startswith("#"))
-        names = [cell.strip().lower() for cell in next(csv.reader(lines, skipinitialspace=True), [])]
-    return names if "url" in names or not names else ["url"]
-
-
 def find_engine(name: str | Engine) -> Engine:
     """The engine of that name: `ddgs` (DuckDuckGo's results), `ddgs-bing` (Bing's), or `module:function` of your own.
 
@@ -201,7 +137,7 @@ def find_engine(name: str | Engine) -> Engine:
     try:
         return getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"no search engine {name!r} ({error}): take ddgs, ddgs-bing or module:function") from error
+        raise InputError(f"no search engine {name!r} ({error}): take ddgs, ddgs-bing or module:function") from error
 
 
 def ddgs_engine(backend: str) -> Engine:
@@ -226,3 +162,4 @@ def ddgs_engine(backend: str) -> Engine:
         return [{"url": r["image"], "title": r["title"], "source_page": r["url"]} for r in results]
 
     return ask
+

@@ -3,27 +3,42 @@
 Reads `DATA/clean/` and the catalogue; writes `EXPORT/` (checkpoints in `EXPORT/models/`, `history.csv`, and by
 `predict.export` all the rest). Notebook: `03_train`, which shows the lines of `fit` one by one.
 """
-import json
-import random
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-from fastai.callback.core import Callback, CancelEpochException
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import F1Score, accuracy, error_rate
 from fastai.torch_core import set_seed
-from fastcore.foundation import L
 
-from artclf import backbones, engine, network
-from artclf.split import fingerprint, items
+from artclf.base.errors import InputError
+from artclf.data.pictures import RESIZE
+from artclf.data.splits import fingerprint, items
+from artclf.model import backbones, engine, network
+from artclf.model.keep import Keep
+from artclf.model.loaders import loaders
+from artclf.results.runs import FIGURES, read_run, spread
+
+
+def repeat(data, out, *args, seeds: int = 3, seed: int = 42, **kwargs) -> pd.DataFrame:
+    """Train with the seeds `seed`, `seed` + 1... into `out/seed-<n>`: a row a seed, then `mean` and `spread`.
+
+    Columns: `part` and the figures as in `table`. Each seed cuts the data anew, too, so the spread is that of both.
+    Further arguments go to `train.fit`. What was trained before is not trained again. Raises as `train.fit` does.
+    """
+    pass  # not at the top: a table of runs needs no torch
+    out, rows = Path(out), {}
+    for number in range(seed, seed + seeds):
+        print(f"Seed {number}, number {len(rows) + 1} of {seeds}:")
+        fit(data, out / f"seed-{number}", *args, seed=number, **kwargs)
+        rows[str(number)] = read_run(out / f"seed-{number}/metrics.json")
+    found = pd.DataFrame.from_dict(rows, orient="index")[["part", *FIGURES]]
+    return pd.concat([found, spread(found).assign(part=found.part.iloc[0])])
 
 
 def fit(data, out, epochs: int = 15, unfrozen_epochs: int = 2, lr: float = 1e-3, gradual: bool = False,
@@ -38,10 +53,10 @@ def fit(data, out, epochs: int = 15, unfrozen_epochs: int = 2, lr: float = 1e-3,
     """
     from artclf import predict
     if not isinstance(kwargs.get("split", ""), str):
-        raise ValueError("an export needs a split by name: for a table, take train.learner and its own fits")
+        raise InputError("an export needs a split by name: for a table, take train.learner and its own fits")
     learn = learner(data, out, **kwargs)
     if gradual and len(network.groups(learn.model, learn.config["unfreeze_from"])) < 3:
-        raise ValueError("--gradual has one block alone to unfreeze: give more of them by --unfreeze-from 3 or lower")
+        raise InputError("--gradual has one block alone to unfreeze: give more of them by --unfreeze-from 3 or lower")
     with nullcontext() if sys.stdout.isatty() else learn.no_bar():
         learn.fit_one_cycle(epochs, lr)
         learn.save("stage-1")
@@ -75,9 +90,9 @@ def learner(data, out, arch: str = "auto", size: int = 320, resize: str = "squis
     backbone = backbones.find(arch, pretrained)
     table = items(data, split, parts, seed, exclude) if isinstance(split, str) else split
     if "valid" not in set(table.part):
-        raise ValueError("the part valid is empty, and the best epoch is chosen on it: give it images")
+        raise InputError("the part valid is empty, and the best epoch is chosen on it: give it images")
     batch_size = min(batch_size, int((table.part == "train").sum()))  # fastai drops a batch that isn't full
-    if batch_size < 2: raise ValueError("batch normalisation needs two images or more a batch")
+    if batch_size < 2: raise InputError("batch normalisation needs two images or more a batch")
     config = {**asdict(backbone), "vocab": sorted(table.period.unique()), "size": size, "resize": resize,
               "width": width, "depth": depth, "dropout": dropout, "ridge": ridge, "pool": pool, "views": views,
               "unfreeze_from": unfreeze_from, "balance": balance, "batch_size": batch_size, "seed": seed,
@@ -86,7 +101,7 @@ def learner(data, out, arch: str = "auto", size: int = 320, resize: str = "squis
               "data_hash": fingerprint(table), "temperature": 1.0}
     set_seed(seed, reproducible=True)
     rows = table[table.part != "test"]
-    dls = backbones.loaders([Path(data) / file for file in rows.file], rows.part == "valid", config, path=Path(data))
+    dls = loaders([Path(data) / file for file in rows.file], rows.part == "valid", config, path=Path(data))
     if balance: kwargs = {"loss_func": CrossEntropyLossFlat(weight=class_weights(table).to(dls.device)), **kwargs}
     ridged, norms = [engine.Ridge(ridge)] if ridge and not depth else [], [engine.KeepNorms] if pretrained else []
     cbs = [Keep(config), engine.Stored(data, rows, backbone, config), *ridged, *norms, *cbs]
@@ -104,135 +119,10 @@ def class_weights(table) -> torch.Tensor:
 
 
 def _check(resize, pool, views, unfreeze_from):
-    if resize not in backbones.RESIZE:
-        raise ValueError(f"--resize is {resize!r}: take one of {', '.join(backbones.RESIZE)}")
-    if pool not in network.POOLS: raise ValueError(f"--pool is {pool!r}: take one of {', '.join(network.POOLS)}")
-    if views < 1: raise ValueError(f"--views is {views}: the head needs one view of a picture at least")
-    if unfreeze_from not in range(5): raise ValueError(f"--unfreeze-from is {unfreeze_from}: take a block from 1 to 4, "
+    if resize not in RESIZE:
+        raise InputError(f"--resize is {resize!r}: take one of {', '.join(RESIZE)}")
+    if pool not in network.POOLS: raise InputError(f"--pool is {pool!r}: take one of {', '.join(network.POOLS)}")
+    if views < 1: raise InputError(f"--views is {views}: the head needs one view of a picture at least")
+    if unfreeze_from not in range(5): raise InputError(f"--unfreeze-from is {unfreeze_from}: take a block from 1 to 4, "
                                                        "or 0 for all")
 
-
-class Keep(Callback):
-    """Keeps every finished epoch, so that an interrupted fit goes on from it, and the best one, to end with it.
-
-    A fit is known by its settings, number, epochs and learning rates. Every epoch starts from a seed of its own: a
-    fit that was interrupted ends with the weights of one that was not. The best epoch has the highest macro F1 on
-    valid of all fits so far. On few images that is half chance, so two rules keep it from being: an epoch of a later
-    fit must not have a higher loss there than what the fit began with; and of a linear head alone, whose loss has one
-    minimum, only the last epoch is taken, for it lies nearest to that. Writes `models/fit-N.pth` and `history.csv`
-    under the learner's path.
-    """
-    order = 55  # after Recorder, whose log it replays, and before the progress bar
-
-    def __init__(self, config: dict):
-        self.config, self.fits, self.history = config, [], []
-        self.best = {"f1": -1.0, "loss": float("inf"), "where": "before training", "model": None}
-
-    def before_fit(self):
-        # validate, get_preds and lr_find; not fastai's `run`, which an interrupted lr_find would leave switched off
-        self.idle = self.learn.lock.locked() or hasattr(self.learn, "lr_finder")
-        if self.idle: return
-        if not self.fits: self.config["lr"] = max(self._lrs())
-        self.key, self.rows, self.begun_at = self._key(), [], self.best["loss"]
-        self.file = self.learn.path / self.learn.model_dir / f"fit-{len(self.fits)}.pth"
-        state = self._read()
-        if state: self._restore(state)
-        else: self._save()
-        if len(self.rows) < self.n_epoch: self._say_how_long()
-
-    def before_epoch(self):
-        if self.idle: return
-        if self.epoch < len(self.rows):
-            self.learn.recorder.log = L([self.epoch, *self.rows[self.epoch]])  # so that the table shows it again
-            raise CancelEpochException
-        self.started, seed = time.time(), self.config["seed"] + 1000 * len(self.fits) + self.epoch
-        set_seed(seed, reproducible=True)
-        self.dls.train.rng = random.Random(seed)
-
-    def after_epoch(self):
-        if self.idle or self.epoch < len(self.rows): return
-        names = list(self.recorder.metric_names)[1:-1]
-        self.rows.append([float(value) for value in self.recorder.values[-1]])
-        row = dict(zip(names, self.rows[-1], strict=True))
-        lrs = self._lrs()
-        self.history.append({"fit": len(self.fits), "epoch": self.epoch, **row, "seconds": time.time() - self.started,
-                             "lr_low": min(lrs), "lr_high": max(lrs), "groups": len(lrs),
-                             "learning": len(lrs) - self.opt.frozen_idx, "scheduled": " ".join(self._schedules())})
-        if not self._is_convex() or self.epoch == self.n_epoch - 1: self._take_if_better()
-        self._save()
-        self._write_history()
-
-    def after_fit(self):
-        if self.idle: return
-        stopped = 0 < len(self.rows) == self.epoch + 1 < self.n_epoch  # as fastai's EarlyStoppingCallback does
-        if stopped and self._is_convex(): self._take_if_better()
-        if self.best["model"]: self.learn.model.load_state_dict(self.best["model"])
-        self.fits.append(self.key)
-        print(f"Kept the best so far on valid: {self.best['where']}, macro F1 {self.best['f1']:.3f}.")
-
-    def _is_convex(self) -> bool:
-        return self.learn.stored.frozen and network.standardising(self.learn.model[1]) is not None
-
-    def _take_if_better(self):
-        row = self.history[-1]
-        if row["f1_score"] > self.best["f1"] and not row["valid_loss"] > self.begun_at:
-            self.best = {"f1": row["f1_score"], "loss": row["valid_loss"], "model": self._weights(),
-                         "where": f"epoch {row['epoch']} of stage {len(self.fits) + 1}"}
-
-    def _lrs(self) -> list[float]:
-        """The highest learning rate of each parameter group."""
-        schedule, number = self._schedules().get("lr"), len(self.opt.param_lists)
-        found = ([np.broadcast_to(schedule(at), number) for at in np.linspace(0, 1, 21)] if schedule
-                 else [[float(group["lr"]) for group in self.opt.hypers]])
-        return np.max(found, axis=0).astype(float).tolist()
-
-    def _schedules(self) -> dict:
-        """What changes from batch to batch, such as `lr`: a function each, of the share of the fit that is done."""
-        return {name: schedule for cb in self.learn.cbs for name, schedule in getattr(cb, "scheds", {}).items()}
-
-    def _key(self) -> str:
-        schedules = {name: [np.asarray(schedule(at)).tolist() for at in (0, 0.1, 0.5)]
-                     for name, schedule in self._schedules().items()}
-        # Without what is scheduled: an interrupted fit leaves that in the optimizer as it was at the time.
-        hypers = [{k: float(v) for k, v in group.items() if k not in schedules} for group in self.opt.hypers]
-        loss = self.learn.loss_func
-        weight = getattr(loss, "weight", None)
-        loss = [repr(loss), weight if weight is None else weight.tolist()]
-        return json.dumps([self.config, self.fits, self.n_epoch, self.opt.frozen_idx, hypers, schedules, loss])
-
-    def _read(self) -> dict | None:
-        if not self.file.exists(): return None
-        state = torch.load(self.file, map_location=self.dls.device, weights_only=True)
-        return state if state["key"] == self.key else None
-
-    def _save(self):
-        recorder, opt = self.learn.recorder, self.opt.state_dict()
-        state = {"key": self.key, "rows": self.rows, "history": self.history, "best": self.best,
-                 "model": self.learn.model.state_dict(), "opt": opt["state"],
-                 "hypers": [{k: float(v) for k, v in group.items()} for group in opt["hypers"]],
-                 "losses": [float(loss) for loss in recorder.losses], "lrs": [float(lr) for lr in recorder.lrs],
-                 "smooth": [recorder.smooth_loss.count, float(recorder.smooth_loss.val)]}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, part := self.file.with_suffix(".part"))
-        part.replace(self.file)
-
-    def _restore(self, state: dict):
-        self.rows, self.history, self.best = state["rows"], state["history"], state["best"]
-        self.learn.model.load_state_dict(state["model"])
-        self.opt.load_state_dict({"state": state["opt"], "hypers": L(state["hypers"])})
-        self.opt.zero_grad()  # an interrupted batch may have left its gradients
-        recorder = self.learn.recorder
-        recorder.losses, recorder.lrs = state["losses"], state["lrs"]
-        recorder.smooth_loss.count, recorder.smooth_loss.val = state["smooth"][0], torch.tensor(state["smooth"][1])
-        self._write_history()
-        if self.rows: print(f"Going on after epoch {len(self.rows) - 1}, which {self.file} keeps.")
-
-    def _write_history(self):
-        if self.history: pd.DataFrame(self.history).to_csv(self.learn.path / "history.csv", index=False)
-
-    def _weights(self) -> dict:
-        return {name: value.detach().clone() for name, value in self.learn.model.state_dict().items()}
-
-    def _say_how_long(self):
-        if self.dls.device.type == "cpu":
-            print(f"About {self.learn.stored.seconds(self.n_epoch - len(self.rows)) / 60:.1f} minutes on this CPU.")

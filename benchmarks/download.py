@@ -31,10 +31,11 @@ def run_artclf(lists: Path, out: Path):
     """Download and clean everything, with as many requests to the one host as img2dataset's processes make."""
     import pandas  # noqa: F401  (imports are on nobody's clock)
 
-    from artclf import clean, download
+    from artclf import download
+    from artclf.data import cleaning
     clock = time.perf_counter()
     download.fetch_lists(lists, out, allow_private=True, per_host=32)
-    clean.normalise(out)
+    cleaning.normalise(out)
     return report(clock, out.glob("clean/*/*.jpg"))
 
 
@@ -65,8 +66,9 @@ def run_memory(number: int, out: Path):
 
     from PIL import Image
 
+    from artclf.data.fetch import Fetcher
+    from artclf.data.intake import Failure, Fetched
     from artclf.download import fetch_lists
-    from artclf.fetch import Failure, Fetched, Fetcher
     (out / "urls_all.csv").write_text("".join(f"http://h{i % 500}.example/{i}.jpg\n" for i in range(number)))
     Image.new("RGB", (300, 200)).save(out / "picture.jpg")
     body = (out / "picture.jpg").read_bytes()
@@ -108,7 +110,7 @@ def measure(name: str, argument, python: str = sys.executable) -> dict:
 def compare(folder: Path, names: list[str], runs: int, pythons: dict[str, str]):
     """Serve the folder and print a table: a row a program."""
     with tempfile.TemporaryDirectory() as lists:
-        server = subprocess.Popen([sys.executable, "-m", "artclf.lab.gallery", folder, lists], stdout=subprocess.PIPE)
+        server = subprocess.Popen([sys.executable, "-m", "artclf.data.gallery", folder, lists], stdout=subprocess.PIPE)
         try:
             server.stdout.readline()
             print(f"{len(read_urls(Path(lists)))} pictures, {os.cpu_count()} cores, medians of {runs} runs")

@@ -25,8 +25,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageOps
 
-from artclf import clean, download, duplicates, matching, plots, split
-from artclf.catalogue import clean_path, find_manifest, progress, read_catalogue
+from artclf import download
+from artclf.base.progress import progress_bar
+from artclf.data import cleaning, duplicates, matching
+from artclf.data.catalogue import clean_path, read_catalogue
+from artclf.data.galleries import find_manifest
+from artclf.data.names import artist_keys
+from artclf.results import plots
 
 
 def window(im, rng, share: float):
@@ -105,7 +110,7 @@ def make(args, gallery: Path) -> dict[str, tuple[str, str]]:
         (gallery / name).write_bytes(content)
         known[hashlib.sha256(content).hexdigest()] = origin, change
 
-    for number, (change, apply) in enumerate(progress(CHANGES.items(), desc="changed copies")):
+    for number, (change, apply) in enumerate(progress_bar(CHANGES.items(), desc="changed copies")):
         for file in files[number * args.number:(number + 1) * args.number]:
             apply(Image.open(file).convert("RGB"), rng).save(copy := BytesIO(), "JPEG", quality=88)
             put(f"{file.parent.name}/{file.stem}-changed.jpg", copy.getvalue(), file, change)
@@ -120,7 +125,7 @@ def measure(args):
         work = args.work or Path(work)
         known, data = make(args, work / "gallery"), work / "data"
         download.import_folder(work / "gallery", data)
-        clean.normalise(data)
+        cleaning.normalise(data)
         started = time.perf_counter()
         marked = duplicates.mark(data)
         first, started = time.perf_counter() - started, time.perf_counter()
@@ -176,7 +181,7 @@ def painters(folder: Path):
     """A function of a file: its painter, '' where the manifest above `folder` doesn't tell."""
     if not (manifest := find_manifest(folder)): return lambda file: ""
     table = pd.read_csv(manifest).dropna(subset="artist")
-    keys = split.artist_keys(table.artist)
+    keys = artist_keys(table.artist)
     known = {(manifest.parent / row.file).resolve(): keys[row.artist] for row in table.itertuples()}
     return lambda file: known.get(Path(file).resolve(), "")
 

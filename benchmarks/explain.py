@@ -14,6 +14,7 @@ import pandas as pd
 
 import artclf
 from artclf.lab import explain, sanity
+from artclf.model.explainer import Explainer
 
 COARSE = {"integrated gradients": {"steps": 16}, "occlusion": {"window": 56, "stride": 28}}  # for the many networks
 
@@ -27,7 +28,7 @@ def main():
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     pd.set_option("display.width", 200, "display.max_columns", None)
-    explainer = explain.Explainer(artclf.load(args.export))
+    explainer = Explainer(artclf.load(args.export))
     rows = explain.chosen(args.export, args.data, args.images)
     x, targets = explainer.pictures([args.data / file for file in rows.file]), list(rows.predicted)
     maps = explainer.every(x, targets)

@@ -17,7 +17,7 @@ from statistics import median
 import pandas as pd
 from playwright.sync_api import sync_playwright
 
-from artclf import explorer, interpret
+from artclf.results import evaluation, explorer
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 PAINTED = "new Promise(done => requestAnimationFrame(() => setTimeout(done)))"  # the task after the next frame
@@ -93,17 +93,17 @@ def main():
     parser.add_argument("--images", type=int, default=2216)
     parser.add_argument("--runs", type=int, default=5)
     args = parser.parse_args()
-    predictions = interpret.read(args.export, args.data)
+    predictions = evaluation.read(args.export, args.data)
     times = -(-args.images // len(predictions))
     predictions = pd.concat([predictions] * times, ignore_index=True).head(args.images)
     start = time.perf_counter()
-    frame = explorer.frame(predictions, args.data, interpret.parts(predictions)[-1], out=args.export)
+    frame = explorer.frame(predictions, args.data, evaluation.parts(predictions)[-1], out=args.export)
     built = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
         (file := Path(folder, "page.html")).write_text(f"<!doctype html><meta charset=utf-8>{frame}", encoding="utf-8")
         seconds, answers = measure(file, args.runs)
     slowest = max(answers, key=answers.get)
-    print(f"{len(predictions)} images, {len(interpret.classes(predictions))} classes, {args.runs} runs: "
+    print(f"{len(predictions)} images, {len(evaluation.classes(predictions))} classes, {args.runs} runs: "
           f"{len(frame.encode()) / 1e6:.1f} MB, made in {built:.0f} s\nopen     {seconds:.2f} s\n"
           f"answers  {median(answers.values()):.0f} ms, median of {len(answers)} actions\n"
           f"slowest  {answers[slowest]:.0f} ms ({slowest})")

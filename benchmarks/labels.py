@@ -23,9 +23,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from artclf import clean, download, features, split
-from artclf.catalogue import Catalogue, read_catalogue
-from artclf.lab import labels as lab
+from artclf import download
+from artclf.data import cleaning, splits
+from artclf.data.catalogue import Catalogue, read_catalogue
+from artclf.model import doubts, features
 
 TEXT = "the picture of a painter in his time and what became of it later when nobody looked at walls"
 
@@ -129,8 +130,8 @@ def take_in(folder, data: Path, share: float) -> set[str]:
         file.parent.mkdir(parents=True, exist_ok=True)
         stranger(list(KINDS)[number % len(KINDS)], number).save(file, quality=80 + number % 15)
     if gallery.exists(): download.import_folder(gallery, data)
-    clean.normalise(data)
-    rows = split.usable(data)
+    cleaning.normalise(data)
+    rows = splits.usable(data)
     for mirror in (False, True): features.extract(data, rows, mirror=mirror)
     return set(read_catalogue(data).url) - set(table.url)
 
@@ -151,21 +152,21 @@ def flip(truth: dict, share: float, seed: int) -> dict:
 
 def rankings(data, seed: int, wrong: dict) -> tuple[dict, dict]:
     """Which labels are wrong, worst first by each way to rank; and what is picked: share, precision, recall."""
-    lab.mark(data, seed)
-    rows = split.usable(data)
+    doubts.mark(data, seed)
+    rows = splits.usable(data)
     x = (features.extract(data, rows) + features.extract(data, rows, mirror=True)) / 2
     y, bad = np.unique(rows.period, return_inverse=True)[1], rows.url.isin(wrong.keys()).to_numpy()
     groups = rows.clean_sha256.to_numpy()
-    once = lab._out_of_fold(x, y, groups, seed)
+    once = doubts._out_of_fold(x, y, groups, seed)
     head = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000))
-    chances = lab.probabilities(x, y, groups, seed)
+    chances = doubts.probabilities(x, y, groups, seed)
     score = lambda p, method="self_confidence", **more: get_label_quality_scores(y, p, method=method, **more)
     ways = {"labels.mark": 1 - rows.doubt.to_numpy(float), "probability, one pass": once[np.arange(len(y)), y],
             "probability, in sample": score(head.fit(x, y).predict_proba(x)),
             "self-confidence, adjusted": score(chances, adjust_pred_probs=True),
             "normalized margin": score(chances, "normalized_margin"),
             "entropy": score(chances, "confidence_weighted_entropy")}
-    picked = {"labels.flagged": rows.url.isin(lab.flagged(data).query("reasons.str.contains('doubtful')").url)}
+    picked = {"labels.flagged": rows.url.isin(doubts.flagged(data).query("reasons.str.contains('doubtful')").url)}
     for name in ("prune_by_noise_rate", "both", "confident_learning"):
         picked[f"cleanlab, {name}"] = find_label_issues(y, chances, filter_by=name, n_jobs=1)
     return {name: bad[np.argsort(values, kind="stable")] for name, values in ways.items()}, \
@@ -218,7 +219,7 @@ def check_outliers(data, strangers: set, seeds: int):
     for seed in range(seeds):
         chosen = set(np.random.default_rng(seed).choice(urls, len(urls) // 2, replace=False))
         say(data, {url: None if url in chosen else "drop" for url in urls}, {})
-        ranked = lab.mark(data, seed).merge(split.usable(data)[["file", "url"]], on="file")
+        ranked = doubts.mark(data, seed).merge(splits.usable(data)[["file", "url"]], on="file")
         ranked = ranked.sort_values("outlier", ascending=False)
         bad, far = ranked.url.isin(chosen).to_numpy(), ranked.reason.str.contains("outlier").to_numpy()
         found.append([bad[:round(.05 * len(bad))].sum() / bad.sum(), far.mean(), bad[far].mean(), far[bad].mean()])
@@ -228,7 +229,7 @@ def check_outliers(data, strangers: set, seeds: int):
     print(f"  in the first 5% by outlier score   {mean[0]:6.1%} ± {spread[0]:.1%} (by chance 5.0%)")
     print(f"  flagged as outliers {mean[1]:.1%} of the pictures; of the flagged {mean[2]:.1%} are strangers, of the "
           f"strangers {mean[3]:.1%} are flagged")
-    far = lab.mark(data).reason.str.contains("outlier")
+    far = doubts.mark(data).reason.str.contains("outlier")
     print(f"  without strangers {far.mean():.1%} of the paintings are flagged as outliers")
 
 
@@ -244,7 +245,7 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as data:
         strangers = take_in(args.folder, Path(data), args.strangers)
-        rows = split.usable(data)
+        rows = splits.usable(data)
         truth = {row.url: row.period for row in rows[~rows.url.isin(strangers)].itertuples()}
         check_labels(data, strangers, truth, args.flip, args.seeds, out)
         if strangers: check_outliers(data, strangers, args.seeds)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from artclf import clean, download, duplicates
-from artclf.lab import leaks, levels
+from artclf import download
+from artclf.data import cleaning, duplicates, levels
+from artclf.lab import leaks
 
 
 def data_of(folder: Path, data: Path | None) -> Path:
@@ -21,7 +22,7 @@ def data_of(folder: Path, data: Path | None) -> Path:
     if (folder / "catalogue.db").exists(): return folder
     data = data or Path("data") / folder.resolve().name
     download.import_folder(folder, data)
-    clean.normalise(data)
+    cleaning.normalise(data)
     duplicates.mark(data)
     return data
 

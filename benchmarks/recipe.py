@@ -20,8 +20,8 @@ from fastai.callback.mixup import MixUp
 from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.augment import AffineCoordTfm, Flip, LightingTfm
 
-from artclf import report
 from artclf.lab.balance import Adjusted
+from artclf.results import compare
 from artclf.train import class_weights
 
 
@@ -101,7 +101,7 @@ def above(runs: pd.DataFrame) -> pd.DataFrame:
     """What each method has above the first one, on the same draws of groups and seeds."""
     runs = runs.assign(dup_group=runs.group, artist="").sort_values(["run", "file"], ignore_index=True)
     first, *others = (run.reset_index(drop=True) for _, run in runs.groupby("method", sort=False))
-    found = {other.method[0]: report.differences(first, other)["figures"] for other in others}
+    found = {other.method[0]: compare.differences(first, other)["figures"] for other in others}
     return pd.DataFrame({method: {name: "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**figures[name])
                                   for name in ("accuracy", "macro_f1")} for method, figures in found.items()}).T
 

@@ -25,8 +25,10 @@ import pandas as pd
 import torch
 from fastai.vision import all as vision
 
-from artclf import backbones, features, network, train
-from artclf.catalogue import IMAGE_SUFFIXES
+from artclf import train
+from artclf.base.machine import keep_freed_memory
+from artclf.data.galleries import IMAGE_SUFFIXES
+from artclf.model import backbones, engine, features, network
 
 SIZE = 224
 
@@ -107,7 +109,7 @@ def apart(args, number: int, *more) -> dict[str, float]:
 
 
 def one(args):
-    if args.return_memory: features.keep_memory = lambda: None
+    if args.return_memory: features.keep_freed_memory = engine.keep_freed_memory = lambda: None
     print(json.dumps({**ours(table_of(args.folder, args.one), args.arch), "memory at its end": most_memory()}))
 
 
@@ -122,7 +124,7 @@ def leads(args):
 
 def block_4(arch: str, runs: int = 5) -> tuple[float, float]:
     """Median seconds of a batch forward, and backward through block 4: from the pictures, and from what enters it."""
-    features.keep_memory()
+    keep_freed_memory()
     body = network.Body(backbones.body(backbones.find(arch, pretrained=False)), size=SIZE).eval()
     body.to(memory_format=torch.channels_last)
     cut = body.blocks.index(4)

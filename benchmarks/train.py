@@ -25,9 +25,13 @@ import pandas as pd
 import torch
 from sklearn.model_selection import StratifiedGroupKFold
 
-from artclf import backbones, features, interpret, split, train
-from artclf.catalogue import IMAGE_SUFFIXES
-from artclf.significance import bootstrap
+from artclf import train
+from artclf.data import splits
+from artclf.data.galleries import IMAGE_SUFFIXES
+from artclf.data.groups import joined
+from artclf.model import backbones, features
+from artclf.results import evaluation
+from artclf.results.significance import bootstrap
 
 FOLDS = 5
 
@@ -35,10 +39,10 @@ FOLDS = 5
 def pictures(folder: Path) -> pd.DataFrame:
     """The pictures in `folder`, with `file`, `period`, `group` (of duplicates) and `artist` (a group by painter)."""
     if (folder / "catalogue.db").exists():
-        table = split.usable(folder).reset_index(drop=True)
+        table = splits.usable(folder).reset_index(drop=True)
         table["file"] = [str(folder.resolve() / file) for file in table.file]
-        table["group"] = split.joined(table.sha256, [table.dup_group, table.clean_sha256])
-        table["artist"] = split.joined(table.sha256, [table.dup_group, table.clean_sha256, table.painter])
+        table["group"] = joined(table.sha256, [table.dup_group, table.clean_sha256])
+        table["artist"] = joined(table.sha256, [table.dup_group, table.clean_sha256, table.painter])
         return table[["file", "period", "group", "artist"]]
     files = sorted(file.resolve() for file in folder.glob("*/*") if file.suffix.lower() in IMAGE_SUFFIXES)
     if not files: raise SystemExit(f"no pictures in {folder}/<class>/")
@@ -92,7 +96,7 @@ def ours(table: pd.DataFrame, seed: int, args, epochs: int = 15, then=lambda lea
     """
     rows = table.reset_index(drop=True).assign(sha256=hashes(table.file), clean_sha256=hashes(table.file))
     learning = rows[rows.part == "train"]
-    rows.loc[learning.index, "part"] = split.cut(learning.period, learning.group, (95, 5, 0), seed)
+    rows.loc[learning.index, "part"] = splits.cut(learning.period, learning.group, (95, 5, 0), seed)
     with TemporaryDirectory() as folder:
         data = folder if args.cut == "fifth" else args.work
         learn = train.learner(data, folder, args.arch, split=rows, seed=seed, **kwargs)
@@ -146,9 +150,9 @@ def figures(done: pd.DataFrame, cut: str) -> pd.DataFrame:
     """A row a method: figures of the pooled predictions, intervals, spread over seeds, median seconds a run."""
     rows = {}
     for method, run in done.groupby("method", sort=False):
-        found = pd.Series(interpret.metrics(run)["test"])[["accuracy", "macro_f1"]]
+        found = pd.Series(evaluation.metrics(run)["test"])[["accuracy", "macro_f1"]]
         draws = bootstrap(run, run.artist if cut == "artist" else run.group)
-        spread = pd.DataFrame([interpret.metrics(r)["test"] for _, r in run.groupby("seed")])[list(found.index)].std()
+        spread = pd.DataFrame([evaluation.metrics(r)["test"] for _, r in run.groupby("seed")])[list(found.index)].std()
         row = {"runs": run.run.nunique(), "images": run.file.nunique(),
                "seconds": round(run.groupby("run").seconds.first().median())}
         for name in found.index:

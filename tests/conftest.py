@@ -63,7 +63,7 @@ def errors_of_a_run(tmp_path_factory):
     import pandas as pd
     from PIL import Image
 
-    from artclf.catalogue import Catalogue
+    from artclf.data.catalogue import Catalogue
     data, out, rng = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("export"), np.random.default_rng(7)
     names = ["01-early", "02-high", "05-baroque", "9-realism", "10-late", "12-empty"]
     given = rng.choice(5, 150, p=[.4, .2, .2, .1, .1])
@@ -92,12 +92,12 @@ def errors_of_a_run(tmp_path_factory):
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory) -> Path:
     """A small data set, imported and clean: five periods of eight canvases. Tests that change it take a copy."""
-    from artclf import clean, download
-    from artclf.lab import sample
+    from artclf import download
+    from artclf.data import cleaning, sample
     data = tmp_path_factory.mktemp("drawn")
     sample.draw(data / "gallery", 8, 112, workers=1, periods=list(sample.PERIODS)[::4])
     download.import_folder(data / "gallery", data)
-    clean.normalise(data, workers=1)
+    cleaning.normalise(data, workers=1)
     return data
 
 
@@ -119,7 +119,7 @@ def no_workers():
     import torch
     from fastcore.foundation import defaults
 
-    from artclf import engine
+    from artclf.model import engine
     measured, usual = engine.best_settings, {"format": "channels last", "precision": "float32", "threads": None}
     engine.best_settings = lambda *_: {**usual, "seconds": .01}
     cpus, threads = defaults.cpus, torch.get_num_threads()

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from artclf import clean
-from artclf.catalogue import Catalogue, read_catalogue
-from artclf.clean import Rejected, normalise, open_rgb
+from artclf.base.processes import map_in_processes
+from artclf.data import cleaning
+from artclf.data.catalogue import Catalogue, read_catalogue
+from artclf.data.cleaning import normalise
+from artclf.data.pictures import Rejected, open_rgb, shrink
 
 
 def noise(width=96, height=80, seed=0, channels=3) -> np.ndarray:
@@ -87,7 +89,7 @@ def in_this_process(monkeypatch):
             decoded.append(job[1].name)
             yield [(job, fn(job))]
 
-    monkeypatch.setattr(clean, "_in_processes", run)
+    monkeypatch.setattr(cleaning, "map_in_processes", run)
     return decoded
 
 
@@ -293,7 +295,7 @@ def test_rows_that_were_not_fetched_are_left_alone(data, in_this_process):
     data.add("a", "1.png", encoded(noise()))
     with Catalogue(data.folder) as cat: cat.add([{"url": "http://a.example/never", "period": "b"}])
     normalise(data.folder)
-    assert in_this_process == ["1.png"] and clean.counts(data.folder).index.tolist() == ["a"]
+    assert in_this_process == ["1.png"] and cleaning.counts(data.folder).index.tolist() == ["a"]
 
 
 def test_a_rerun_decodes_only_what_is_new_or_gone_and_other_settings_decode_all(data, in_this_process):
@@ -325,18 +327,18 @@ def test_the_table_of_issues_has_an_example_of_each(data, in_this_process):
     expected = [["duplicate: same picture twice", 2, "raw/a/2.png"], ["rejected: not an image", 1, "raw/a/4.jpg"]]
     data.add("a", "1.png", encoded(noise()))
     normalise(data.folder)
-    assert clean.issues(data.folder).empty
+    assert cleaning.issues(data.folder).empty
     for name in ("2.png", "3.png"): data.add("a", name, encoded(noise()))
     data.add("a", "4.jpg", b"no picture")
     normalise(data.folder)
-    issues = clean.issues(data.folder)
+    issues = cleaning.issues(data.folder)
     assert issues.columns.tolist() == ["issue", "number", "example"] and issues.values.tolist() == expected
-    assert clean.counts(data.folder).to_dict("index") == {"a": {"duplicate": 2, "ok": 1, "rejected": 1}}
+    assert cleaning.counts(data.folder).to_dict("index") == {"a": {"duplicate": 2, "ok": 1, "rejected": 1}}
 
 
 def test_before_the_step_its_tables_are_empty(data):
     data.add("a", "1.png", encoded(noise()))
-    assert clean.counts(data.folder).empty and clean.issues(data.folder).empty
+    assert cleaning.counts(data.folder).empty and cleaning.issues(data.folder).empty
 
 
 # Doubles
@@ -391,11 +393,11 @@ def die_on_seven(job: int) -> int:
 
 
 def test_a_job_that_kills_its_process_has_no_result_and_all_others_have_theirs():
-    pairs = [pair for results in clean._in_processes(die_on_seven, range(20), workers=2, size=4) for pair in results]
+    pairs = [pair for results in map_in_processes(die_on_seven, range(20), workers=2, size=4) for pair in results]
     assert sorted(pairs) == [(i, None if i == 7 else i * i) for i in range(20)]
 
 
-REAL_JOB = clean._job
+REAL_JOB = cleaning._job
 
 
 def die_or_clean(settings, job):
@@ -406,7 +408,7 @@ def die_or_clean(settings, job):
 def test_a_picture_that_crashes_the_decoder_has_that_as_its_reason(data, monkeypatch):
     for i in range(5): data.add("a", f"{i}.png", encoded(noise(seed=i)))
     data.add("a", "killer.png", encoded(noise(seed=9)))
-    monkeypatch.setattr(clean, "_job", die_or_clean)
+    monkeypatch.setattr(cleaning, "_job", die_or_clean)
     normalise(data.folder, workers=2)
     assert data.verdicts() == {**{f"a/{i}.png": ("ok", None) for i in range(5)},
                                "a/killer.png": ("rejected", "crashed the decoder")}
@@ -455,13 +457,13 @@ def test_a_jpeg_has_the_pixels_that_pillow_decodes(size, options):
     im = Image.open(BytesIO(content))
     parts = 1 if max(size) < 1000 else 2 if max(size) < 2000 else 4
     im.draft("RGB", [side // parts for side in size])
-    assert (opened(content, max_size=500) == np.asarray(clean.shrink(im, 500))).all()
+    assert (opened(content, max_size=500) == np.asarray(shrink(im, 500))).all()
 
 
 def test_shrinking_is_no_further_from_lanczos_than_pillows_bilinear():
     im = Image.fromarray(noise(90, 60)).resize((900, 600), Image.Resampling.BICUBIC)
     for longer in (640, 500, 450, 300, 100):
-        fast = clean.shrink(im, longer)
+        fast = shrink(im, longer)
         lanczos, bilinear = (np.asarray(im.resize(fast.size, how)).astype(float)
                              for how in (Image.Resampling.LANCZOS, Image.Resampling.BILINEAR))
         assert np.abs(np.asarray(fast) - lanczos).mean() <= np.abs(bilinear - lanczos).mean(), longer

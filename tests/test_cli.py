@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from artclf import cli
-from artclf.catalogue import read_catalogue
-from artclf.lab.gallery import serve
+from artclf.data.catalogue import read_catalogue
+from artclf.data.gallery import serve
 
 COMMANDS = ("sample", "search", "download", "import", "clean", "review", "train", "interpret", "predict", "report",
             "run", "runs", "painters")
@@ -90,9 +90,9 @@ def test_what_cannot_be_done_is_exit_code_1_and_one_line(artclf, args, words, tm
 
 
 def test_a_bug_is_not_hidden(artclf, monkeypatch):
-    from artclf import clean
+    from artclf.data import cleaning
     def broken(*args): raise ZeroDivisionError
-    monkeypatch.setattr(clean, "normalise", broken)
+    monkeypatch.setattr(cleaning, "normalise", broken)
     monkeypatch.setattr(sys, "argv", ["artclf", "clean"])
     with pytest.raises(ZeroDivisionError): cli.main()
 
@@ -159,10 +159,11 @@ def test_train_as_json_is_the_headline(artclf, drawn, export, tmp_path):
 
 
 def test_train_hands_every_option_on(artclf, monkeypatch, tmp_path):
-    from artclf import predict, train
+    from artclf import train
+    from artclf.model import exports
     asked = {}
     monkeypatch.setattr(train, "fit", lambda *args, **kwargs: asked.update(kwargs, args=args))
-    monkeypatch.setattr(predict, "headline", lambda out: {})
+    monkeypatch.setattr(exports, "headline", lambda out: {})
     options = {"arch": "a", "epochs": 3, "unfrozen_epochs": 5, "lr": .1, "size": 99, "resize": "pad", "batch_size": 9,
                "split": "artist", "parts": "60,20,20", "seed": 8, "width": 7, "depth": 6, "dropout": .2, "ridge": .7,
                "data": "d", "out": "o", "pool": "last", "views": 4, "unfreeze_from": 1}

@@ -15,9 +15,11 @@ import pytest
 from loopback import Server, answer, picture, resolve_tests_to_loopback
 
 from artclf import download
-from artclf.catalogue import Catalogue, read_catalogue
+from artclf.data import downloads, intake
+from artclf.data.catalogue import Catalogue, read_catalogue
+from artclf.data.fetch import Fetcher
+from artclf.data.intake import Failure, Fetched
 from artclf.download import fetch_lists, import_folder
-from artclf.fetch import Failure, Fetched, Fetcher
 
 PICTURE = answer(picture(), Content_Type="image/jpeg")
 
@@ -51,7 +53,7 @@ class FakeFetcher(Fetcher):
     """A fetcher without a network: every URL is the same picture, unless `answers` has an answer for it."""
     async def __call__(self, url):
         self.asked.append(url)
-        host = download._host(url)
+        host = downloads._host(url)
         for key in (host, None): self.under_way[key] += 1
         for key in (host, None): self.most[key] = max(self.most[key], self.under_way[key])
         await asyncio.sleep(0)
@@ -358,8 +360,8 @@ def test_no_lists(data, tmp_path):
 
 def test_progress_counts_to_the_end(server, data, forty, monkeypatch):
     server.default = PICTURE
-    bars, known = [], download.progress
-    monkeypatch.setattr(download, "progress", lambda *args, **kwargs: bars.append(known(*args, **kwargs)) or bars[-1])
+    bars, known = [], download.progress_bar
+    monkeypatch.setattr(download, "progress_bar", lambda *args, **kwargs: bars.append(known(*args, **kwargs)) or bars[-1])
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     run(forty, data)
     assert (bars[0].n, bars[0].total, bars[0].postfix) == (40, 40, "failed=0, ok=40")
@@ -405,12 +407,12 @@ def test_import_twice_does_nothing(gallery, data):
 
 def test_import_goes_on_where_it_was(gallery, data, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        place, done = download.Run._place, []
+        place, done = intake.Intake.place, []
 
         def killed(self, row, fetched):
             if len(done) == 2: raise KeyboardInterrupt
             return done.append(row) or place(self, row, fetched)
-        patch.setattr(download.Run, "_place", killed)
+        patch.setattr(intake.Intake, "place", killed)
         import_folder(gallery, data)
     assert read_catalogue(data).status.value_counts().to_dict() == {"ok": 2, "pending": 5}
     assert import_folder(gallery, data).ok.sum() == 4

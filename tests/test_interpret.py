@@ -12,13 +12,14 @@ from PIL import Image
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import classification_report, confusion_matrix, f1_score, top_k_accuracy_score
 
-from artclf import explorer, interpret, plots
+from artclf import interpret
+from artclf.results import evaluation, pages, plots
 
 
 @pytest.fixture
 def predictions(errors_of_a_run):
     data, out = errors_of_a_run
-    return interpret.read(out, data)
+    return evaluation.read(out, data)
 
 
 def made_up(pairs, part="test", names=None):
@@ -39,42 +40,42 @@ def test_read_joins_the_facts_of_the_raw_file_to_the_prediction_of_the_clean_one
 
 def test_read_says_what_to_do_about_missing_or_foreign_tables(errors_of_a_run, tmp_path):
     data, out = errors_of_a_run
-    with pytest.raises(FileNotFoundError, match="artclf train"): interpret.read(tmp_path, data)
-    with pytest.raises(FileNotFoundError, match="no catalogue"): interpret.read(out, tmp_path)
+    with pytest.raises(FileNotFoundError, match="artclf train"): evaluation.read(tmp_path, data)
+    with pytest.raises(FileNotFoundError, match="no catalogue"): evaluation.read(out, tmp_path)
     for text, problem in [("", "not a table of predictions"), ("a,b\n1,2\n", "lacks file, part"),
                           ("file,part,period,predicted,probability,loss\n", "lacks rows"),
                           ("file,part,period,predicted,probability,loss,p_a\nf,test,a,a,much,1,1\n", "much"),
                           ("file,part,period,predicted,probability,loss,p_a\nf,test,a,a,1,1,\n", "p_a|convert")]:
         (tmp_path / "predictions.csv").write_text(text, encoding="utf-8")
-        with pytest.raises(ValueError, match=problem): interpret.read(tmp_path, data)
+        with pytest.raises(ValueError, match=problem): evaluation.read(tmp_path, data)
 
 
 def test_a_class_called_NA_is_a_class(errors_of_a_run, tmp_path):
     text = "file,part,period,predicted,probability,loss,p_NA,p_b\nclean/NA/1.jpg,test,NA,NA,0.75,0.3,0.75,0.25\n"
     (tmp_path / "predictions.csv").write_text(text, encoding="utf-8")
-    assert interpret.classes(interpret.read(tmp_path, errors_of_a_run[0])) == ["NA", "b"]
+    assert evaluation.classes(evaluation.read(tmp_path, errors_of_a_run[0])) == ["NA", "b"]
 
 
 def test_classes_stand_in_time_order_and_keep_those_without_images(predictions):
     names = ["01-early", "02-high", "05-baroque", "9-realism", "10-late", "12-empty"]
-    assert interpret.classes(predictions) == names
-    assert interpret.positions(names).tolist() == [1, 2, 5, 9, 10, 12]
-    assert interpret.positions(["01-early", "monet"]).tolist() == [0, 1]
+    assert evaluation.classes(predictions) == names
+    assert evaluation.positions(names).tolist() == [1, 2, 5, 9, 10, 12]
+    assert evaluation.positions(["01-early", "monet"]).tolist() == [0, 1]
     unknown = made_up([("03-new", "01-a")], names=["01-a"])
-    assert interpret.classes(unknown) == ["01-a", "03-new"]
+    assert evaluation.classes(unknown) == ["01-a", "03-new"]
 
 
 def test_the_confusion_matrix_counts_pairs(predictions):
     test = predictions[predictions.part == "test"]
-    names = interpret.classes(predictions)
+    names = evaluation.classes(predictions)
     expected = confusion_matrix(test.period, test.predicted, labels=names)
-    assert (interpret.confusion(predictions).to_numpy() == expected).all()
-    with pytest.raises(ValueError, match="the parts are train, valid, test"): interpret.confusion(predictions, "dev")
+    assert (evaluation.confusion(predictions).to_numpy() == expected).all()
+    with pytest.raises(ValueError, match="the parts are train, valid, test"): evaluation.confusion(predictions, "dev")
 
 
 @pytest.mark.parametrize("part", ["train", "valid", "test"])
 def test_metrics_agree_with_scikit_learn_and_with_counting(predictions, part):
-    rows, figures = predictions[predictions.part == part], interpret.metrics(predictions)[part]
+    rows, figures = predictions[predictions.part == part], evaluation.metrics(predictions)[part]
     names = [name[2:] for name in predictions if name.startswith("p_")]
     train = predictions[predictions.part == "train"]
     always = DummyClassifier(strategy="most_frequent").fit(train[["loss"]], train.period).predict(rows[["loss"]])
@@ -93,7 +94,7 @@ def test_metrics_agree_with_scikit_learn_and_with_counting(predictions, part):
 
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_period_distances_agree_with_counting_image_by_image(predictions, part):
-    rows, figures = predictions[predictions.part == part], interpret.metrics(predictions)[part]
+    rows, figures = predictions[predictions.part == part], evaluation.metrics(predictions)[part]
     year = lambda name: int(name.split("-")[0])
     wrong = [(year(a), year(b)) for a, b in zip(rows.period, rows.predicted, strict=True) if a != b]
     given = [year(name) for name in rows.period]
@@ -103,22 +104,22 @@ def test_period_distances_agree_with_counting_image_by_image(predictions, part):
     assert figures["distance"] == pytest.approx(sum(abs(a - b) for a, b in wrong) / len(rows))
     assert figures["error_distance_chance"] == pytest.approx(chance / len(wrong))
     assert figures["distance_chance"] == pytest.approx(chance / len(rows))
-    table = interpret.distances(predictions, part)
+    table = evaluation.distances(predictions, part)
     assert table.errors.to_dict() | collections.Counter(abs(a - b) for a, b in wrong) == table.errors.to_dict()
     assert table.chance.sum() == pytest.approx(len(wrong))
 
 
 def test_metrics_of_perfect_and_of_one_class_predictions():
-    perfect = interpret.metrics(made_up([("01-a", "01-a"), ("02-b", "02-b")] * 3))["test"]
+    perfect = evaluation.metrics(made_up([("01-a", "01-a"), ("02-b", "02-b")] * 3))["test"]
     assert perfect["accuracy"] == 1 and perfect["distance"] == 0 and perfect["error_distance"] is None
-    one = interpret.metrics(made_up([("01-a", "02-b"), ("01-a", "01-a")]))["test"]
+    one = evaluation.metrics(made_up([("01-a", "02-b"), ("01-a", "01-a")]))["test"]
     assert one["error_distance"] == 1 and one["error_distance_chance"] is None and one["top3_accuracy"] == 1
-    unknown = interpret.metrics(made_up([("03-new", "01-a")], names=["01-a", "02-b"]))["test"]
+    unknown = evaluation.metrics(made_up([("03-new", "01-a")], names=["01-a", "02-b"]))["test"]
     assert unknown["top3_accuracy"] == 0 and unknown["error_distance"] == 2
 
 
 def test_per_class_agrees_with_scikit_learn_and_leaves_undefined_figures_open(predictions):
-    table = interpret.per_class(predictions)
+    table = evaluation.per_class(predictions)
     for part in ("train", "test"):
         rows = predictions[predictions.part == part]
         report = classification_report(rows.period, rows.predicted, output_dict=True, zero_division=np.nan)
@@ -132,18 +133,18 @@ def test_per_class_agrees_with_scikit_learn_and_leaves_undefined_figures_open(pr
 def test_most_confused_counts_pairs_and_rates(predictions):
     test = predictions[predictions.part == "test"]
     pairs = collections.Counter((a, b) for a, b in zip(test.period, test.predicted, strict=True) if a != b)
-    table = interpret.most_confused(predictions, n=None)
+    table = evaluation.most_confused(predictions, n=None)
     assert {(row.given, row.predicted): row.count for row in table.itertuples(index=False)} == pairs
-    assert table["count"].is_monotonic_decreasing and len(interpret.most_confused(predictions, n=2)) == 2
+    assert table["count"].is_monotonic_decreasing and len(evaluation.most_confused(predictions, n=2)) == 2
     first = table.iloc[0]
     assert first.rate == pytest.approx(pairs[first.given, first.predicted] / (test.period == first.given).sum())
-    images = interpret.behind(predictions, first)
+    images = evaluation.behind(predictions, first)
     assert set(images.period) == {first.given} and set(images.predicted) == {first.predicted}
     assert len(images) == first["count"] and images.probability.is_monotonic_decreasing
 
 
 def test_top_losses_come_highest_first(predictions):
-    worst = interpret.top_losses(predictions, 5, "train")
+    worst = evaluation.top_losses(predictions, 5, "train")
     assert worst.loss.tolist() == sorted(predictions[predictions.part == "train"].loss, reverse=True)[:5]
 
 
@@ -152,7 +153,7 @@ def texts(ax):
 
 
 def test_the_confusion_plot_is_labelled_in_time_order_and_annotated(predictions):
-    matrix = interpret.confusion(predictions)
+    matrix = evaluation.confusion(predictions)
     ax = plots.plot_confusion(predictions).axes[0]
     assert [label.get_text() for label in ax.get_xticklabels()] == list(matrix)
     assert [label.get_text() for label in ax.get_yticklabels()] == list(matrix)
@@ -175,17 +176,17 @@ def test_no_label_of_the_confusion_plot_is_clipped_or_covers_another(n):
 
 
 def test_bars_show_the_numbers_of_the_tables(predictions):
-    table = interpret.per_class(predictions)
+    table = evaluation.per_class(predictions)
     ax = plots.plot_per_class(predictions).axes[0]
     train, test = ([bar.get_width() for bar in bars] for bars in ax.containers)
     assert train == pytest.approx(table.f1_train.fillna(0)) and test == pytest.approx(table.f1_test.fillna(0))
     assert ax.yaxis_inverted() and ax.get_yticklabels()[0].get_text().startswith("01-early (")
     ax = plots.plot_distance(predictions).axes[0]
     errors, chance = ([bar.get_height() for bar in bars] for bars in ax.containers)
-    distances = interpret.distances(predictions)
+    distances = evaluation.distances(predictions)
     assert errors == pytest.approx(distances.errors / distances.errors.sum())
     assert chance == pytest.approx(distances.chance / distances.chance.sum())
-    figures = interpret.metrics(predictions)["test"]
+    figures = evaluation.metrics(predictions)["test"]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [
         f"errors (mean {figures['error_distance']:.1f})", f"chance (mean {figures['error_distance_chance']:.1f})"]
 
@@ -223,12 +224,12 @@ def test_curves_are_the_columns_of_the_history_by_epoch():
 def test_picture_plots_show_the_pictures_of_the_tables(predictions, errors_of_a_run):
     data, _ = errors_of_a_run
     ax = plots.plot_top_losses(predictions, data, n=6).axes[0]
-    worst = interpret.top_losses(predictions, 6)
+    worst = evaluation.top_losses(predictions, 6)
     assert [text.split("\n")[0] for text in texts(ax)] == worst.period.tolist()
     shown = [tuple(image.get_array()[0, 0]) for image in ax.images]
     assert shown == [Image.open(data / file).getpixel((0, 0)) for file in worst.file]
     ax = plots.plot_most_confused(predictions, data, n=3).axes[0]
-    pairs = interpret.most_confused(predictions, 3)
+    pairs = evaluation.most_confused(predictions, 3)
     assert [text.split(":")[0] for text in texts(ax) if text] == [
         f"{pair.given} taken for {pair.predicted}" for pair in pairs.itertuples()]
     assert len(ax.images) == sum(min(count, 4) for count in pairs["count"])
@@ -250,19 +251,19 @@ def test_write_leaves_plots_tables_and_a_summary(written, errors_of_a_run, predi
              "reliability"}
     assert {path.stem for path in (out / "plots").iterdir()} == names | {"losses", "scores"}
     for path in (out / "plots").glob("*.svg"): assert ElementTree.parse(path).getroot().tag.endswith("svg")
-    for path in (out / "plots").glob("*.png"): assert min(explorer.picture(path, 2000).size) > 300
+    for path in (out / "plots").glob("*.png"): assert min(pages.picture(path, 2000).size) > 300
     assert written["report"] == str(out / "report.html") and written["part"] == "test" and len(written["plots"]) == 18
     json.dumps(written)
-    assert written["accuracy"] == interpret.metrics(predictions)["test"]["accuracy"]
+    assert written["accuracy"] == evaluation.metrics(predictions)["test"]["accuracy"]
     pd.testing.assert_frame_equal(pd.read_csv(out / "per_class.csv", index_col="period"),
-                                  interpret.per_class(predictions), check_exact=False)
-    pd.testing.assert_frame_equal(pd.read_csv(out / "most_confused.csv"), interpret.most_confused(predictions, None))
+                                  evaluation.per_class(predictions), check_exact=False)
+    pd.testing.assert_frame_equal(pd.read_csv(out / "most_confused.csv"), evaluation.most_confused(predictions, None))
 
 
 def test_the_report_holds_the_figures_and_escapes_strangers_text(written, errors_of_a_run, predictions):
     html = (errors_of_a_run[1] / "report.html").read_text(encoding="utf-8")
     cells = [re.sub("<[^>]+>", "", cell) for cell in re.findall("<t[hd]>.*?</t[hd]>", html.split('id="figures"')[1])]
-    test, valid, train = (interpret.metrics(predictions)[part] for part in ("test", "valid", "train"))
+    test, valid, train = (evaluation.metrics(predictions)[part] for part in ("test", "valid", "train"))
     expected = [test["accuracy"], valid["accuracy"], train["accuracy"], test["baseline_accuracy"]]
     place = cells.index("accuracy") + 1
     assert cells[place:place + 4] == [f"{100 * figure:.1f}%" for figure in expected]

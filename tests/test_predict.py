@@ -20,8 +20,10 @@ import torch
 from PIL import Image
 
 import artclf
-from artclf import predict, split, train
-from artclf.catalogue import Catalogue
+from artclf import predict, train
+from artclf.data import splits
+from artclf.data.catalogue import Catalogue
+from artclf.model import exports
 
 COLUMNS = ["image", "predicted", "probability", "top", "error"]
 
@@ -320,7 +322,7 @@ def test_predictions_hold_every_image_of_every_part(export, drawn):
     table = pd.read_csv(export / "predictions.csv")
     vocab = json.loads((export / "config.json").read_text(encoding="utf-8"))["vocab"]
     assert list(table) == ["file", "period", "part", "predicted", "probability", "loss", *(f"p_{n}" for n in vocab)]
-    pd.testing.assert_frame_equal(table[["file", "period", "part"]], split.items(drawn)[["file", "period", "part"]],
+    pd.testing.assert_frame_equal(table[["file", "period", "part"]], splits.items(drawn)[["file", "period", "part"]],
                                   check_dtype=False)
     p = table.filter(like="p_").to_numpy()
     np.testing.assert_allclose(p.sum(1), 1, atol=1e-5)
@@ -390,5 +392,5 @@ def test_a_killed_export_leaves_whole_files(drawn, tmp_path):
         assert len(artclf.load(tmp_path).vocab) == 5
         assert len(pd.read_csv(tmp_path / "predictions.csv")) == 40
         assert predict.headline(tmp_path)["images"]
-        predict.load_learner(tmp_path, trust=True)
+        exports.load_learner(tmp_path, trust=True)
         (tmp_path / "metrics.json").unlink()

@@ -7,8 +7,9 @@ import nbformat
 import pandas as pd
 import pytest
 
-from artclf import catalogue
-from artclf.lab import run, sample
+from artclf import run
+from artclf.data import catalogue, sample
+from artclf.data.lists import find_lists, read_list
 
 SMALL = ["SIZE=64", "EPOCHS=1", "UNFROZEN_EPOCHS=1", "BATCH_SIZE=8", "ARCH=efficientnet_lite0", "N=4"]
 
@@ -42,7 +43,7 @@ def test_steps_get_absolute_paths_in_the_data_sets_own_folders(quiet_steps, tmp_
         assert parameters == {"DATA": str(tmp_path / "data/mine"), "EXPORT": str(tmp_path / "exports/mine"),
                               "LISTS": str(tmp_path / "data/mine/urls"), "ALLOW_PRIVATE": True, "FIND_LR": False,
                               "REVIEW": str(tmp_path / "data/mine/urls/review.csv"), "SIZE": 64, "ARCH": "resnet18"}
-    assert len(catalogue.find_lists(tmp_path / "data/mine/urls")) == 5
+    assert len(find_lists(tmp_path / "data/mine/urls")) == 5
 
 
 def test_a_folder_of_lists_is_not_served_and_keeps_to_public_addresses(quiet_steps, tmp_path):
@@ -59,15 +60,15 @@ def test_canvases_are_drawn_once_and_served_with_faults(quiet_steps, tmp_path, m
     monkeypatch.setattr(sample, "draw", lambda folder: drawn.append(draw(folder, 2, 80, workers=1)))
     for _ in range(2): run.run_notebooks()
     assert drawn == [36, 0]
-    lists = catalogue.find_lists("data/sample/urls").values()
-    urls = [row["url"] for path in lists for row in catalogue.read_list(path)]
+    lists = find_lists("data/sample/urls").values()
+    urls = [row["url"] for path in lists for row in read_list(path)]
     assert len(urls) > 36 and any("/.faults/gone/" in url for url in urls)
 
 
 def test_only_own_faults_are_served(quiet_steps, tmp_path, drawn):
     shutil.copytree(drawn / "gallery", tmp_path / "sample")
     run.run_notebooks(tmp_path / "sample")
-    text = "".join(path.read_text(encoding="utf-8") for path in catalogue.find_lists("data/sample/urls").values())
+    text = "".join(path.read_text(encoding="utf-8") for path in find_lists("data/sample/urls").values())
     assert ".faults" not in text
 
 

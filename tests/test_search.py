@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from artclf import catalogue, search
+from artclf import search
+from artclf.data.lists import LIST_COLUMNS, append, read_list
 
 ROOT = Path(__file__).parents[1]
 PERIOD = "10-impressionism"
@@ -47,7 +48,7 @@ def collect(tmp_path, engine, max_images=300, **kwargs):
     return search.collect("impressionism painting", PERIOD, tmp_path, max_images, engine, **kwargs)
 
 
-def urls(path): return [row["url"] for row in catalogue.read_list(path)]
+def urls(path): return [row["url"] for row in read_list(path)]
 
 
 def test_pages_are_joined_without_repeats(tmp_path, sleeps):
@@ -63,7 +64,7 @@ def test_pages_are_joined_without_repeats(tmp_path, sleeps):
 def test_new_list_records_title_query_and_page(tmp_path, sleeps):
     path = collect(tmp_path, Fake(results(1), results(2))).path
     with path.open(encoding="utf-8", newline="") as file: rows = list(csv.DictReader(file))
-    assert list(rows[0]) == search.COLUMNS
+    assert list(rows[0]) == LIST_COLUMNS
     assert rows[1] == {"url": "https://example.org/2.jpg", "title": "Picture 2", "artist": "", "year": "",
                        "licence": search.LICENCE, "source_page": "https://example.org/",
                        "query": "impressionism painting", "page": "2"}
@@ -135,7 +136,7 @@ def test_lists_grow_in_their_own_form(tmp_path, old, added):
     known = urls(path)
     row = {"url": "https://example.org/2.jpg", "title": "Two, 2", "query": "q", "page": 4}
     repeat = {**row, "url": "http://EXAMPLE.org/1.jpg#top"}
-    assert search.append(path, [repeat, row] if b"1.jpg" in old else [row]) == 1
+    assert append(path, [repeat, row] if b"1.jpg" in old else [row]) == 1
     assert path.read_bytes() == old + added
     assert urls(path) == [*known, "https://example.org/2.jpg"]
 
@@ -145,7 +146,7 @@ def test_percent_encoding_makes_no_new_url(tmp_path):
     path.write_text("https://example.org/caf%C3%A9%20one.jpg?w=1\nhttp://[broken\n", encoding="utf-8")
     rows = [{"url": url, "query": "q", "page": 1} for url in ("https://example.org/café+one.jpg?w=1",
                                                              "https://example.org/caf%C3%A9%20one.jpg?w=2")]
-    assert search.append(path, rows) == 1
+    assert append(path, rows) == 1
     assert urls(path)[-1].endswith("?w=2")
 
 
@@ -154,7 +155,7 @@ def test_a_list_that_ends_inside_a_quote_is_left_alone(tmp_path):
     path.write_text('url,title\nhttps://example.org/1.jpg,"The Kiss\n', encoding="utf-8")
     before = path.read_bytes()
     with pytest.raises(ValueError, match="open quote"):
-        search.append(path, [{"url": "https://example.org/2.jpg", "query": "q", "page": 1}])
+        append(path, [{"url": "https://example.org/2.jpg", "query": "q", "page": 1}])
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["urls_x.csv"]
 
 
@@ -163,7 +164,7 @@ def test_a_failed_write_leaves_the_list_whole(tmp_path, monkeypatch):
     path.write_text("https://example.org/1.jpg\n", encoding="utf-8")
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(PermissionError("open elsewhere")))
     with pytest.raises(PermissionError):
-        search.append(path, [{"url": "https://example.org/2.jpg", "query": "q", "page": 1}])
+        append(path, [{"url": "https://example.org/2.jpg", "query": "q", "page": 1}])
     assert path.read_text(encoding="utf-8") == "https://example.org/1.jpg\n" and len(list(tmp_path.iterdir())) == 1
 
 
@@ -173,7 +174,7 @@ def test_links_and_permissions_stay(tmp_path):
     path.write_text("https://example.org/1.jpg\n", encoding="utf-8")
     path.chmod(0o640)
     link.symlink_to(path)
-    search.append(link, [{"url": "https://example.org/2.jpg", "query": "q", "page": 1}])
+    append(link, [{"url": "https://example.org/2.jpg", "query": "q", "page": 1}])
     assert link.is_symlink() and len(urls(path)) == 2 and path.stat().st_mode & 0o777 == 0o640
 
 
@@ -185,7 +186,7 @@ def test_hostile_results(tmp_path, sleeps):
             "title": "=1+1\n# not a comment\x00 \"quoted\", \ud83d" + "x" * 200_000,
             "source_page": "javascript:alert(1)"}
     summary = collect(tmp_path, Fake([{"url": url, "title": "x"} for url in bad] + [{}, good]))
-    [row] = catalogue.read_list(summary.path)
+    [row] = read_list(summary.path)
     assert summary.found == 1
     assert row["url"] == "https://example.org/a%20b%C3%A9%3F.jpg?q=x%20y&z=1,2"
     assert row["title"].startswith('=1+1 # not a comment "quoted", ?x') and len(row["title"]) == search.MAX_TEXT
@@ -239,7 +240,7 @@ def test_ddgs_results_become_rows(tmp_path, sleeps, duckduckgo):
     more = [{**RECORDED, "image": f"https://example.org/{n}.jpg"} for n in range(40)]
     answers += [json.dumps({"results": [RECORDED, *more]}), json.dumps({"results": [RECORDED]})]
     summary = collect(tmp_path, "ddgs")
-    rows = list(catalogue.read_list(summary.path))
+    rows = list(read_list(summary.path))
     assert summary.found == 41
     assert rows[0] == {"url": RECORDED["image"], "title": RECORDED["title"], "licence": search.LICENCE,
                        "source_page": RECORDED["url"]}

@@ -16,8 +16,10 @@ import torch
 from fastai.callback.core import Callback
 from fastai.vision.all import EarlyStoppingCallback, FocalLossFlat, MixUp, Resize, ResizeMethod
 
-from artclf import predict, split, train
-from artclf.catalogue import Catalogue
+from artclf import predict, train
+from artclf.data import splits
+from artclf.data.catalogue import Catalogue
+from artclf.model import exports
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SMALL = {"arch": "efficientnet_lite0", "size": 64, "batch_size": 8}
@@ -57,7 +59,7 @@ def weights(learn) -> dict:
 def same(a: dict, b: dict) -> bool: return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def exported(out) -> dict: return predict.load_file(Path(out) / "model.safetensors")
+def exported(out) -> dict: return exports.load_file(Path(out) / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def test_fit_is_exactly_the_lines_of_the_notebook(drawn, export, tmp_path):
     cells = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
     names = {"DATA": drawn, "EXPORT": tmp_path, "ARCH": "efficientnet_lite0", "SIZE": 64, "BATCH_SIZE": 8, "EPOCHS": 1,
              "UNFROZEN_EPOCHS": 1, "UNFREEZE_FROM": 4, "LR": 1e-3, "SPLIT": "grouped", "PARTS": (70, 15, 15),
-             "SEED": 42, "RESIZE": "squish", "FIND_LR": False, "train": train, "predict": predict}
+             "SEED": 42, "RESIZE": "squish", "FIND_LR": False, "train": train, "predict": exports}
     recipe = [cell for cell in cells if any(word in cell for word in
                                             ("train.learner", "learn.fit", "learn.save", "learn.unfreeze", "export("))]
     for cell in recipe: exec(cell, names)
@@ -212,7 +214,7 @@ def test_a_fit_that_its_callback_ends_keeps_its_last_epoch(drawn, tmp_path):
 
 
 def test_a_table_of_parts_cannot_be_exported_by_fit(drawn, tmp_path):
-    with pytest.raises(ValueError, match="train.learner"): train.fit(drawn, tmp_path, split=split.items(drawn))
+    with pytest.raises(ValueError, match="train.learner"): train.fit(drawn, tmp_path, split=splits.items(drawn))
     assert not (tmp_path / "models").exists()
 
 
@@ -295,8 +297,8 @@ def test_excluded_class_is_neither_learned_nor_predicted(drawn, tmp_path):
 
 
 def test_test_images_are_never_seen_in_training(whole, drawn):
-    from artclf import split
-    table, learn = split.items(drawn), whole[0]
+    from artclf.data import splits
+    table, learn = splits.items(drawn), whole[0]
     seen = {Path(file) for dl in learn.dls.loaders for file in dl.items}
     assert seen == {drawn / file for file in table[table.part != "test"].file}
     assert {Path(file) for file in learn.dls.valid.items} == {drawn / f for f in table[table.part == "valid"].file}

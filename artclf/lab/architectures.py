@@ -17,8 +17,12 @@ import pandas as pd
 import torch
 from safetensors.torch import save
 
-from artclf import backbones, interpret, plots, split, train
+from artclf import train
+from artclf.base.errors import InputError
+from artclf.data import splits
 from artclf.lab import frozen
+from artclf.model import backbones
+from artclf.results import evaluation, plots
 
 USUAL = {"arch": "efficientnet_lite0", "size": 224, "unfreeze_from": "head only", "width": 512, "depth": 0,
          "pool": "style", "pretrained": True, "epochs": 10, "unfrozen_epochs": 2, "lr": 1e-3, "batch_size": 32,
@@ -38,12 +42,12 @@ def configuration(**changes) -> dict:
     The architecture `auto` becomes what `backbones.find` takes for it. Raises ValueError for a setting or an
     architecture that there isn't, a depth of freezing that isn't in `DEPTHS`, and a random body that would stay so.
     """
-    if unknown := set(changes) - set(USUAL): raise ValueError(f"no setting {unknown}: there are {', '.join(USUAL)}")
+    if unknown := set(changes) - set(USUAL): raise InputError(f"no setting {unknown}: there are {', '.join(USUAL)}")
     config = {**USUAL, **({} if changes.get("pretrained", True) else {"unfreeze_from": FROM_START}), **changes}
     if config["unfreeze_from"] not in DEPTHS:
-        raise ValueError(f"unfreeze_from is {config['unfreeze_from']!r}: take one of {', '.join(map(repr, DEPTHS))}")
+        raise InputError(f"unfreeze_from is {config['unfreeze_from']!r}: take one of {', '.join(map(repr, DEPTHS))}")
     if not config["pretrained"] and config["unfreeze_from"] != FROM_START:
-        raise ValueError(f"from scratch, the body must learn: unfreeze_from={FROM_START!r}")
+        raise InputError(f"from scratch, the body must learn: unfreeze_from={FROM_START!r}")
     return {**config, "arch": backbones.find(config["arch"], pretrained=False).name}
 
 
@@ -83,7 +87,7 @@ def run(data, out, config: dict) -> dict:
     `features_kept` tells. `images_per_second` is the network's on decoded pictures. Raises as `train.learner` does.
     """
     if row := kept(data, out, config): return row
-    table = split.items(data, config["split"], seed=config["seed"])
+    table = splits.items(data, config["split"], seed=config["seed"])
     key = _key(config, table)
     row = _trained(data, Path(out) / "runs" / f"{config['arch']}-{key}", config, table)
     rows = pd.concat([_rows(out), pd.DataFrame([{"key": key, **row}])], ignore_index=True)
@@ -96,12 +100,12 @@ def kept(data, out, config: dict) -> dict | None:
     """The row of a configuration that `OUT/results.csv` has for the images of `data`, if any."""
     rows = _rows(out)
     if rows.empty: return None
-    own = rows[rows.key == _key(config, split.items(data, config["split"], seed=config["seed"]))].to_dict("records")
+    own = rows[rows.key == _key(config, splits.items(data, config["split"], seed=config["seed"]))].to_dict("records")
     return own[0] if own else None
 
 
 def _key(config: dict, table) -> str:
-    known = json.dumps([config, SHOWN, split.fingerprint(table)], sort_keys=True)
+    known = json.dumps([config, SHOWN, splits.fingerprint(table)], sort_keys=True)
     return hashlib.sha256(known.encode()).hexdigest()[:12]
 
 
@@ -137,8 +141,8 @@ def _has_features(data, config: dict) -> bool:
 
 def _figures(predictions) -> dict:
     """Accuracies, losses and macro F1 of a table of `predictions`; `baseline` is the most frequent period on valid."""
-    found, loss = interpret.metrics(predictions), predictions.groupby("part").loss.mean()
-    return {**{f"{part}_accuracy": found[part]["accuracy"] for part in split.PARTS}, "train_loss": loss["train"],
+    found, loss = evaluation.metrics(predictions), predictions.groupby("part").loss.mean()
+    return {**{f"{part}_accuracy": found[part]["accuracy"] for part in splits.PARTS}, "train_loss": loss["train"],
             "valid_loss": loss["valid"], "valid_f1": found["valid"]["macro_f1"], "macro_f1": found["test"]["macro_f1"],
             "baseline": found["valid"]["baseline_accuracy"]}
 

@@ -15,9 +15,13 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 from torch.nn import functional
 
-from artclf import engine, interpret, network, predict, split, train
-from artclf.catalogue import progress
+from artclf import predict, train
+from artclf.base.errors import InputError
+from artclf.base.progress import progress_bar
+from artclf.data import splits
 from artclf.lab import frozen
+from artclf.model import engine, network
+from artclf.results import evaluation
 
 DEFAULTS = {"method": "sum", "fewest": 5, "arch": "auto", "size": 224, "depth": 1, "epochs": 10, "unfrozen_epochs": 0,
             "lr": 2e-3, "seed": 42}
@@ -35,13 +39,13 @@ def cut(data, config: dict):
     An artist's spellings are one, by `split.usable`, under the most frequent; missing are unknown ones, and those with
     fewer than `fewest` train images. Raises ValueError where fewer than two artists are left.
     """
-    table, known = split.items(data, seed=config["seed"]), split.usable(data)
+    table, known = splits.items(data, seed=config["seed"]), splits.usable(data)
     known = known[known.painter != ""]
     names = known.groupby("painter").artist.agg(lambda spelt: spelt.mode()[0])
     artist = table.file.map(known.set_index("file").painter.map(names)).astype(object).fillna("")
     counts = artist[(table.part == "train") & (artist != "")].value_counts()
     enough = counts.index[counts >= config["fewest"]]
-    if len(enough) < 2: raise ValueError(f"fewer than two artists in {data} have {config['fewest']} train images: "
+    if len(enough) < 2: raise InputError(f"fewer than two artists in {data} have {config['fewest']} train images: "
                                          "import with a column `artist`, or ask for fewer")
     return table.assign(artist=artist.where(artist.isin(enough), ""))
 
@@ -83,7 +87,7 @@ class Artists(Callback):
         places = pd.Index(names).get_indexer(table.artist)
         targets = torch.tensor(np.where(places < 0, MISSING, places))
         self.task, self.targets = task, {part: targets[np.flatnonzero(table.part == part)]
-                                         for part in split.PARTS[:2]}
+                                         for part in splits.PARTS[:2]}
 
     def before_train(self): self._add("train")
 
@@ -177,7 +181,7 @@ def export(data, out, config: dict) -> Path:
 
     Raises ValueError for a method that learns one task alone.
     """
-    if len(METHODS[config["method"]]) < 2: raise ValueError(f"{config['method']} has one head: take sum or uncertainty")
+    if len(METHODS[config["method"]]) < 2: raise InputError(f"{config['method']} has one head: take sum or uncertainty")
     learn = trained(data, out, config, cut(data, config))
     if learn.loss_func.log_vars is not None: del learn.model[1].log_vars
     learn.loss_func = CrossEntropyLossFlat()  # fastai's own, for `learner.pkl`
@@ -187,7 +191,7 @@ def export(data, out, config: dict) -> Path:
 def figures(predictions) -> dict[str, float]:
     """The `FIGURES` of predictions on test, those of artists over pictures with a known one; nan for tasks not learned.
     """
-    test, found = interpret.of_part(predictions, "test"), dict.fromkeys(FIGURES, np.nan)
+    test, found = evaluation.of_part(predictions, "test"), dict.fromkeys(FIGURES, np.nan)
     for task, answers, rows in (("period", "predicted", test),
                                 ("artist", "predicted_artist", test[test.artist != ""])):
         if answers not in test or rows.empty: continue
@@ -202,7 +206,7 @@ def compare(data, out, configs: list[dict]) -> pd.DataFrame:
     The first rows are those of always answering the most frequent period and artist of train, one a seed. What `out`
     keeps is not computed again. Writes `OUT/results.csv`.
     """
-    runs = [fit(data, out, config) for config in progress(configs, desc="configurations")]
+    runs = [fit(data, out, config) for config in progress_bar(configs, desc="configurations")]
     rows = [{"label": run.config["method"], **run.config, **figures(run.predictions), "seconds": run.seconds}
             for run in runs]
     cuts = {run.config["seed"]: run.predictions for run in runs}

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from artclf import embeddings, explorer, interpret
+from artclf.base.errors import InputError
 from artclf.lab import drift
+from artclf.model import embeddings
+from artclf.results import evaluation, pages
 
 LEAST = 5  # fewer pictures have no neighbourhoods to lay out
 ROUNDS = 500  # on 2,049 paintings as trustworthy as scikit-learn's 1,000 (.953 and .954), in half the time
@@ -31,7 +33,7 @@ def project(vectors: np.ndarray, places=None, perplexity: float = 30, seed: int 
     from sklearn.manifold import TSNE
     vectors, n = np.asarray(vectors, float), len(vectors)
     if vectors.ndim != 2 or not np.isfinite(vectors).all():
-        raise ValueError("embeddings must be numbers, a row an image: run `artclf train` again")
+        raise InputError("embeddings must be numbers, a row an image: run `artclf train` again")
     maps = {"PCA": _pca(vectors)}
     if n >= LEAST:
         start = maps["PCA"] / max(maps["PCA"][:, 0].std(), 1e-12) * 1e-4  # as in scikit-learn's init="pca"
@@ -113,19 +115,19 @@ def page(predictions, vectors, data, maps=None, pictures: str = "", near: int = 
     are none). `near` pictures with the highest cosine similarity are named for each, which the map can't always show.
     `pictures` is the way from the page to DATA, from which larger pictures are then read.
     """
-    names = interpret.classes(predictions)
+    names = evaluation.classes(predictions)
     index = {name: place for place, name in enumerate(names)}
     if maps is None: maps = project(vectors, places(predictions), seed=seed)
     like = [[j for j in row if j != i][:near]
             for i, row in enumerate(embeddings.nearest(vectors, vectors, near + 1)[0].tolist())]
-    columns = zip(predictions.itertuples(), explorer.thumbnails(predictions.file, data), like, strict=True)
+    columns = zip(predictions.itertuples(), pages.thumbnails(predictions.file, data), like, strict=True)
     images = [[row.file, row.part, row.title, row.artist, row.year, index[row.period], index[row.predicted],
                round(row.probability, 4) if np.isfinite(row.probability) else None, thumb, alike]
               for row, thumb, alike in columns]
-    content = {"classes": names, "parts": interpret.parts(predictions), "colours": _colours(len(names)),
+    content = {"classes": names, "parts": evaluation.parts(predictions), "colours": _colours(len(names)),
                "pictures": pictures, "images": images,
                "maps": {name: np.round(points, 4).tolist() for name, points in maps.items()}}
-    return explorer.filled("atlas.html", content)
+    return pages.filled("atlas.html", content)
 
 
 def _colours(n: int) -> dict:
@@ -137,7 +139,7 @@ def _colours(n: int) -> dict:
 
 def frame(text: str, height: int = 720) -> str:
     """A `page` in a frame (`explorer.framed`)."""
-    return explorer.framed(text, "atlas", "atlas of the paintings", height)
+    return pages.framed(text, "atlas", "atlas of the paintings", height)
 
 
 def show(text: str, height: int = 720):
@@ -152,7 +154,7 @@ def write(out, data, maps=None) -> Path:
     `maps` are those that `project` returned for them; they are made where there are none. Raises FileNotFoundError and
     ValueError as `interpret.read` and `embeddings.read` do.
     """
-    predictions, path = interpret.read(out, data), Path(out) / "atlas.html"
+    predictions, path = evaluation.read(out, data), Path(out) / "atlas.html"
     vectors = embeddings.read(out, predictions.file)
-    path.write_text(page(predictions, vectors, data, maps, explorer.way(data, out)), encoding="utf-8")
+    path.write_text(page(predictions, vectors, data, maps, pages.relative_address(data, out)), encoding="utf-8")
     return path

@@ -8,7 +8,7 @@ from fastai.losses import CrossEntropyLossFlat, FocalLossFlat
 from torch import nn
 from torch.nn import functional
 
-from artclf import engine
+from artclf.model import engine
 
 
 class Weighted(nn.Module):

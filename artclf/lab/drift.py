@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from artclf import explorer, interpret, plots
-from artclf.lab import years
-from artclf.split import artist_keys
+from artclf.data import years
+from artclf.data.names import artist_keys
+from artclf.results import evaluation, pages, plots
 
 WITHIN = 30  # years: a picture of 1510-40 is dated; one of the 16th century, or with the dates of a life, is not
 FIGURES = ["pictures", "year", "given", "place", "error", "low", "high", "ahead", "earliest", "latest"]
@@ -28,9 +28,9 @@ def place(predictions, parts=("test",), within: int = WITHIN) -> pd.DataFrame:
     missing where there is none or where it is longer than `within` years. `painter` is the commonest spelling of the
     painter's name, '' where none is known. Raises ValueError where one of `parts` has no image.
     """
-    rows = pd.concat([interpret.of_part(predictions, part) for part in parts], ignore_index=True)
+    rows = pd.concat([evaluation.of_part(predictions, part) for part in parts], ignore_index=True)
     positions = class_places(predictions)
-    scores = interpret.scores(rows)
+    scores = evaluation.scores(rows)
     known = positions[scores.columns].to_numpy()
     placed = scores.to_numpy() @ known / scores.sum(axis=1).clip(lower=1e-9)
     rows = rows.rename(columns={"year": "dated"}).join(years.spans(rows.year))
@@ -41,8 +41,8 @@ def place(predictions, parts=("test",), within: int = WITHIN) -> pd.DataFrame:
 
 def class_places(predictions) -> pd.Series:
     """The place in time of each class (`interpret.positions`), by name."""
-    names = interpret.classes(predictions)
-    return pd.Series(interpret.positions(names), names)
+    names = evaluation.classes(predictions)
+    return pd.Series(evaluation.positions(names), names)
 
 
 def _painters(artists):
@@ -171,7 +171,7 @@ def plot_map(table, rows, data, ax=None):
 def _hang(ax, path, x: float, y: float, left: bool):
     """A thumbnail beside (`x`, `y`), which its nearer edge touches."""
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
-    image = explorer.picture(path, 128)
+    image = pages.picture(path, 128)
     if image is None: return
     box = OffsetImage(np.asarray(image), zoom=32 / max(image.size))
     ax.add_artist(AnnotationBbox(box, (x, y), (-4 if left else 4, 0), boxcoords="offset points", pad=0, frameon=False,
@@ -189,7 +189,7 @@ def _periods(axis, rows) -> list[float]:
 
 def time_label(rows) -> str:
     """What a place on the axis of time means."""
-    if all(re.match(r"\d{1,9}-", name) for name in interpret.classes(rows)): return "place in time"
+    if all(re.match(r"\d{1,9}-", name) for name in evaluation.classes(rows)): return "place in time"
     return "order of the names, which is not that of time: not every name begins with a number"
 
 

@@ -16,7 +16,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from artclf import engine, features, interpret, plots
+from artclf.base.errors import InputError
+from artclf.model import engine, features
+from artclf.model.store import Store
+from artclf.results import evaluation, plots
 
 
 class Run(NamedTuple):
@@ -37,12 +40,12 @@ def configuration(defaults: dict, methods, **changes) -> dict:
     Raises ValueError for a setting that there isn't, another method than `methods`, a number that isn't above 0.
     """
     if unknown := sorted(set(changes) - set(defaults)):
-        raise ValueError(f"no setting {', '.join(unknown)}: there are {', '.join(defaults)}")
+        raise InputError(f"no setting {', '.join(unknown)}: there are {', '.join(defaults)}")
     config = {**defaults, **changes}
     if config["method"] not in methods:
-        raise ValueError(f"method is {config['method']!r}: take one of {', '.join(methods)}")
+        raise InputError(f"method is {config['method']!r}: take one of {', '.join(methods)}")
     for name in ("size", "epochs", "lr"):
-        if config[name] <= 0: raise ValueError(f"{name} is {config[name]}: it must be above 0")
+        if config[name] <= 0: raise InputError(f"{name} is {config[name]}: it must be above 0")
     return config
 
 
@@ -64,7 +67,7 @@ def kept(out, config: dict, table, run: Callable[[Path], tuple[pd.DataFrame, dic
         (folder / "run.part").replace(folder / "run.json")
     forget_fits(folder)
     found = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    predictions = pd.read_csv(folder / "predictions.csv", dtype=interpret.COLUMNS, keep_default_na=False)
+    predictions = pd.read_csv(folder / "predictions.csv", dtype=evaluation.COLUMNS, keep_default_na=False)
     return Run(predictions=predictions, **found)
 
 
@@ -87,7 +90,7 @@ def outputs(learn, data, rows) -> torch.Tensor:
     """
     backbone, (body, head), config = learn.stored.backbone, learn.model.eval(), learn.config
     pictures = features.Pictures(data, rows.file, rows.clean_sha256, config["size"], config["resize"])
-    store = features.Store(Path(data) / "features.db")
+    store = Store(Path(data) / "features.db")
     name = f"{backbone.name} {body.pool}"
     engine.use(body, engine.best_settings(body, config["size"], False, store, name))
     name = f"{name} {body.precision}"  # as `engine.Stored` has it

@@ -13,9 +13,12 @@ import torch
 from fastai.optimizer import SGD, Adam
 from sklearn.metrics import recall_score
 
-from artclf import interpret, plots, split, train
-from artclf.catalogue import progress
+from artclf import train
+from artclf.base.errors import InputError
+from artclf.base.progress import progress_bar
+from artclf.data import splits
 from artclf.lab import balance, frozen
+from artclf.results import evaluation, plots
 
 DEFAULTS = {"method": "plain", "tail": 20, "arch": "auto", "size": 224, "epochs": 10, "lr": 2e-3, "optimizer": "adam",
             "seed": 42}
@@ -29,7 +32,7 @@ FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "rare_recall": "recal
 
 def cut(data, config: dict):
     """The images of `data` cut by split `grouped` and the seed, train thinned to a `long_tail`: as `split.items`."""
-    table = split.items(data, seed=config["seed"])
+    table = splits.items(data, seed=config["seed"])
     return thin(table, long_tail(table, config["tail"]), config["seed"])
 
 
@@ -39,7 +42,7 @@ def long_tail(table, ratio: float) -> dict[str, float]:
     Which period is rare is drawn once, and the same for all seeds. All shares are 1 where one period has twice the
     train images of another or more: such data are uneven by themselves. Raises ValueError for a ratio below 1.
     """
-    if ratio < 1: raise ValueError(f"tail is {ratio}: give how many times as many pictures the largest period has, 1 "
+    if ratio < 1: raise InputError(f"tail is {ratio}: give how many times as many pictures the largest period has, 1 "
                                    "or more")
     counts = train_counts(table)
     order = np.random.default_rng(0).permutation(counts.index)
@@ -79,7 +82,7 @@ def configuration(**changes) -> dict:
     """
     config = frozen.configuration(DEFAULTS, balance.METHODS, **changes)
     if config["optimizer"] not in OPTIMIZERS:
-        raise ValueError(f"optimizer is {config['optimizer']!r}: take one of {', '.join(OPTIMIZERS)}")
+        raise InputError(f"optimizer is {config['optimizer']!r}: take one of {', '.join(OPTIMIZERS)}")
     return config
 
 
@@ -129,9 +132,9 @@ def batches(data, config: dict) -> pd.DataFrame:
 
 def figures(predictions) -> dict[str, float]:
     """The `FIGURES` of predictions on test; the recalls are means over the periods of `rare`, and over the others."""
-    test, names = interpret.of_part(predictions, "test"), rare(predictions)
+    test, names = evaluation.of_part(predictions, "test"), rare(predictions)
     groups = {"rare_recall": names, "other_recall": sorted(set(test.period) - set(names))}
-    found = interpret.metrics(predictions)["test"]
+    found = evaluation.metrics(predictions)["test"]
     return {"accuracy": found["accuracy"], "macro_f1": found["macro_f1"],
             **{name: recall_score(test.period, test.predicted, labels=of, average="macro", zero_division=0)
                for name, of in groups.items()}}
@@ -143,7 +146,7 @@ def compare(data, out, configs: list[dict]) -> pd.DataFrame:
     The first rows are those of always answering the most frequent period of train, one for each cut. What `out` keeps
     is not computed again. Writes `OUT/results.csv`.
     """
-    runs = [fit(data, out, config) for config in progress(configs, desc="configurations")]
+    runs = [fit(data, out, config) for config in progress_bar(configs, desc="configurations")]
     rows = [{"label": label(run.config), **run.config, **figures(run.predictions), "seconds": run.seconds}
             for run in runs]
     cuts = {(run.config["seed"], run.config["tail"]): run.predictions for run in runs}
@@ -166,7 +169,7 @@ def recalls(runs: list[frozen.Run]) -> pd.DataFrame:
     """
     found = {}
     for run in runs:
-        test = interpret.of_part(run.predictions, "test")
+        test = evaluation.of_part(run.predictions, "test")
         right = (test.predicted == test.period).groupby(test.period).mean()
         found.setdefault(label(run.config), []).append(right)
     table = pd.DataFrame({name: pd.concat(columns, axis=1).mean(axis=1) for name, columns in found.items()})

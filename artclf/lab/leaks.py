@@ -13,10 +13,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from artclf import features, interpret, plots, split
-from artclf.catalogue import progress, read_catalogue
-from artclf.lab.folds import out_of_fold
-from artclf.significance import FIGURES, bootstrap
+from artclf.base.errors import InputError
+from artclf.base.progress import progress_bar
+from artclf.data.catalogue import read_catalogue
+from artclf.data.groups import joined
+from artclf.data.names import artist_keys
+from artclf.data.splits import SPLITS, usable
+from artclf.model import features
+from artclf.model.folds import out_of_fold
+from artclf.results import evaluation, plots
+from artclf.results.significance import FIGURES, bootstrap
 
 FREQUENT, SIZES, FEATURES = "nothing: the most frequent period", "width, height and file size", "features"
 HEAD = make_pipeline(StandardScaler(), LogisticRegression(C=.01, class_weight="balanced", tol=1e-3, max_iter=500))
@@ -38,7 +44,7 @@ def compare(data, splits=("random", "grouped", "artist"), folds: int = 5, seeds=
     table = images(data, splits, folds, with_duplicates)
     x = features.extract(data, table)
     runs = {name: out_of_fold(HEAD, x, table.period, table[f"by_{name}"], folds, seeds)
-            for name in progress(list(splits), desc="splits")}
+            for name in progress_bar(list(splits), desc="splits")}
     rows = {name: _row(run, run.group, resamples) for name, run in runs.items()}
     for one, other in pairwise(splits):
         rows[f"{one} - {other}"] = _row(runs[one], runs[other].group, resamples, minus=runs[other])
@@ -50,13 +56,13 @@ def images(data, splits, folds: int = 5, with_duplicates: bool = False):
 
     Periods that lie in a single group can't be learnt and tested at once: they are left out, with a UserWarning.
     """
-    table = split.usable(data)
+    table = usable(data)
     if with_duplicates: table = pd.concat([table, _copies(data)], ignore_index=True)
     table = table.reset_index(drop=True)
-    table["painter"] = table.artist.map(split.artist_keys(table.artist.dropna())).astype(object).fillna("")
+    table["painter"] = table.artist.map(artist_keys(table.artist.dropna())).astype(object).fillna("")
     for name in splits:
-        columns = split.SPLITS[name] and [*split.SPLITS[name], "clean_sha256"]
-        table[f"by_{name}"] = split.joined([str(i) for i in table.index], [table[column] for column in columns])
+        columns = SPLITS[name] and [*SPLITS[name], "clean_sha256"]
+        table[f"by_{name}"] = joined([str(i) for i in table.index], [table[column] for column in columns])
     if "artist" in splits and not table.painter.any():
         warnings.warn(f"no painter is known in {data}: split artist is split grouped; take the pictures in with a "
                       "column `artist` to measure what a painter on both sides is worth", stacklevel=3)
@@ -79,14 +85,14 @@ def _testable(table, splits, folds: int):
         warnings.warn(f"fewer than {folds} groups in {', '.join(few)}: some folds test none of their images, and "
                       "figures say little of them", stacklevel=4)
     table = table[~table.period.isin(single)].reset_index(drop=True)
-    if table.period.nunique() < 2: raise ValueError("fewer than two periods can be tested: add pictures")
+    if table.period.nunique() < 2: raise InputError("fewer than two periods can be tested: add pictures")
     return table
 
 
 def _row(run, units, resamples: int, minus=None) -> dict:
-    found, draws = pd.Series(interpret.metrics(run)["test"])[list(FIGURES)], bootstrap(run, units, resamples)
+    found, draws = pd.Series(evaluation.metrics(run)["test"])[list(FIGURES)], bootstrap(run, units, resamples)
     if minus is not None:
-        found -= pd.Series(interpret.metrics(minus)["test"])[list(FIGURES)]
+        found -= pd.Series(evaluation.metrics(minus)["test"])[list(FIGURES)]
         draws -= bootstrap(minus, units, resamples)
     low, high = draws.quantile(.025), draws.quantile(.975)
     row = {"periods": run.period.nunique(), "images": run.image.nunique(), "groups": units.nunique()}
@@ -106,9 +112,9 @@ def shortcuts(data, levelled=None, by="grouped", source: str | None = None, fold
     """
     table = images(data, [by], folds)
     if levelled is not None:
-        level = split.usable(levelled).set_index(["url", "period"])
+        level = usable(levelled).set_index(["url", "period"])
         table = table[pd.MultiIndex.from_frame(table[["url", "period"]]).isin(level.index)].reset_index(drop=True)
-        if table.empty: raise ValueError(f"{levelled} holds no picture of {data}: level it again")
+        if table.empty: raise InputError(f"{levelled} holds no picture of {data}: level it again")
         level = level.loc[pd.MultiIndex.from_frame(table[["url", "period"]])].reset_index()
     views = [(FREQUENT, DummyClassifier(), np.zeros((len(table), 1))), (SIZES, TREES, _sizes(table)),
              (FEATURES, HEAD, features.extract(data, table))]
@@ -116,7 +122,7 @@ def shortcuts(data, levelled=None, by="grouped", source: str | None = None, fold
         views += [(f"{SIZES}, levelled", TREES, _sizes(level)),
                   (f"{FEATURES}, levelled", HEAD, features.extract(levelled, level))]
     chosen, rows = {"all": table.index, **_within(table, f"by_{by}", source, folds)}, []
-    for pictures, (sees, model, x) in progress([(p, view) for p in chosen for view in views], desc="shortcuts"):
+    for pictures, (sees, model, x) in progress_bar([(p, view) for p in chosen for view in views], desc="shortcuts"):
         index = chosen[pictures]
         run = out_of_fold(model, x[index], table.period[index], table[f"by_{by}"][index], folds, seeds)
         rows.append({"pictures": pictures, "sees": sees, **_row(run, run.group, resamples)})
@@ -132,7 +138,7 @@ def _within(table, groups: str, source: str | None, folds: int) -> dict:
     """The rows of one source that can be tested, under its name; empty where it would be all rows, or none."""
     sources = table.source.fillna("unknown")
     if source is not None and source not in set(sources):
-        raise ValueError(f"no image of source {source!r}: there are {', '.join(sorted(set(sources)))}")
+        raise InputError(f"no image of source {source!r}: there are {', '.join(sorted(set(sources)))}")
     enough = table.groupby([sources, table.period])[groups].transform("nunique") >= folds
     rows = table[enough & (sources == source if source else True)]
     rows = rows[rows.groupby(sources[rows.index]).period.transform("nunique") > 1]

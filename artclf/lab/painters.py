@@ -14,9 +14,12 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import classification_report
 
-from artclf import clean, download, interpret, plots, split, train
-from artclf.catalogue import progress
-from artclf.lab import frozen, sample, scratch
+from artclf import download, train
+from artclf.base.errors import InputError
+from artclf.base.progress import progress_bar
+from artclf.data import cleaning, sample, splits
+from artclf.lab import frozen, scratch
+from artclf.results import evaluation, plots
 
 CNN = {"arch": "cnn", "size": 28, "neurons": 16, "depth": 2, "pooling": "max", "activation": "relu", "epochs": 20,
        "lr": 2e-3, "batch_size": 32, "seed": 42}
@@ -37,7 +40,7 @@ def drawn(data, count: int = 600, size: int = 224, seed: int = 42) -> Path:
     if not gallery.exists(): print(f"No painters in {data}: drawing {count} canvases by ten invented ones.")
     sample.draw(gallery, count, size, seed, periods=[PERIOD])
     download.import_folder(gallery, data, label_column="artist")
-    clean.normalise(data)
+    cleaning.normalise(data)
     return data
 
 
@@ -48,10 +51,10 @@ def configuration(**changes) -> dict:
     """
     settings = CNN if changes.get("arch", "cnn") == "cnn" else TRANSFER
     if unknown := sorted(set(changes) - set(settings)):
-        raise ValueError(f"no setting {', '.join(unknown)} of {settings['arch']}: there are {', '.join(settings)}")
+        raise InputError(f"no setting {', '.join(unknown)} of {settings['arch']}: there are {', '.join(settings)}")
     config = {**settings, **changes}
     for name in ("size", "neurons", "depth", "epochs", "lr", "batch_size"):
-        if config.get(name, 1) <= 0: raise ValueError(f"{name} is {config[name]}: it must be above 0")
+        if config.get(name, 1) <= 0: raise InputError(f"{name} is {config[name]}: it must be above 0")
     if settings is CNN: scratch.check(*(config[name] for name in ("size", "depth", "pooling", "activation")))
     return config
 
@@ -90,8 +93,8 @@ def fit(data, out, config: dict) -> Run:
     `config["seed"]` cuts the parts by split `grouped` and starts the network: the same seed gives the same run on one
     machine. Raises what `split.items` does, and `train.learner`.
     """
-    table = split.items(data, seed=config["seed"])
-    key = hashlib.sha256(json.dumps([config, split.fingerprint(table)], sort_keys=True).encode()).hexdigest()[:12]
+    table = splits.items(data, seed=config["seed"])
+    key = hashlib.sha256(json.dumps([config, splits.fingerprint(table)], sort_keys=True).encode()).hexdigest()[:12]
     folder = Path(out) / "runs" / f"{config['arch']}-{config['size']}px-{key}"
     if not (folder / "run.json").exists():
         files, started = tuple(Path(data) / file for file in table.file), time.time()
@@ -129,7 +132,7 @@ def _predictions(learn, table, files, config: dict) -> pd.DataFrame:
 
 def _read(folder: Path) -> Run:
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    predictions = pd.read_csv(folder / "predictions.csv", dtype=interpret.COLUMNS, keep_default_na=False)
+    predictions = pd.read_csv(folder / "predictions.csv", dtype=evaluation.COLUMNS, keep_default_na=False)
     return Run(history=pd.read_csv(folder / "history.csv", index_col="epoch"), predictions=predictions, **run)
 
 
@@ -140,15 +143,15 @@ def compare(data, out, configs: list[dict]) -> pd.DataFrame:
     `train_accuracy`, `valid_accuracy`, `test_accuracy`, `macro_f1` (on test), `gap` (accuracy on train minus that on
     valid) and `baseline` (accuracy on test of always answering the most frequent painter). Writes `OUT/results.csv`.
     """
-    table = pd.DataFrame([_row(fit(data, out, config)) for config in progress(configs, desc="configurations")])
+    table = pd.DataFrame([_row(fit(data, out, config)) for config in progress_bar(configs, desc="configurations")])
     table = table.astype({name: "Int64" for name in ("neurons", "depth", "batch_size") if name in table})
     table.to_csv(Path(out) / "results.csv", index=False)
     return table
 
 
 def _row(run: Run) -> dict:
-    figures = interpret.metrics(run.predictions)
-    known, valid, test = (figures[part]["accuracy"] for part in split.PARTS)
+    figures = evaluation.metrics(run.predictions)
+    known, valid, test = (figures[part]["accuracy"] for part in splits.PARTS)
     return {"label": label(run.config), **run.config, "parameters": run.parameters, "seconds": run.seconds,
             "best_epoch": int(run.history.valid_loss.idxmin()), "train_accuracy": known, "valid_accuracy": valid,
             "test_accuracy": test, "macro_f1": figures["test"]["macro_f1"], "gap": known - valid,
@@ -168,7 +171,7 @@ def summary(table) -> pd.DataFrame:
 
 def report(predictions, part: str = "test") -> tuple[str, pd.DataFrame]:
     """scikit-learn's classification report of a part, as text and as a table, a row a painter, then the averages."""
-    rows, names = interpret.of_part(predictions, part), interpret.classes(predictions)
+    rows, names = evaluation.of_part(predictions, part), evaluation.classes(predictions)
     options = {"labels": names, "zero_division": 0}
     found = classification_report(rows.period, rows.predicted, output_dict=True, **options)
     found["accuracy"] = {"f1-score": found["accuracy"], "support": len(rows)}  # in the place that the text gives it

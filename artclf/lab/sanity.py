@@ -15,9 +15,10 @@ from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 from torchvision.transforms.functional import gaussian_blur
 
-from artclf import backbones, network, plots
-from artclf.catalogue import progress
-from artclf.lab.explain import Explainer
+from artclf.base.progress import progress_bar
+from artclf.model import backbones, network
+from artclf.model.explainer import Explainer
+from artclf.results import plots
 
 KINDS = ("deletion", "insertion")
 COLOURS = [*plots.COLOURS, "#D55E00", "#000000"]
@@ -37,7 +38,7 @@ def curves(explainer: Explainer, x, targets: Sequence[str], maps: dict, steps: i
     chance = rng.random((draws, len(x), cells, cells))
     everything = [*((name, values) for name, values in maps.items()), *(("random", values) for values in chance)]
     shares, rows = np.linspace(0, 1, steps + 1), []
-    for (method, values), kind in progress([(pair, kind) for pair in everything for kind in KINDS], desc="curves"):
+    for (method, values), kind in progress_bar([(pair, kind) for pair in everything for kind in KINDS], desc="curves"):
         for i, (picture, label) in enumerate(zip(x, classes, strict=True)):
             p = explainer.probabilities(changed(picture, values[i], kind, shares, cells))[:, label].cpu().numpy()
             rows += [(method, kind, i, share, float(value)) for share, value in zip(shares, p, strict=True)]
@@ -129,7 +130,7 @@ def randomisation(explainer: Explainer, x, targets: Sequence, methods: dict, see
     before = {method: explainer.maps(x, targets, method, **kwargs) for method, kwargs in methods.items()}
     rows = [row for method, maps in before.items() if len(maps) > 1
             for row in _correlations(method, "another picture", maps, np.roll(maps, 1, 0))]
-    for name, other in progress(randomised(explainer, x, seed), total=1 + len(set(explainer.body.blocks)),
+    for name, other in progress_bar(randomised(explainer, x, seed), total=1 + len(set(explainer.body.blocks)),
                                 desc="randomised"):
         for method, kwargs in methods.items():
             rows += _correlations(method, name, before[method], other.maps(x, targets, method, **kwargs))

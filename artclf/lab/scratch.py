@@ -13,6 +13,8 @@ from fastai.vision import all as vision
 from PIL import Image
 from torch import nn
 
+from artclf.base.errors import InputError
+
 POOLINGS = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "gelu": nn.GELU, "tanh": nn.Tanh,
                "sigmoid": nn.Sigmoid}
@@ -39,9 +41,9 @@ def cnn(classes: int, size: int = 28, neurons: int = 16, depth: int = 2, pooling
 def check(size: int, depth: int, pooling: str, activation: str):
     """Raise ValueError for an unknown pooling or activation, or where so many poolings leave no pixel."""
     for name, value, known in (("pooling", pooling, POOLINGS), ("activation", activation, ACTIVATIONS)):
-        if value not in known: raise ValueError(f"{name} is {value!r}: take one of {', '.join(known)}")
+        if value not in known: raise InputError(f"{name} is {value!r}: take one of {', '.join(known)}")
     if 2 ** depth > size:
-        raise ValueError(f"depth is {depth}, but {size} px can be halved {int(math.log2(size))} times at most")
+        raise InputError(f"depth is {depth}, but {size} px can be halved {int(math.log2(size))} times at most")
 
 
 def learner(table, files: tuple[Path, ...], config: dict) -> vision.Learner:

@@ -1,0 +1,1 @@
+"""What is known of pictures before a network sees them."""
