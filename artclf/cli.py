@@ -1,4 +1,7 @@
-"""The command line: one command a step, each a call of the function that the step's notebook calls."""
+"""The command line: one command a step, each a call of the function that the step's notebook
+calls.
+"""
+
 import json
 import os
 import sqlite3
@@ -14,11 +17,22 @@ import typer
 
 from artclf.base.errors import InputError, StepError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help="Build a data set of paintings, teach a network their periods, look at what it learned.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Build a data set of paintings, teach a network their periods, look at what it learned.",
+)
 
 
-EXPECTED = (ValueError, OSError, ImportError, RuntimeError, sqlite3.Error)  # bad input, bad surroundings: exit code 1
+EXPECTED = (
+    ValueError,
+    OSError,
+    ImportError,
+    RuntimeError,
+    sqlite3.Error,
+)  # bad input, bad surroundings: exit code 1
 
 
 Data = Annotated[Path, typer.Option(help="Folder of the data set.")]
@@ -30,7 +44,9 @@ Out = Annotated[Path, typer.Option(help="Folder of the export.")]
 Lists = Annotated[Path, typer.Option(help="Folder of URL lists, urls_<class>.csv.")]
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")
+]
 
 
 Exclude = Annotated[list[str] | None, typer.Option(help="A class to leave out; may be repeated.")]
@@ -53,22 +69,32 @@ def main():
     try:
         app()
     except EXPECTED as error:
-        if os.environ.get("ARTCLF_TRACEBACK"): raise
+        if os.environ.get("ARTCLF_TRACEBACK"):
+            raise
         sys.exit(f"artclf: {error}")
     except SystemExit as end:
-        if end.code == 130: print("artclf: interrupted; the same command goes on from here", file=sys.stderr)  # Ctrl-C
+        if end.code == 130:
+            print(
+                "artclf: interrupted; the same command goes on from here", file=sys.stderr
+            )  # Ctrl-C
         raise
 
 
 def _call(function: Callable, *args, **kwargs):
-    """Call a step with its words on standard error, so that standard output holds the summary alone."""
-    with redirect_stdout(sys.stderr): return function(*args, **kwargs)
+    """Call a step with its words on standard error, so that standard output holds the summary
+    alone.
+    """
+    with redirect_stdout(sys.stderr):
+        return function(*args, **kwargs)
 
 
 def _print(summary, as_json: bool):
     """Print a DataFrame or dict for a person, or as JSON."""
     frame = hasattr(summary, "to_json")
-    if not as_json: return print(summary.to_string() if frame else "\n".join(f"{k}: {v}" for k, v in summary.items()))
+    if not as_json:
+        return print(
+            summary.to_string() if frame else "\n".join(f"{k}: {v}" for k, v in summary.items())
+        )
     return print(summary.to_json(orient="index") if frame else json.dumps(summary, default=str))
 
 
@@ -78,193 +104,380 @@ def _parts(text: str) -> tuple[float, ...]:
     except ValueError:
         parts = ()
     if len(parts) != 3 or min(parts) < 0 or parts[0] == 0:
-        raise typer.BadParameter(f"{text!r} is not three shares of train, valid and test, such as 70,15,15")
+        raise typer.BadParameter(
+            f"{text!r} is not three shares of train, valid and test, such as 70,15,15"
+        )
     return parts
 
 
 @app.command()
-def sample(folder: Annotated[Path, typer.Argument()] = Path("data/sample/gallery"), count: int = 40, size: int = 400,
-           seed: int = 42):
+def sample(
+    folder: Annotated[Path, typer.Argument()] = Path("data/sample/gallery"),
+    count: int = 40,
+    size: int = 400,
+    seed: int = 42,
+):
     """Draw canvases for all 18 periods, COUNT each, by code."""
     from artclf.data.sample import draw
+
     print(f"{draw(folder, count, size, seed)} canvases drawn, {folder}")
 
 
 @app.command()
-def search(query: str, period: Annotated[str, typer.Option(help="The class that the pictures are of.")],
-           max_images: Annotated[int, typer.Option("--max")] = 300, lists: Lists = URLS, engine: str = "ddgs"):
+def search(
+    query: str,
+    period: Annotated[str, typer.Option(help="The class that the pictures are of.")],
+    max_images: Annotated[int, typer.Option("--max")] = 300,
+    lists: Lists = URLS,
+    engine: str = "ddgs",
+):
     """Collect URLs by image search and append them to the list of a period."""
     from artclf.search import collect
+
     summary = collect(query, period, lists, max_images, engine)
-    if summary.gave_up and not summary.found: raise StepError(summary)
+    if summary.gave_up and not summary.found:
+        raise StepError(summary)
     print(summary)
 
 
 @app.command()
-def download(lists: Lists = URLS, data: Data = Path("data/paintings"), max_per_period: int | None = None,
-             retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed.")] = False,
-             per_host: Annotated[int, typer.Option(help="Requests at a time to one host.")] = 2,
-             total: Annotated[int, typer.Option(help="Requests at a time over all.")] = 32,
-             deadline: Annotated[float, typer.Option(help="Seconds for one image, redirects included.")] = 60,
-             contact: Annotated[str, typer.Option(help="Your address, told to servers in the User-Agent.")] = "",
-             robots: Annotated[bool, typer.Option(help="Respect robots.txt and X-Robots-Tag.")] = True,
-             allow_private: Annotated[bool, typer.Option("--allow-private", help="Allow this network, too.")] = False,
-             as_json: Json = False):
+def download(
+    lists: Lists = URLS,
+    data: Data = Path("data/paintings"),
+    max_per_period: int | None = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what failed.")
+    ] = False,
+    per_host: Annotated[int, typer.Option(help="Requests at a time to one host.")] = 2,
+    total: Annotated[int, typer.Option(help="Requests at a time over all.")] = 32,
+    deadline: Annotated[
+        float, typer.Option(help="Seconds for one image, redirects included.")
+    ] = 60,
+    contact: Annotated[
+        str, typer.Option(help="Your address, told to servers in the User-Agent.")
+    ] = "",
+    robots: Annotated[bool, typer.Option(help="Respect robots.txt and X-Robots-Tag.")] = True,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Allow this network, too.")
+    ] = False,
+    as_json: Json = False,
+):
     """Fetch what the URL lists name; goes on where it was."""
     from artclf.download import fetch_lists
+
     options = {"contact": contact} if contact else {}
-    _print(_call(fetch_lists, lists, data, max_per_period=max_per_period, retry_failed=retry_failed, per_host=per_host,
-                 total=total, deadline=deadline, robots=robots, allow_private=allow_private, **options), as_json)
+    _print(
+        _call(
+            fetch_lists,
+            lists,
+            data,
+            max_per_period=max_per_period,
+            retry_failed=retry_failed,
+            per_host=per_host,
+            total=total,
+            deadline=deadline,
+            robots=robots,
+            allow_private=allow_private,
+            **options,
+        ),
+        as_json,
+    )
 
 
 @app.command("import")
-def import_(folder: Path, data: Annotated[Path | None, typer.Option(help="Default: data/<name of FOLDER>.")] = None,
-            manifest: Path | None = None, label_column: str | None = None,
-            level: Annotated[bool, typer.Option("--level-sources", help="Squash and recompress all alike.")] = False,
-            as_json: Json = False):
+def import_(
+    folder: Path,
+    data: Annotated[Path | None, typer.Option(help="Default: data/<name of FOLDER>.")] = None,
+    manifest: Path | None = None,
+    label_column: str | None = None,
+    level: Annotated[
+        bool, typer.Option("--level-sources", help="Squash and recompress all alike.")
+    ] = False,
+    as_json: Json = False,
+):
     """Take in a folder FOLDER/<class>/ of pictures, or one folder and a CSV of facts."""
     data = data or Path("data") / f"{folder.resolve().name}{'-level' * level}"
     if level:
         from artclf.data import cleaning, duplicates
         from artclf.data.levels import level_sources
+
         _call(level_sources, folder, data, manifest=manifest, label_column=label_column)
-        if not (folder / "catalogue.db").exists(): _call(duplicates.mark, data)
+        if not (folder / "catalogue.db").exists():
+            _call(duplicates.mark, data)
         summary = cleaning.counts(data)
     else:
         from artclf.download import import_folder
+
         summary = _call(import_folder, folder, data, manifest, label_column)
     _print(summary, as_json)
 
 
 @app.command()
-def clean(data: Data = DATA, max_size: int = 500, quality: int = 90,
-          near: Annotated[bool, typer.Option(help="Look for near-duplicates, too.")] = True,
-          review: Annotated[Path | None, typer.Option(help="Apply the decisions in this CSV first.")] = None,
-          as_json: Json = False):
+def clean(
+    data: Data = DATA,
+    max_size: int = 500,
+    quality: int = 90,
+    near: Annotated[bool, typer.Option(help="Look for near-duplicates, too.")] = True,
+    review: Annotated[
+        Path | None, typer.Option(help="Apply the decisions in this CSV first.")
+    ] = None,
+    as_json: Json = False,
+):
     """Verify every image by decoding it whole, write normalised copies, set duplicates aside."""
     from artclf.data import cleaning
+
     if review:
         from artclf.data.review import read_csv
-        if not review.exists(): raise FileNotFoundError(f"no {review}: name a review.csv with --review")
+
+        if not review.exists():
+            raise FileNotFoundError(f"no {review}: name a review.csv with --review")
         _call(read_csv, data, review)
     _call(cleaning.normalise, data, max_size, quality)
     if near:
         from artclf.data import duplicates
+
         _call(duplicates.mark, data)
     _print(cleaning.counts(data), as_json)
 
 
 @app.command()
-def review(data: Data = DATA,
-           export: Annotated[Path | None, typer.Option(help="Write the decisions to this CSV.")] = None,
-           labels: Annotated[bool, typer.Option(help="Look for doubtful labels and outliers.")] = True):
+def review(
+    data: Data = DATA,
+    export: Annotated[Path | None, typer.Option(help="Write the decisions to this CSV.")] = None,
+    labels: Annotated[bool, typer.Option(help="Look for doubtful labels and outliers.")] = True,
+):
     """List the pictures that a person should look at; 02_clean shows them with buttons."""
     from artclf.data import review
     from artclf.model import doubts
-    if labels: _call(doubts.mark, data)
-    if export: print(f"{_call(review.export_csv, data, export)} decisions in {export}", file=sys.stderr)
+
+    if labels:
+        _call(doubts.mark, data)
+    if export:
+        print(f"{_call(review.export_csv, data, export)} decisions in {export}", file=sys.stderr)
     _print(doubts.flagged(data)[["period", "file", "likelier", "review", "reasons"]], False)
 
 
 @app.command()
-def train(data: Data = DATA, out: Out = EXPORT,
-          arch: Annotated[str, typer.Option(help="auto, or a name of torchvision or timm.")] = "auto",
-          epochs: int = 15, unfrozen_epochs: int = 2, lr: float = 1e-3, size: int = 320,
-          resize: Resize = Resize.squish, batch_size: int = 32,
-          split: Annotated[Split, typer.Option(help="What stays in one part: nothing, duplicates, painters; "
-                                               "or the column `split` of your manifest.")] = Split.grouped,
-          parts: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = "70,15,15", seed: int = 42,
-          exclude: Exclude = None, width: Annotated[int, typer.Option(help="Units of a hidden layer.")] = 512,
-          depth: Annotated[int, typer.Option(help="Hidden layers of the head.")] = 0, dropout: float = 0.0,
-          ridge: Annotated[float, typer.Option(min=0, help="How strongly the head's weights are kept small.")] = 0.3,
-          pool: Annotated[Pool, typer.Option(help="What the head sees: all stages and the covariances of "
-                                              "their channels, all stages, or the last.")] = Pool.style,
-          views: Annotated[int, typer.Option(help="Views of each picture: itself, mirrored, then crops.")] = 2,
-          unfreeze_from: Annotated[int, typer.Option(min=0, max=4, help="First block to unfreeze; 0 for all.")] = 4,
-          gradual: Annotated[bool, typer.Option("--gradual", help="Unfreeze block by block, an epoch each.")] = False,
-          balance: Annotated[bool, typer.Option(help="Let every period weigh as much as any other.")] = True,
-          pretrained: bool = True,
-          seeds: Annotated[int, typer.Option(min=1, help="Train so many times, from SEED, SEED + 1..., each into a "
-                                             "folder of its own in OUT; says mean and spread.")] = 1,
-          as_json: Json = False):
+def train(
+    data: Data = DATA,
+    out: Out = EXPORT,
+    arch: Annotated[str, typer.Option(help="auto, or a name of torchvision or timm.")] = "auto",
+    epochs: int = 15,
+    unfrozen_epochs: int = 2,
+    lr: float = 1e-3,
+    size: int = 320,
+    resize: Resize = Resize.squish,
+    batch_size: int = 32,
+    split: Annotated[
+        Split,
+        typer.Option(
+            help="What stays in one part: nothing, duplicates, painters; "
+            "or the column `split` of your manifest."
+        ),
+    ] = Split.grouped,
+    parts: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = "70,15,15",
+    seed: int = 42,
+    exclude: Exclude = None,
+    width: Annotated[int, typer.Option(help="Units of a hidden layer.")] = 512,
+    depth: Annotated[int, typer.Option(help="Hidden layers of the head.")] = 0,
+    dropout: float = 0.0,
+    ridge: Annotated[
+        float, typer.Option(min=0, help="How strongly the head's weights are kept small.")
+    ] = 0.3,
+    pool: Annotated[
+        Pool,
+        typer.Option(
+            help="What the head sees: all stages and the covariances of "
+            "their channels, all stages, or the last."
+        ),
+    ] = Pool.style,
+    views: Annotated[
+        int, typer.Option(help="Views of each picture: itself, mirrored, then crops.")
+    ] = 2,
+    unfreeze_from: Annotated[
+        int, typer.Option(min=0, max=4, help="First block to unfreeze; 0 for all.")
+    ] = 4,
+    gradual: Annotated[
+        bool, typer.Option("--gradual", help="Unfreeze block by block, an epoch each.")
+    ] = False,
+    balance: Annotated[
+        bool, typer.Option(help="Let every period weigh as much as any other.")
+    ] = True,
+    pretrained: bool = True,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Train so many times, from SEED, SEED + 1..., each into a "
+            "folder of its own in OUT; says mean and spread.",
+        ),
+    ] = 1,
+    as_json: Json = False,
+):
     """Train the head alone, then the upper blocks of the body, too, and export."""
     shares = _parts(parts)
     from artclf import predict
     from artclf.train import fit, repeat
+
     step = fit if seeds == 1 else partial(repeat, seeds=seeds)
-    found = _call(step, data, out, epochs, unfrozen_epochs, lr, gradual, arch=arch, size=size, resize=resize.value,
-                  batch_size=batch_size, split=split.value, parts=shares, seed=seed, exclude=exclude or (), width=width,
-                  depth=depth, dropout=dropout, ridge=ridge, pool=pool.value, views=views, unfreeze_from=unfreeze_from,
-                  balance=balance, pretrained=pretrained)
+    found = _call(
+        step,
+        data,
+        out,
+        epochs,
+        unfrozen_epochs,
+        lr,
+        gradual,
+        arch=arch,
+        size=size,
+        resize=resize.value,
+        batch_size=batch_size,
+        split=split.value,
+        parts=shares,
+        seed=seed,
+        exclude=exclude or (),
+        width=width,
+        depth=depth,
+        dropout=dropout,
+        ridge=ridge,
+        pool=pool.value,
+        views=views,
+        unfreeze_from=unfreeze_from,
+        balance=balance,
+        pretrained=pretrained,
+    )
     _print(predict.headline(out) if seeds == 1 else found, as_json)
 
 
 @app.command()
-def runs(folder: Annotated[Path, typer.Argument(help="A folder of exports.")] = EXPORT.parent, as_json: Json = False):
+def runs(
+    folder: Annotated[Path, typer.Argument(help="A folder of exports.")] = EXPORT.parent,
+    as_json: Json = False,
+):
     """List all runs that a folder of exports keeps, the highest macro F1 first."""
     from artclf.results import runs
+
     found = runs.table(folder)
     _print(found, True) if as_json else print(runs.text(found))
 
 
 @app.command()
 def interpret(data: Data = DATA, out: Out = EXPORT, part: str = "test"):
-    """Write report.html, plots and tables from the predictions, and saliency of the worst errors."""
+    """Write report.html, plots and tables from the predictions, and saliency of the worst
+    errors.
+    """
     from artclf.interpret import write
     from artclf.results.saliency import worst
+
     _call(worst, out, data)
     _print(_call(write, out, data, part), False)
 
 
 @app.command()
-def report(one: Path, other: Annotated[Path | None, typer.Argument()] = None, data: Data = DATA, part: str = "test",
-           out: Annotated[Path | None, typer.Option(help="Default: OTHER/compare-<name of ONE>.html.")] = None):
-    """Write the report of the run in folder ONE, or what differs between it and that in folder OTHER."""
+def report(
+    one: Path,
+    other: Annotated[Path | None, typer.Argument()] = None,
+    data: Data = DATA,
+    part: str = "test",
+    out: Annotated[
+        Path | None, typer.Option(help="Default: OTHER/compare-<name of ONE>.html.")
+    ] = None,
+):
+    """Write the report of the run in folder ONE, or what differs between it and that in folder
+    OTHER.
+    """
     from artclf import interpret
     from artclf.results import compare
-    if out and not other: raise typer.BadParameter("it names the page of a comparison: give two runs, too")
-    step = partial(compare.compare, one, other, data, out) if other else partial(interpret.write, one, data)
+
+    if out and not other:
+        raise typer.BadParameter("it names the page of a comparison: give two runs, too")
+    step = (
+        partial(compare.compare, one, other, data, out)
+        if other
+        else partial(interpret.write, one, data)
+    )
     _print(_call(step, part=part), False)
 
 
 @app.command()
-def predict(images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")], out: Out = EXPORT,
-            k: int = 3, as_json: Json = False, min_probability: Annotated[float | None, typer.Option(
-                min=0, max=1, help="Answer only where the likeliest period is as likely as that.")] = None):
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
+    out: Out = EXPORT,
+    k: int = 3,
+    as_json: Json = False,
+    min_probability: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Answer only where the likeliest period is as likely as that."
+        ),
+    ] = None,
+):
     """Tell the periods of pictures."""
     from artclf.model.exports import load
+
     found = _call(load(out).predict, images, k, min_probability=min_probability)
-    if (found.error != "").all(): raise InputError(f"no picture found: {'; '.join(found.error) or 'empty folders'}")
+    if (found.error != "").all():
+        raise InputError(f"no picture found: {'; '.join(found.error) or 'empty folders'}")
     _print(found, as_json)
 
 
 @app.command()
-def painters(data: Annotated[Path | None, typer.Option(help="Folder of a data set whose classes are painters; default: "
-                                                       "data/painters, drawn by code if it isn't there.")] = None,
-             out: Out = Path("exports/painters"), size: Annotated[int, typer.Option(help="Sides in px.")] = 28,
-             neurons: Annotated[int, typer.Option(help="Channels of the first convolution.")] = 16, epochs: int = 20,
-             depth: Annotated[int, typer.Option(help="Convolutions, each with a pooling.")] = 2,
-             pooling: Annotated[str, typer.Option(help="max or avg.")] = "max",
-             activation: Annotated[str, typer.Option(help="relu, leaky_relu, elu, gelu, tanh or sigmoid.")] = "relu",
-             seed: int = 42, as_json: Json = False):
+def painters(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a data set whose classes are painters; default: "
+            "data/painters, drawn by code if it isn't there."
+        ),
+    ] = None,
+    out: Out = Path("exports/painters"),
+    size: Annotated[int, typer.Option(help="Sides in px.")] = 28,
+    neurons: Annotated[int, typer.Option(help="Channels of the first convolution.")] = 16,
+    epochs: int = 20,
+    depth: Annotated[int, typer.Option(help="Convolutions, each with a pooling.")] = 2,
+    pooling: Annotated[str, typer.Option(help="max or avg.")] = "max",
+    activation: Annotated[
+        str, typer.Option(help="relu, leaky_relu, elu, gelu, tanh or sigmoid.")
+    ] = "relu",
+    seed: int = 42,
+    as_json: Json = False,
+):
     """Train a small CNN from scratch to tell painters, and report on each of them."""
     from artclf.lab import painters
-    config = painters.configuration(size=size, neurons=neurons, depth=depth, pooling=pooling, activation=activation,
-                                    epochs=epochs, seed=seed)
+
+    config = painters.configuration(
+        size=size,
+        neurons=neurons,
+        depth=depth,
+        pooling=pooling,
+        activation=activation,
+        epochs=epochs,
+        seed=seed,
+    )
     run = _call(painters.fit, data or _call(painters.drawn, "data/painters"), out, config)
     text, table = painters.write(run, out)
     _print(table, True) if as_json else print(text)
 
 
 @app.command()
-def run(gallery: Annotated[Path | None, typer.Argument(help="A folder of your own, GALLERY/<class>/*.jpg.")] = None,
-        lists: Annotated[Path | None, typer.Option(help="A folder of URL lists to fetch over the internet.")] = None,
-        parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE for them.")] = None):
-    """Run the notebooks 01 to 05 top to bottom: on drawn canvases, on a folder of your own, or on URL lists."""
+def run(
+    gallery: Annotated[
+        Path | None, typer.Argument(help="A folder of your own, GALLERY/<class>/*.jpg.")
+    ] = None,
+    lists: Annotated[
+        Path | None, typer.Option(help="A folder of URL lists to fetch over the internet.")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE for them.")
+    ] = None,
+):
+    """Run the notebooks 01 to 05 top to bottom: on drawn canvases, on a folder of your own, or on
+    URL lists.
+    """
     from artclf.run import run_notebooks
+
     run_notebooks(gallery, lists, parameter or [])
 
 
 if __name__ == "__main__":
     main()
-

@@ -1,8 +1,10 @@
 """Step download: fetch what the URL lists name, or take in a folder of pictures.
 
-Reads `urls_*.csv` or `FOLDER/<class>/*.jpg`; writes `DATA/raw/<period>/<16 hex digits of sha1(url)>.<extension>` and
-the catalogue, a transaction an image: killed at any moment, it goes on where it was. Notebook: `01_download`.
+Reads `urls_*.csv` or `FOLDER/<class>/*.jpg`; writes `DATA/raw/<period>/<16 hex digits of
+sha1(url)>.<extension>` and the catalogue, a transaction an image: killed at any moment, it goes on
+where it was. Notebook: `01_download`.
 """
+
 from pathlib import Path
 
 from artclf.base.errors import InputError
@@ -16,45 +18,76 @@ from artclf.data.intake import Intake
 from artclf.data.levels import level_sources
 from artclf.data.lists import find_lists, read_list
 
-__all__ = ["fetch_lists", "find_lists", "import_folder", "level_sources", "read_catalogue", "read_list"]
+__all__ = [
+    "fetch_lists",
+    "find_lists",
+    "import_folder",
+    "level_sources",
+    "read_catalogue",
+    "read_list",
+]
 
 
-def fetch_lists(lists, data, *, max_per_period: int | None = None, retry_failed: bool = False, tries: int = 3,
-                backoff: float = 1.0, fetcher=Fetcher, **options):
-    """Fetch the pictures that the URL lists in folder `lists` name into `data`; returns what this run did.
+def fetch_lists(
+    lists,
+    data,
+    *,
+    max_per_period: int | None = None,
+    retry_failed: bool = False,
+    tries: int = 3,
+    backoff: float = 1.0,
+    fetcher=Fetcher,
+    **options,
+):
+    """Fetch the pictures that the URL lists in folder `lists` name into `data`; returns what this
+    run did.
 
-    That is a DataFrame, a row a period: the numbers of images `ok`, `failed` and `skipped` (done before, or beyond the
-    first `max_per_period` of the list), and `reasons`, a dict from reason to number of failures. Timeouts, lost
-    connections, http 429 and 5xx get `tries` tries, the second after `backoff` seconds, each further one after twice
-    the time, or when the server asks for it; `retry_failed` tries what failed in earlier runs again. `options` are the
-    fields of `Fetcher`. Ctrl-C loses nothing that is done. Raises FileNotFoundError where there are no
-    lists, ValueError for a bad option, OSError where `data` can't be written.
+    That is a DataFrame, a row a period: the numbers of images `ok`, `failed` and `skipped` (done
+    before, or beyond the first `max_per_period` of the list), and `reasons`, a dict from reason to
+    number of failures. Timeouts, lost connections, http 429 and 5xx get `tries` tries, the second
+    after `backoff` seconds, each further one after twice the time, or when the server asks for it;
+    `retry_failed` tries what failed in earlier runs again. `options` are the fields of `Fetcher`.
+    Ctrl-C loses nothing that is done. Raises FileNotFoundError where there are no lists, ValueError
+    for a bad option, OSError where `data` can't be written.
     """
-    if tries < 1 or (max_per_period or 1) < 1: raise InputError("tries and max_per_period must be at least 1")
-    run, lists, fetcher = Download(Path(data), tries=tries, backoff=backoff), find_lists(lists), fetcher(**options)
+    if tries < 1 or (max_per_period or 1) < 1:
+        raise InputError("tries and max_per_period must be at least 1")
+    run, lists, fetcher = (
+        Download(Path(data), tries=tries, backoff=backoff),
+        find_lists(lists),
+        fetcher(**options),
+    )
     with progress_bar(desc="download", total=0) as bar, run.writing():
+
         def show():
             bar.total = run.total
             bar.set_postfix(ok=run.ok, failed=run.failed, refresh=False)
             bar.update(run.ok + run.failed - bar.n)
+
         run_in_thread(lambda: run.fetch(lists, fetcher, max_per_period, retry_failed), show)
     return run.summary()
 
 
 def import_folder(folder, data, manifest=None, label_column: str | None = None):
-    """Copy the pictures of `FOLDER/<class>/` into `data`; returns what this run did, as `fetch_lists` does.
+    """Copy the pictures of `FOLDER/<class>/` into `data`; returns what this run did, as
+    `fetch_lists` does.
 
-    The class is the folder or column `label_column` of the manifest (a CSV file; unasked, the `manifest.csv` in the
-    folder or above it), whose other columns are facts. A picture's URL is `import:<sha256 of its bytes>`. Raises
-    FileNotFoundError, ValueError for a folder without pictures, OSError where a file can't be read or `data` written.
+    The class is the folder or column `label_column` of the manifest (a CSV file; unasked, the
+    `manifest.csv` in the folder or above it), whose other columns are facts. A picture's URL is
+    `import:<sha256 of its bytes>`. Raises FileNotFoundError, ValueError for a folder without
+    pictures, OSError where a file can't be read or `data` written.
     """
     run = Intake(Path(data))
-    pictures = [{**picture, "url": f"import:{sha256_of(picture['file'])}"}
-                for picture in progress_bar(list(read_gallery(folder, manifest, label_column)), desc="read")]
+    pictures = [
+        {**picture, "url": f"import:{sha256_of(picture['file'])}"}
+        for picture in progress_bar(list(read_gallery(folder, manifest, label_column)), desc="read")
+    ]
     files = {(picture["url"], picture["period"]): picture["file"] for picture in pictures}
     with run.writing(), Catalogue(data) as cat:
         cat.add(pictures)
-        for row in progress_bar(cat.select("status = 'pending' AND url LIKE 'import:%'"), desc="import"):
-            if (row["url"], row["period"]) in files: run.take_in(cat, row, files[row["url"], row["period"]])
+        for row in progress_bar(
+            cat.select("status = 'pending' AND url LIKE 'import:%'"), desc="import"
+        ):
+            if (row["url"], row["period"]) in files:
+                run.take_in(cat, row, files[row["url"], row["period"]])
     return run.summary()
-

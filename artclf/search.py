@@ -1,7 +1,9 @@
 """Search: collect picture URLs by image search, a list a period, added to what is there.
 
-Reads an image search (an `Engine`); writes `paintings_urls/urls_NN-period.csv`. Notebook: 00_search.
+Reads an image search (an `Engine`); writes `paintings_urls/urls_NN-period.csv`. Notebook:
+00_search.
 """
+
 import itertools
 import random
 import re
@@ -32,12 +34,16 @@ Engine = Callable[[str, int], list[dict]]
 
 
 class NoAnswer(RuntimeError):
-    """Raised by an engine that got no page: rate-limited, timed out, out of reach. `collect` waits and asks again."""
+    """Raised by an engine that got no page: rate-limited, timed out, out of reach. `collect` waits
+    and asks again.
+    """
 
 
 @dataclass
 class Summary:
-    """What a search brought: `found` different URLs, of which `new` were added and `repeats` were in the list."""
+    """What a search brought: `found` different URLs, of which `new` were added and `repeats` were
+    in the list.
+    """
 
     query: str
     path: Path
@@ -48,46 +54,68 @@ class Summary:
     gave_up: bool = False
 
     @property
-    def repeats(self) -> int: return self.found - self.new
+    def repeats(self) -> int:
+        return self.found - self.new
 
     def __str__(self):
-        return (f"{self.query!r}: {self.new} new URLs in {self.path}, {self.repeats} were there already; "
-                f"{self.pages} pages, {self.stopped}")
+        return (
+            f"{self.query!r}: {self.new} new URLs in {self.path}, {self.repeats} were there already; "
+            f"{self.pages} pages, {self.stopped}"
+        )
 
 
-def collect(query: str, period: str, lists="paintings_urls", max_images: int = 300, engine: str | Engine = "ddgs",
-            tries: int = 5, wait: float = 2.0) -> Summary:
-    """A `Summary` of the search for `query`, whose URLs now stand in the period's list in the folder `lists`.
+def collect(
+    query: str,
+    period: str,
+    lists="paintings_urls",
+    max_images: int = 300,
+    engine: str | Engine = "ddgs",
+    tries: int = 5,
+    wait: float = 2.0,
+) -> Summary:
+    """A `Summary` of the search for `query`, whose URLs now stand in the period's list in the
+    folder `lists`.
 
-    Looks at the first `max_images` different results, page by page, and writes the list after each, so that nothing
-    found is lost. A page without an answer is asked for `tries` times, after waits of about `wait`, 2 `wait`,
-    4 `wait`... seconds; then the search gives up and says so in the summary. `engine` is a name (see `find_engine`) or
-    a callable. Raises ValueError for a period that can't name a folder, an empty query or a list that can't be added
-    to, ImportError where ddgs is missing.
+    Looks at the first `max_images` different results, page by page, and writes the list after each,
+    so that nothing found is lost. A page without an answer is asked for `tries` times, after waits
+    of about `wait`, 2 `wait`, 4 `wait`... seconds; then the search gives up and says so in the
+    summary. `engine` is a name (see `find_engine`) or a callable. Raises ValueError for a period
+    that can't name a folder, an empty query or a list that can't be added to, ImportError where
+    ddgs is missing.
     """
     query, path = _text(query), list_path(lists, period)
-    if not query: raise InputError("the search query is empty: give the words to search for")
-    if max_images < 1 or tries < 1: raise InputError("a search needs at least one image and one try")
+    if not query:
+        raise InputError("the search query is empty: give the words to search for")
+    if max_images < 1 or tries < 1:
+        raise InputError("a search needs at least one image and one try")
     summary, seen = Summary(query, path), set()
     bar = progress_bar(total=max_images, desc=period)
     try:
         for page, results in _pages(find_engine(engine), query, tries, wait, bar):
-            rows = list(unseen(_rows(results, query, page), seen))[:max_images - len(seen)]
+            rows = list(unseen(_rows(results, query, page), seen))[: max_images - len(seen)]
             seen.update(url_key(row["url"]) for row in rows)
             summary.pages, summary.found = page, len(seen)
             summary.new += append(path, rows)
             bar.update(len(rows))
-            if not rows: summary.stopped = f"no further results on page {page}"
-            elif len(seen) == max_images: summary.stopped = f"stopped at {max_images} results"
-            if summary.stopped: break
+            if not rows:
+                summary.stopped = f"no further results on page {page}"
+            elif len(seen) == max_images:
+                summary.stopped = f"stopped at {max_images} results"
+            if summary.stopped:
+                break
     except NoAnswer as error:
-        summary.stopped, summary.gave_up = f"gave up on page {summary.pages + 1} after {tries} tries: {error}", True
+        summary.stopped, summary.gave_up = (
+            f"gave up on page {summary.pages + 1} after {tries} tries: {error}",
+            True,
+        )
     finally:
         bar.close()
     return summary
 
 
-def _pages(engine: Engine, query: str, tries: int, wait: float, bar) -> Iterator[tuple[int, list[dict]]]:
+def _pages(
+    engine: Engine, query: str, tries: int, wait: float, bar
+) -> Iterator[tuple[int, list[dict]]]:
     for page in itertools.count(1):
         for attempt in range(1, tries + 1):
             bar.set_postfix(page=page, attempt=attempt)
@@ -95,7 +123,8 @@ def _pages(engine: Engine, query: str, tries: int, wait: float, bar) -> Iterator
                 results = engine(query, page)
                 break
             except NoAnswer:
-                if attempt == tries: raise
+                if attempt == tries:
+                    raise
             time.sleep(wait * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
         yield page, results
         time.sleep(wait * random.uniform(0.25, 0.75))
@@ -104,9 +133,17 @@ def _pages(engine: Engine, query: str, tries: int, wait: float, bar) -> Iterator
 def _rows(results: list[dict], query: str, page: int) -> Iterator[dict]:
     for result in results:
         if url := _address(result.get("url")):
-            facts = {name: _text(result.get(name)) for name in ("title", "artist", "year", "licence")}
-            yield {"url": url, **facts, "licence": facts["licence"] or LICENCE,
-                   "source_page": _address(result.get("source_page")) or "", "query": query, "page": page}
+            facts = {
+                name: _text(result.get(name)) for name in ("title", "artist", "year", "licence")
+            }
+            yield {
+                "url": url,
+                **facts,
+                "licence": facts["licence"] or LICENCE,
+                "source_page": _address(result.get("source_page")) or "",
+                "query": query,
+                "page": page,
+            }
 
 
 def _text(value) -> str:
@@ -115,29 +152,38 @@ def _text(value) -> str:
 
 
 def _address(url) -> str | None:
-    """`url` in ASCII and without its fragment; None where it is no http or https URL of sane length."""
+    """`url` in ASCII and without its fragment; None where it is no http or https URL of sane
+    length.
+    """
     try:
         parts = urlsplit(str(url or "").strip())
     except ValueError:  # an unclosed bracket, say
         return None
-    if parts.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:\[\]-]+", parts.netloc): return None
+    if parts.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:\[\]-]+", parts.netloc):
+        return None
     escape = partial(quote, safe="%/:@!$&'()*+,;=~[]", errors="replace")
     url = parts._replace(path=escape(parts.path), query=escape(parts.query), fragment="").geturl()
     return url if len(url) <= MAX_URL else None
 
 
 def find_engine(name: str | Engine) -> Engine:
-    """The engine of that name: `ddgs` (DuckDuckGo's results), `ddgs-bing` (Bing's), or `module:function` of your own.
+    """The engine of that name: `ddgs` (DuckDuckGo's results), `ddgs-bing` (Bing's), or
+    `module:function` of your own.
 
-    A callable is given back. Raises ValueError for an unknown name, ImportError where ddgs is missing.
+    A callable is given back. Raises ValueError for an unknown name, ImportError where ddgs is
+    missing.
     """
-    if callable(name): return name
-    if name in BACKENDS: return ddgs_engine(BACKENDS[name])
+    if callable(name):
+        return name
+    if name in BACKENDS:
+        return ddgs_engine(BACKENDS[name])
     module, _, function = name.partition(":")
     try:
         return getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"no search engine {name!r} ({error}): take ddgs, ddgs-bing or module:function") from error
+        raise InputError(
+            f"no search engine {name!r} ({error}): take ddgs, ddgs-bing or module:function"
+        ) from error
 
 
 def ddgs_engine(backend: str) -> Engine:
@@ -149,7 +195,9 @@ def ddgs_engine(backend: str) -> Engine:
         from ddgs import DDGS
         from ddgs.exceptions import DDGSException
     except ImportError as error:
-        raise ImportError("image search needs ddgs: pip install -e '.[search]' in the clone of artclf") from error
+        raise ImportError(
+            "image search needs ddgs: pip install -e '.[search]' in the clone of artclf"
+        ) from error
     client = DDGS(timeout=10)
 
     def ask(query: str, page: int) -> list[dict]:
@@ -157,9 +205,10 @@ def ddgs_engine(backend: str) -> Engine:
             results = client.images(query, page=page, max_results=None, backend=backend)
         except DDGSException as error:
             # ddgs 9 has this one message for the end of the results, a refusal and a timeout
-            hint = " (the end of the results, or a rate limit)" if "No results" in str(error) else ""
+            hint = (
+                " (the end of the results, or a rate limit)" if "No results" in str(error) else ""
+            )
             raise NoAnswer(_text(error) + hint) from error
         return [{"url": r["image"], "title": r["title"], "source_page": r["url"]} for r in results]
 
     return ask
-

@@ -2,11 +2,13 @@
 
     python benchmarks/explain.py EXPORT DATA [--images 12] [--out FOLDER]
 
-Takes paintings of the part test that the classifier gets right, drawn by chance, one period after the other, and prints
-two tables: the areas under the deletion and insertion curves of each method beside chance; and the rank correlation of
-each method's maps with its first ones while the network is randomised from the head down. Means over the paintings and
-their standard deviation. FOLDER gets both in full as CSV, and the plots.
+Takes paintings of the part test that the classifier gets right, drawn by chance, one period after
+the other, and prints two tables: the areas under the deletion and insertion curves of each method
+beside chance; and the rank correlation of each method's maps with its first ones while the network
+is randomised from the head down. Means over the paintings and their standard deviation. FOLDER gets
+both in full as CSV, and the plots.
 """
+
 import argparse
 from pathlib import Path
 
@@ -16,7 +18,10 @@ import artclf
 from artclf.lab import explain, sanity
 from artclf.model.explainer import Explainer
 
-COARSE = {"integrated gradients": {"steps": 16}, "occlusion": {"window": 56, "stride": 28}}  # for the many networks
+COARSE = {
+    "integrated gradients": {"steps": 16},
+    "occlusion": {"window": 56, "stride": 28},
+}  # for the many networks
 
 
 def main():
@@ -34,10 +39,14 @@ def main():
     maps = explainer.every(x, targets)
     curves = sanity.curves(explainer, x, targets, maps)
     print(sanity.summary(curves).round(3), end="\n\n", flush=True)
-    steps = sanity.randomisation(explainer, x, targets, {name: COARSE.get(name, {}) for name in maps})
+    steps = sanity.randomisation(
+        explainer, x, targets, {name: COARSE.get(name, {}) for name in maps}
+    )
     print(sanity.by_step(steps).round(2), end="\n\n")
-    for name, table in (("curves", curves), ("randomised", steps)): table.to_csv(args.out / f"{name}.csv", index=False)
-    for kind in sanity.KINDS: sanity.plot_curves(curves, kind).savefig(args.out / f"{kind}.png", dpi=150)
+    for name, table in (("curves", curves), ("randomised", steps)):
+        table.to_csv(args.out / f"{name}.csv", index=False)
+    for kind in sanity.KINDS:
+        sanity.plot_curves(curves, kind).savefig(args.out / f"{kind}.png", dpi=150)
     sanity.plot_randomisation(steps).savefig(args.out / "randomised.png", dpi=150)
 
 

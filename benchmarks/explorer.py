@@ -2,11 +2,13 @@
 
     python benchmarks/explorer.py DATA EXPORT [--images 2216] [--runs 5]
 
-DATA is a data folder, EXPORT an export on it; with fewer images than asked for, some stand in the page twice. The page
-is opened as it stands in a report: in a frame, without network or kernel. `open` lasts from the navigation to the first
-picture that is decoded and the next frame that is painted; an answer from the click or input to the next frame. Figures
-are medians over the runs, of each action for itself; the slowest is named. Limits: 20 MB, 3 s and 100 ms.
+DATA is a data folder, EXPORT an export on it; with fewer images than asked for, some stand in the
+page twice. The page is opened as it stands in a report: in a frame, without network or kernel.
+`open` lasts from the navigation to the first picture that is decoded and the next frame that is
+painted; an answer from the click or input to the next frame. Figures are medians over the runs, of
+each action for itself; the slowest is named. Limits: 20 MB, 3 s and 100 ms.
 """
+
 import argparse
 import shutil
 import tempfile
@@ -21,7 +23,9 @@ from artclf.results import evaluation, explorer
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 PAINTED = "new Promise(done => requestAnimationFrame(() => setTimeout(done)))"  # the task after the next frame
-FIRST_PICTURE = f"async () => {{ await document.querySelector('.card img').decode(); await {PAINTED}; }}"
+FIRST_PICTURE = (
+    f"async () => {{ await document.querySelector('.card img').decode(); await {PAINTED}; }}"
+)
 ACTIONS = f"""async () => {{
   const measured = [], byId = id => document.getElementById(id);
   async function measure(name, act) {{
@@ -72,7 +76,8 @@ def opened(browser, address: str):
 def measure(file: Path, runs: int) -> tuple[float, dict[str, float]]:
     """Median seconds to open the page, and median milliseconds of each action."""
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None: raise SystemExit(f"none of {', '.join(PROGRAMS)} is on the PATH: install one")
+    if program is None:
+        raise SystemExit(f"none of {', '.join(PROGRAMS)} is on the PATH: install one")
     seconds, answers = [], {}
     with sync_playwright() as playwright:
         flags = ["--headless", "--no-sandbox", "--disable-gpu"]
@@ -80,7 +85,8 @@ def measure(file: Path, runs: int) -> tuple[float, dict[str, float]]:
         for _ in range(runs):
             tab, frame, took = opened(browser, file.as_uri())
             seconds.append(took)
-            for name, took in frame.locator("body").evaluate(ACTIONS): answers.setdefault(name, []).append(took)
+            for name, took in frame.locator("body").evaluate(ACTIONS):
+                answers.setdefault(name, []).append(took)
             tab.close()
         browser.close()
     return median(seconds), {name: median(values) for name, values in answers.items()}
@@ -97,16 +103,22 @@ def main():
     times = -(-args.images // len(predictions))
     predictions = pd.concat([predictions] * times, ignore_index=True).head(args.images)
     start = time.perf_counter()
-    frame = explorer.frame(predictions, args.data, evaluation.parts(predictions)[-1], out=args.export)
+    frame = explorer.frame(
+        predictions, args.data, evaluation.parts(predictions)[-1], out=args.export
+    )
     built = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
-        (file := Path(folder, "page.html")).write_text(f"<!doctype html><meta charset=utf-8>{frame}", encoding="utf-8")
+        (file := Path(folder, "page.html")).write_text(
+            f"<!doctype html><meta charset=utf-8>{frame}", encoding="utf-8"
+        )
         seconds, answers = measure(file, args.runs)
     slowest = max(answers, key=answers.get)
-    print(f"{len(predictions)} images, {len(evaluation.classes(predictions))} classes, {args.runs} runs: "
-          f"{len(frame.encode()) / 1e6:.1f} MB, made in {built:.0f} s\nopen     {seconds:.2f} s\n"
-          f"answers  {median(answers.values()):.0f} ms, median of {len(answers)} actions\n"
-          f"slowest  {answers[slowest]:.0f} ms ({slowest})")
+    print(
+        f"{len(predictions)} images, {len(evaluation.classes(predictions))} classes, {args.runs} runs: "
+        f"{len(frame.encode()) / 1e6:.1f} MB, made in {built:.0f} s\nopen     {seconds:.2f} s\n"
+        f"answers  {median(answers.values()):.0f} ms, median of {len(answers)} actions\n"
+        f"slowest  {answers[slowest]:.0f} ms ({slowest})"
+    )
 
 
 if __name__ == "__main__":

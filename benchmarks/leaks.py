@@ -2,11 +2,13 @@
 
     python benchmarks/leaks.py FOLDER [--data DATA] [--levelled LEVELLED] [--with-duplicates]
 
-FOLDER is a data folder, or a gallery `FOLDER/<class>/*.jpg` with a manifest if there is one; a gallery is taken into
-DATA (data/<its name>) and cleaned first. Prints the table of the three splits, the table of the shortcuts, beside what
-is left of them in LEVELLED (DATA-levelled), where every picture is a JPEG of 224 x 224 px, and a warning where size
-alone tells much. Brackets are 95% intervals; 5 folds x 3 seeds. The plots are in notebooks/experiments/17_leaks.ipynb.
+FOLDER is a data folder, or a gallery `FOLDER/<class>/*.jpg` with a manifest if there is one; a
+gallery is taken into DATA (data/<its name>) and cleaned first. Prints the table of the three
+splits, the table of the shortcuts, beside what is left of them in LEVELLED (DATA-levelled), where
+every picture is a JPEG of 224 x 224 px, and a warning where size alone tells much. Brackets are 95%
+intervals; 5 folds x 3 seeds. The plots are in notebooks/experiments/17_leaks.ipynb.
 """
+
 import argparse
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from artclf.lab import leaks
 
 def data_of(folder: Path, data: Path | None) -> Path:
     """The data folder: `folder` itself, or the one that its pictures were taken into."""
-    if (folder / "catalogue.db").exists(): return folder
+    if (folder / "catalogue.db").exists():
+        return folder
     data = data or Path("data") / folder.resolve().name
     download.import_folder(folder, data)
     cleaning.normalise(data)
@@ -40,10 +43,15 @@ def main():
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print(leaks.readable(leaks.compare(data, with_duplicates=args.with_duplicates)), end="\n\n")
-    levelled = levels.level_sources(data, args.levelled or data.with_name(f"{data.resolve().name}-levelled"))
+    levelled = levels.level_sources(
+        data, args.levelled or data.with_name(f"{data.resolve().name}-levelled")
+    )
     table = leaks.shortcuts(data, levelled)
     print(leaks.readable(table).set_index(["pictures", "sees"]), end="\n\n")
-    print(leaks.warning(table) or "Width, height and file size explain little of what the pictures gain.")
+    print(
+        leaks.warning(table)
+        or "Width, height and file size explain little of what the pictures gain."
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""What `Classifier.predict` costs beside decoding plus the bare forward pass, for one image and for 256.
+"""What `Classifier.predict` costs beside decoding plus the bare forward pass, for one image and for
+256.
 
     python benchmarks/predict.py EXPORT IMAGES [--runs 9] [--number 256]
 
-EXPORT is an export folder, IMAGES a folder of pictures. The ways take turns, each on the same files; the figures are
-medians over the runs. `threads` decodes in as many threads as there are cores, then runs the network; `serial` decodes
-in one. Floors: one image within 1.5 times `serial`, many at 90% or more of the throughput of `threads`.
+EXPORT is an export folder, IMAGES a folder of pictures. The ways take turns, each on the same
+files; the figures are medians over the runs. `threads` decodes in as many threads as there are
+cores, then runs the network; `serial` decodes in one. Floors: one image within 1.5 times `serial`,
+many at 90% or more of the throughput of `threads`.
 """
+
 import argparse
 import os
 import time
@@ -21,7 +24,8 @@ import artclf
 
 
 def decode(file, size: int) -> torch.Tensor:
-    with Image.open(file) as im: im = im.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+    with Image.open(file) as im:
+        im = im.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(im)).permute(2, 0, 1)
 
 
@@ -29,17 +33,19 @@ def decode(file, size: int) -> torch.Tensor:
 def forward(clf, pixels: list, batch_size: int = 64):
     mean, std = (torch.tensor(clf.config[name]).view(3, 1, 1) for name in ("mean", "std"))
     for start in range(0, len(pixels), batch_size):
-        batch = torch.stack(pixels[start:start + batch_size]).float() / 255
+        batch = torch.stack(pixels[start : start + batch_size]).float() / 255
         clf.learner.model(((batch - mean) / std).to(clf.learner.dls.device)).cpu()
 
 
 def ways(clf) -> dict:
     size = clf.config["size"]
 
-    def serial(files): forward(clf, [decode(file, size) for file in files])
+    def serial(files):
+        forward(clf, [decode(file, size) for file in files])
 
     def threads(files):
-        with ThreadPoolExecutor(os.cpu_count()) as pool: pixels = list(pool.map(lambda file: decode(file, size), files))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            pixels = list(pool.map(lambda file: decode(file, size), files))
         forward(clf, pixels)
 
     return {"Classifier.predict": clf.predict, "serial": serial, "threads": threads}
@@ -52,7 +58,8 @@ def measure(ways: dict, files: list, runs: int) -> dict:
         for name, way in ways.items():
             started = time.perf_counter()
             way(files)
-            if number: seconds[name].append(time.perf_counter() - started)
+            if number:
+                seconds[name].append(time.perf_counter() - started)
     return {name: median(times) for name, times in seconds.items()}
 
 
@@ -64,14 +71,22 @@ def main():
     parser.add_argument("--number", type=int, default=256)
     args = parser.parse_args()
     clf, files = artclf.load(args.export), sorted(args.images.rglob("*.jpg"))
-    if not files: parser.error(f"no *.jpg in {args.images}")
-    many = (files * -(-args.number // len(files)))[:args.number]
-    print(f"{clf.config['name']}, {clf.config['size']} px, {os.cpu_count()} cores, {args.runs} runs")
-    for name, chosen, runs in (("one image", files[:1], 10 * args.runs), (f"{args.number} images", many, args.runs)):
+    if not files:
+        parser.error(f"no *.jpg in {args.images}")
+    many = (files * -(-args.number // len(files)))[: args.number]
+    print(
+        f"{clf.config['name']}, {clf.config['size']} px, {os.cpu_count()} cores, {args.runs} runs"
+    )
+    for name, chosen, runs in (
+        ("one image", files[:1], 10 * args.runs),
+        (f"{args.number} images", many, args.runs),
+    ):
         seconds = measure(ways(clf), chosen, runs)
         own = seconds["Classifier.predict"]
         for way, bare in seconds.items():
-            print(f"{name:12}  {way:20} {1000 * bare / len(chosen):8.2f} ms an image  {own / bare:5.2f} times of it")
+            print(
+                f"{name:12}  {way:20} {1000 * bare / len(chosen):8.2f} ms an image  {own / bare:5.2f} times of it"
+            )
 
 
 if __name__ == "__main__":

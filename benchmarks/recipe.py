@@ -2,11 +2,13 @@
 
     python benchmarks/recipe.py DATA --work WORK [--seeds 1] [--only NAME ...]
 
-DATA is a data folder or a gallery; the folds and figures are those of `benchmarks/train.py --cut folds`, and so is what
-is kept in WORK. The names that begin with `unfrozen` go on from the row `224 px` (`unfrozen, 320 px` from `as it is`)
-and end with their last epoch, whether it is better on valid or not. Prints each one's figures, and what it has above
-the first one, with 95% intervals of the difference.
+DATA is a data folder or a gallery; the folds and figures are those of `benchmarks/train.py --cut
+folds`, and so is what is kept in WORK. The names that begin with `unfrozen` go on from the row `224
+px` (`unfrozen, 320 px` from `as it is`) and end with their last epoch, whether it is better on
+valid or not. Prints each one's figures, and what it has above the first one, with 95% intervals of
+the difference.
 """
+
 import argparse
 from functools import partial
 from pathlib import Path
@@ -27,23 +29,27 @@ from artclf.train import class_weights
 
 def adjusted(table, *args):
     counts = table[table.part == "train"].period.value_counts().sort_index()
-    return train.ours(table, *args, balance=False, loss_func=Adjusted(torch.tensor(counts.to_numpy()).float()))
+    return train.ours(
+        table, *args, balance=False, loss_func=Adjusted(torch.tensor(counts.to_numpy()).float())
+    )
 
 
 def smoothed(table, *args):
-    loss = CrossEntropyLossFlat(weight=class_weights(table), label_smoothing=.1)
+    loss = CrossEntropyLossFlat(weight=class_weights(table), label_smoothing=0.1)
     return train.ours(table, *args, loss_func=loss)
 
 
 def shifted(table, *args):
     """Logit adjustment afterwards, on top of the balanced loss: rare periods gain a little more."""
     share = table[table.part == "train"].period.value_counts(normalize=True).sort_index().to_numpy()
-    p = train.ours(table, *args) / share ** .2
+    p = train.ours(table, *args) / share**0.2
     return p / p.sum(1, keepdims=True)
 
 
 def to_the_end(learn, **kwargs):
-    """The unfrozen stage without the rule by which an epoch must be better on valid: so its effect can be seen."""
+    """The unfrozen stage without the rule by which an epoch must be better on valid: so its effect
+    can be seen.
+    """
     learn.remove_cb(learn.keep)
     train.unfrozen(learn, **kwargs)
 
@@ -52,12 +58,18 @@ def averaged(learn):
     """Then the mean of the weights before and after (WiSE-FT: Wortsman et al. 2022)."""
     before = {name: value.clone() for name, value in learn.model.state_dict().items()}
     to_the_end(learn)
-    learn.model.load_state_dict({name: (value + before[name]) / 2 if value.is_floating_point() else value
-                                 for name, value in learn.model.state_dict().items()})
+    learn.model.load_state_dict(
+        {
+            name: (value + before[name]) / 2 if value.is_floating_point() else value
+            for name, value in learn.model.state_dict().items()
+        }
+    )
 
 
 def flipped(learn):
-    """Nothing but mirror images: no rotation, zoom, warp or light, which blur strokes and change colours."""
+    """Nothing but mirror images: no rotation, zoom, warp or light, which blur strokes and change
+    colours.
+    """
     after = learn.dls.train.after_batch
     kept = [tfm for tfm in after.fs if not isinstance(tfm, LightingTfm)]
     after.fs = type(after.fs)([Flip() if isinstance(tfm, AffineCoordTfm) else tfm for tfm in kept])
@@ -65,7 +77,9 @@ def flipped(learn):
 
 
 def head_alone(learn):
-    """The same pictures, but a body that learns nothing: what is left is what the head gains by seeing them changed."""
+    """The same pictures, but a body that learns nothing: what is left is what the head gains by
+    seeing them changed.
+    """
     learn.remove_cb(learn.keep)
     learn.unfreeze()
     learn.fit_one_cycle(2, np.array([0, 1e-4]))
@@ -75,35 +89,70 @@ class Growing(Callback):
     """Progressive resizing: all epochs but the last learn on pictures of 160 px."""
 
     def before_batch(self):
-        if not self.training or self.epoch == self.n_epoch - 1: return
-        self.learn.xb = (torch.nn.functional.interpolate(self.xb[0], 160, mode="bilinear", antialias=True),)
+        if not self.training or self.epoch == self.n_epoch - 1:
+            return
+        self.learn.xb = (
+            torch.nn.functional.interpolate(self.xb[0], 160, mode="bilinear", antialias=True),
+        )
 
 
 VARIANTS = {
-    "as it is": {}, "last maps only": {"pool": "last"}, "without covariances": {"pool": "stages"},
-    "one view": {"views": 1}, "four views": {"views": 4}, "looking at the mirror image, too": {"looks": (0, 1)},
-    "30 epochs": {"epochs": 30}, "dropout 0.5": {"dropout": .5},
-    "a hidden layer, dropout 0.5": {"depth": 1, "dropout": .5},
-    "ridge 0.1": {"ridge": .1}, "ridge 1": {"ridge": 1.}, "AdamW's decay instead of ridge": {"ridge": 0},
-    "unbalanced loss": {"balance": False}, "mixup of features": {"cbs": [MixUp()]}, "224 px": {"size": 224},
-    "448 px": {"size": 448}, "crop": {"resize": "crop"}, "pad": {"resize": "pad"},
+    "as it is": {},
+    "last maps only": {"pool": "last"},
+    "without covariances": {"pool": "stages"},
+    "one view": {"views": 1},
+    "four views": {"views": 4},
+    "looking at the mirror image, too": {"looks": (0, 1)},
+    "30 epochs": {"epochs": 30},
+    "dropout 0.5": {"dropout": 0.5},
+    "a hidden layer, dropout 0.5": {"depth": 1, "dropout": 0.5},
+    "ridge 0.1": {"ridge": 0.1},
+    "ridge 1": {"ridge": 1.0},
+    "AdamW's decay instead of ridge": {"ridge": 0},
+    "unbalanced loss": {"balance": False},
+    "mixup of features": {"cbs": [MixUp()]},
+    "224 px": {"size": 224},
+    "448 px": {"size": 448},
+    "crop": {"resize": "crop"},
+    "pad": {"resize": "pad"},
 }
 METHODS = {name: partial(train.ours, **change) for name, change in VARIANTS.items()}
-METHODS |= {"logit adjustment": adjusted, "label smoothing 0.1": smoothed, "shifted to rare periods": shifted}
-STAGES = {"to the end": to_the_end, "mixup": partial(to_the_end, cbs=MixUp()), "averaged": averaged,
-          "mirrored only": flipped, "growing": partial(to_the_end, cbs=Growing()), "head alone": head_alone}
-METHODS |= {f"unfrozen, {name}": partial(train.ours, size=224, then=stage) for name, stage in STAGES.items()}
+METHODS |= {
+    "logit adjustment": adjusted,
+    "label smoothing 0.1": smoothed,
+    "shifted to rare periods": shifted,
+}
+STAGES = {
+    "to the end": to_the_end,
+    "mixup": partial(to_the_end, cbs=MixUp()),
+    "averaged": averaged,
+    "mirrored only": flipped,
+    "growing": partial(to_the_end, cbs=Growing()),
+    "head alone": head_alone,
+}
+METHODS |= {
+    f"unfrozen, {name}": partial(train.ours, size=224, then=stage) for name, stage in STAGES.items()
+}
 METHODS["unfrozen, all blocks"] = partial(train.ours, size=224, then=to_the_end, unfreeze_from=0)
 METHODS["unfrozen, 320 px"] = partial(train.ours, then=to_the_end)
 
 
 def above(runs: pd.DataFrame) -> pd.DataFrame:
     """What each method has above the first one, on the same draws of groups and seeds."""
-    runs = runs.assign(dup_group=runs.group, artist="").sort_values(["run", "file"], ignore_index=True)
+    runs = runs.assign(dup_group=runs.group, artist="").sort_values(
+        ["run", "file"], ignore_index=True
+    )
     first, *others = (run.reset_index(drop=True) for _, run in runs.groupby("method", sort=False))
     found = {other.method[0]: compare.differences(first, other)["figures"] for other in others}
-    return pd.DataFrame({method: {name: "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**figures[name])
-                                  for name in ("accuracy", "macro_f1")} for method, figures in found.items()}).T
+    return pd.DataFrame(
+        {
+            method: {
+                name: "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**figures[name])
+                for name in ("accuracy", "macro_f1")
+            }
+            for method, figures in found.items()
+        }
+    ).T
 
 
 def main():
@@ -121,7 +170,8 @@ def main():
     table = train.pictures(args.folder)
     runs = pd.concat(train.measure(table, method, args) for method in args.only)
     print(train.figures(runs, args.cut).to_string())
-    if len(args.only) > 1: print(f"above {args.only[0]!r}:\n{above(runs).to_string()}")
+    if len(args.only) > 1:
+        print(f"above {args.only[0]!r}:\n{above(runs).to_string()}")
 
 
 if __name__ == "__main__":

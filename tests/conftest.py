@@ -1,4 +1,5 @@
 """Fixtures that several test files share."""
+
 import os
 import shutil
 from pathlib import Path
@@ -14,20 +15,31 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 def paintings() -> Path:
     """The folder of real paintings beside the checkout; the test is skipped where there is none."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "paintings"
-    if not (folder / "manifest.csv").exists(): pytest.skip("no ../shared/paintings beside the checkout")
+    if not (folder / "manifest.csv").exists():
+        pytest.skip("no ../shared/paintings beside the checkout")
     return folder
 
 
 @pytest.fixture(scope="session")
 def browser():
-    """Headless Chromium under playwright; the test is skipped where there is none, and fails if one is required."""
+    """Headless Chromium under playwright; the test is skipped where there is none, and fails if one
+    is required.
+    """
     program = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if program is None:
         problem = "no Chromium on the PATH: the pages were not looked at"
-        if os.environ.get("ARTCLF_REQUIRE_BROWSER") == "1": pytest.fail(problem)
+        if os.environ.get("ARTCLF_REQUIRE_BROWSER") == "1":
+            pytest.fail(problem)
         pytest.skip(problem)
     from playwright.sync_api import sync_playwright
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+    ]
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=program, args=flags)
         yield chromium
@@ -36,7 +48,9 @@ def browser():
 
 @pytest.fixture
 def tab(browser):
-    """A browser tab; afterwards it must have asked for nothing but files, and no script may have failed."""
+    """A browser tab; afterwards it must have asked for nothing but files, and no script may have
+    failed.
+    """
     tab, asked, failed = browser.new_page(viewport={"width": 1300, "height": 900}), [], []
     tab.on("request", lambda request: asked.append(request.url))
     tab.on("pageerror", lambda error: failed.append(str(error)))
@@ -55,35 +69,71 @@ def opened(tab, page_text, tmp_path):
 
 @pytest.fixture(scope="session")
 def errors_of_a_run(tmp_path_factory):
-    """Folders DATA and EXPORT of a made-up run: drawn pictures, a catalogue, predictions from seeded Dirichlets.
+    """Folders DATA and EXPORT of a made-up run: drawn pictures, a catalogue, predictions from
+    seeded Dirichlets.
 
-    One class has no images, one title is an attack on HTML, another on mathematical text, one picture has moved.
+    One class has no images, one title is an attack on HTML, another on mathematical text, one
+    picture has moved.
     """
     import numpy as np
     import pandas as pd
     from PIL import Image
 
     from artclf.data.catalogue import Catalogue
-    data, out, rng = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("export"), np.random.default_rng(7)
+
+    data, out, rng = (
+        tmp_path_factory.mktemp("data"),
+        tmp_path_factory.mktemp("export"),
+        np.random.default_rng(7),
+    )
     names = ["01-early", "02-high", "05-baroque", "9-realism", "10-late", "12-empty"]
-    given = rng.choice(5, 150, p=[.4, .2, .2, .1, .1])
-    chances = np.array([rng.dirichlet(.2 + 3 * np.exp(-abs(np.arange(6) - i))) for i in given])
+    given = rng.choice(5, 150, p=[0.4, 0.2, 0.2, 0.1, 0.1])
+    chances = np.array([rng.dirichlet(0.2 + 3 * np.exp(-abs(np.arange(6) - i))) for i in given])
     rows, facts = [], []
     for place, (i, chance) in enumerate(zip(given, chances, strict=True)):
         file = Path("clean", names[i], f"{place:016x}.jpg")
         (data / file).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (90, 60 + place), tuple(rng.integers(0, 256, 3).tolist())).save(data / file)
+        Image.new("RGB", (90, 60 + place), tuple(rng.integers(0, 256, 3).tolist())).save(
+            data / file
+        )
         part = ("train", "train", "valid", "test", "test")[place % 5]
-        rows.append([file.as_posix(), part, names[i], names[chance.argmax()], chance.max(), -np.log(chance[i])])
-        facts.append({"url": f"http://a.example/{place}", "period": names[i], "title": f"No. {place}",
-                      "artist": "A. & B. <Painter>", "year": "1650.0"})
-    facts[3]["title"], facts[4]["title"] = "</script><script>window.hacked = 1</script>", r"$\frac{$ <img src=x>"
+        rows.append(
+            [
+                file.as_posix(),
+                part,
+                names[i],
+                names[chance.argmax()],
+                chance.max(),
+                -np.log(chance[i]),
+            ]
+        )
+        facts.append(
+            {
+                "url": f"http://a.example/{place}",
+                "period": names[i],
+                "title": f"No. {place}",
+                "artist": "A. & B. <Painter>",
+                "year": "1650.0",
+            }
+        )
+    facts[3]["title"], facts[4]["title"] = (
+        "</script><script>window.hacked = 1</script>",
+        r"$\frac{$ <img src=x>",
+    )
     with Catalogue(data) as catalogue:
         catalogue.add(facts)
-        catalogue.update({"url": fact["url"], "period": fact["period"], "file": f"raw/{row[2]}/{Path(row[0]).stem}.png"}
-                         for row, fact in zip(rows, facts, strict=True))
+        catalogue.update(
+            {
+                "url": fact["url"],
+                "period": fact["period"],
+                "file": f"raw/{row[2]}/{Path(row[0]).stem}.png",
+            }
+            for row, fact in zip(rows, facts, strict=True)
+        )
     (data / rows[8][0]).unlink()
-    table = pd.DataFrame(rows, columns=["file", "part", "period", "predicted", "probability", "loss"])
+    table = pd.DataFrame(
+        rows, columns=["file", "part", "period", "predicted", "probability", "loss"]
+    )
     table[[f"p_{name}" for name in names]] = chances
     table.to_csv(out / "predictions.csv", index=False)
     return data, out
@@ -91,9 +141,12 @@ def errors_of_a_run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory) -> Path:
-    """A small data set, imported and clean: five periods of eight canvases. Tests that change it take a copy."""
+    """A small data set, imported and clean: five periods of eight canvases. Tests that change it
+    take a copy.
+    """
     from artclf import download
     from artclf.data import cleaning, sample
+
     data = tmp_path_factory.mktemp("drawn")
     sample.draw(data / "gallery", 8, 112, workers=1, periods=list(sample.PERIODS)[::4])
     download.import_folder(data / "gallery", data)
@@ -107,12 +160,15 @@ def fresh(drawn, tmp_path) -> Path:
 
     What is computed anew comes in other batches, and differs from what it was by rounding.
     """
-    return shutil.copytree(drawn, tmp_path / "fresh", ignore=shutil.ignore_patterns("features.db", "pixels.db"))
+    return shutil.copytree(
+        drawn, tmp_path / "fresh", ignore=shutil.ignore_patterns("features.db", "pixels.db")
+    )
 
 
 @pytest.fixture(scope="session")
 def no_workers():
-    """One process with one thread trains: on small pictures, workers and threads cost more than they give.
+    """One process with one thread trains: on small pictures, workers and threads cost more than
+    they give.
 
     Nor is it measured how: the numbers would depend on what else the machine does.
     """
@@ -120,8 +176,12 @@ def no_workers():
     from fastcore.foundation import defaults
 
     from artclf.model import engine
-    measured, usual = engine.best_settings, {"format": "channels last", "precision": "float32", "threads": None}
-    engine.best_settings = lambda *_: {**usual, "seconds": .01}
+
+    measured, usual = (
+        engine.best_settings,
+        {"format": "channels last", "precision": "float32", "threads": None},
+    )
+    engine.best_settings = lambda *_: {**usual, "seconds": 0.01}
     cpus, threads = defaults.cpus, torch.get_num_threads()
     defaults.cpus = 0
     torch.set_num_threads(1)
@@ -134,6 +194,7 @@ def no_workers():
 def export(drawn, tmp_path_factory, no_workers) -> Path:
     """The export of a network that had an epoch of either stage on the data set `drawn`."""
     from artclf import train
+
     out = tmp_path_factory.mktemp("export")
     train.fit(drawn, out, 1, 1, arch="efficientnet_lite0", size=64, batch_size=8)
     return out
@@ -157,9 +218,13 @@ def command(monkeypatch, capfd):
 
     def run(*args):
         monkeypatch.setattr(sys, "argv", ["artclf", *map(str, args)])
-        with pytest.raises(SystemExit) as end: cli.main()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
         said = capfd.readouterr()
         # Python prints the text that a program exits with, and makes the code 1
-        text, code = (end.value.code, 1) if isinstance(end.value.code, str) else ("", end.value.code or 0)
+        text, code = (
+            (end.value.code, 1) if isinstance(end.value.code, str) else ("", end.value.code or 0)
+        )
         return code, said.out, said.err + text
+
     return run

@@ -1,4 +1,7 @@
-"""Servers on 127.0.0.1: one that answers as it is told to, badly too, and remembers what it was asked; JupyterLab."""
+"""Servers on 127.0.0.1: one that answers as it is told to, badly too, and remembers what it was
+asked; JupyterLab.
+"""
+
 import io
 import os
 import socket
@@ -19,23 +22,36 @@ from PIL import Image
 
 def picture(seed: int = 0, format: str = "JPEG", size=(96, 80)) -> bytes:
     """The bytes of a drawn picture."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(
+        0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8
+    )
     stream = io.BytesIO()
     Image.fromarray(pixels).resize(size).save(stream, format)
     return stream.getvalue()
 
 
-def answer(body: bytes = b"", status: str = "200 OK", length: int | None = None, **headers: str) -> bytes:
+def answer(
+    body: bytes = b"", status: str = "200 OK", length: int | None = None, **headers: str
+) -> bytes:
     """A whole HTTP answer; `length` lies about that of the body."""
-    headers = {"Content-Length": len(body) if length is None else length, "Connection": "close", **headers}
-    lines = [f"HTTP/1.1 {status}", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
+    headers = {
+        "Content-Length": len(body) if length is None else length,
+        "Connection": "close",
+        **headers,
+    }
+    lines = [
+        f"HTTP/1.1 {status}",
+        *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items()),
+    ]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 class Server(ThreadingTCPServer):
-    """`routes` maps a path, as it was sent, to an answer, a list of answers (one a request) or a function that gets the
-    socket and may return an answer. Everything else is answered by `default`. `requests` lists what was asked, as pairs
-    of host and path."""
+    """`routes` maps a path, as it was sent, to an answer, a list of answers (one a request) or a
+    function that gets the socket and may return an answer. Everything else is answered by
+    `default`. `requests` lists what was asked, as pairs of host and path.
+    """
+
     daemon_threads = True
     request_queue_size = 128
 
@@ -48,7 +64,9 @@ class Server(ThreadingTCPServer):
         self.under_way, self.most = Counter(), Counter()  # per host, and over all as `None`
 
     def __enter__(self):
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
         return self
 
     def __exit__(self, *exc):
@@ -62,7 +80,9 @@ class Server(ThreadingTCPServer):
     def reply(self, path: str):
         with self.lock:
             route = self.routes.get(path, self.default)
-            return (route.pop(0) if len(route) > 1 else route[0]) if isinstance(route, list) else route
+            return (
+                (route.pop(0) if len(route) > 1 else route[0]) if isinstance(route, list) else route
+            )
 
 
 class _Handler(BaseRequestHandler):
@@ -71,7 +91,8 @@ class _Handler(BaseRequestHandler):
         while b"\r\n\r\n" not in head:
             received = self.request.recv(65536)
             head += received
-            if received and head[0] != 0x16: continue
+            if received and head[0] != 0x16:
+                continue
             self.request.sendall(b"no TLS here\r\n")
             return
         lines = head.decode("latin-1").split("\r\n")
@@ -90,9 +111,11 @@ class _Handler(BaseRequestHandler):
             content = self.request.close()  # the client hung up, as it should on what never ends
         finally:  # before the last byte is sent, for with that the client may ask for more
             with self.server.lock:
-                for key in (host, None): self.server.under_way[key] -= 1
+                for key in (host, None):
+                    self.server.under_way[key] -= 1
         if isinstance(content, bytes):
-            with suppress(OSError): self.request.sendall(content)
+            with suppress(OSError):
+                self.request.sendall(content)
 
 
 def resolve_tests_to_loopback(monkeypatch):
@@ -100,9 +123,12 @@ def resolve_tests_to_loopback(monkeypatch):
     known = socket.getaddrinfo
 
     def getaddrinfo(host, port, *args, **kwargs):
-        if isinstance(host, bytes): host = host.decode()
-        if host.endswith(".test"): return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
-        if host[:1].isdecimal() or host == "localhost": return known(host, port, *args, **kwargs)
+        if isinstance(host, bytes):
+            host = host.decode()
+        if host.endswith(".test"):
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+        if host[:1].isdecimal() or host == "localhost":
+            return known(host, port, *args, **kwargs)
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
@@ -110,15 +136,33 @@ def resolve_tests_to_loopback(monkeypatch):
 
 @contextmanager
 def jupyterlab(notebook: Path):
-    """The address of a JupyterLab that serves the folder of `notebook`; its settings are in there, too."""
+    """The address of a JupyterLab that serves the folder of `notebook`; its settings are in there,
+    too.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    home = {f"JUPYTER_{name}_DIR": str(notebook.parent / ".jupyter" / name) for name in ("CONFIG", "RUNTIME", "DATA")}
+    home = {
+        f"JUPYTER_{name}_DIR": str(notebook.parent / ".jupyter" / name)
+        for name in ("CONFIG", "RUNTIME", "DATA")
+    }
     server = subprocess.Popen(
-        [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-         "--IdentityProvider.token=test", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={notebook.parent}"],
-        env={**os.environ, **home}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        [
+            sys.executable,
+            "-m",
+            "jupyterlab",
+            "--no-browser",
+            "--allow-root",
+            "--ip=127.0.0.1",
+            f"--port={port}",
+            "--IdentityProvider.token=test",
+            "--ServerApp.port_retries=0",
+            f"--ServerApp.root_dir={notebook.parent}",
+        ],
+        env={**os.environ, **home},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         _wait_for(f"http://127.0.0.1:{port}/api?token=test", server)
         yield f"http://127.0.0.1:{port}/lab/tree/{notebook.name}?token=test"
@@ -133,22 +177,34 @@ def _wait_for(address, server, seconds=60):
         try:
             return urllib.request.urlopen(address, timeout=5).close()
         except (urllib.error.URLError, ConnectionError):
-            time.sleep(.3)
+            time.sleep(0.3)
     raise RuntimeError("JupyterLab did not start")
 
 
 def run_first_cell(tab, output: str):
-    """Run the first cell of the notebook in JupyterLab until what it shows, a CSS selector, is there."""
+    """Run the first cell of the notebook in JupyterLab until what it shows, a CSS selector, is
+    there.
+    """
     from playwright.sync_api import TimeoutError as NothingYet
+
     tab.set_default_timeout(90_000)
     shown = tab.locator(f".jp-OutputArea-output {output}").first
-    cell, asked = tab.locator(".jp-Notebook .jp-CodeCell").first, tab.locator(".jp-Dialog .jp-mod-accept")
-    for turn in range(36):  # JupyterLab may lose a cell that is run while it connects to its kernel, and show it as run
+    cell, asked = (
+        tab.locator(".jp-Notebook .jp-CodeCell").first,
+        tab.locator(".jp-Dialog .jp-mod-accept"),
+    )
+    for turn in range(
+        36
+    ):  # JupyterLab may lose a cell that is run while it connects to its kernel, and show it as run
         with suppress(NothingYet):
-            if asked.count(): asked.first.click(timeout=5_000)  # a slow start makes it ask for the kernel
-            if turn % 9 == 0 or "*" not in cell.locator(".jp-InputPrompt").inner_text(timeout=5_000):
+            if asked.count():
+                asked.first.click(timeout=5_000)  # a slow start makes it ask for the kernel
+            if turn % 9 == 0 or "*" not in cell.locator(".jp-InputPrompt").inner_text(
+                timeout=5_000
+            ):
                 cell.locator(".cm-content").click(timeout=5_000)
                 tab.keyboard.press("Control+Enter")
             shown.wait_for(timeout=5_000)
-        if shown.count(): return
+        if shown.count():
+            return
     raise RuntimeError(f"the cell showed no {output}")

@@ -1,4 +1,7 @@
-"""The benchmarks: each says how it is called, and those of training measure what they say on drawn canvases."""
+"""The benchmarks: each says how it is called, and those of training measure what they say on drawn
+canvases.
+"""
+
 import importlib
 import re
 import runpy
@@ -25,6 +28,7 @@ def of(name: str) -> Path:
 @pytest.fixture
 def script(monkeypatch):
     """A function that runs a script with arguments as its command line would, in this process."""
+
     def run(file: Path, *args):
         monkeypatch.setattr(sys, "argv", [str(file), *map(str, args)])
         monkeypatch.setattr(sys, "path", [str(file.parent), *sys.path])
@@ -35,37 +39,48 @@ def script(monkeypatch):
 
 @pytest.mark.parametrize("file", SCRIPTS, ids=lambda file: file.stem)
 def test_every_script_says_how_it_is_called(script, file, capsys):
-    with pytest.raises(SystemExit) as stop: script(file, "--help")
+    with pytest.raises(SystemExit) as stop:
+        script(file, "--help")
     assert stop.value.code == 0 and "usage:" in capsys.readouterr().out
     assert f"`{file.name}`" in (file.parent / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
-def test_features_and_fine_tuning_are_measured_on_every_fold_once(script, fresh, tmp_path, capsys, no_workers):
+def test_features_and_fine_tuning_are_measured_on_every_fold_once(
+    script, fresh, tmp_path, capsys, no_workers
+):
     file = of("train")
     call = file, fresh, "--work", tmp_path, "--cut", "folds", "--seeds", "1", "--methods", "frozen"
     script(*call)
     [kept] = tmp_path.glob("folds-frozen-efficientnet_lite0-*.csv")
     first, told, rows = kept.read_bytes(), capsys.readouterr().out, pd.read_csv(kept)
     assert rows.file.is_unique and rows.run.nunique() == 5 and len(rows) == 40
-    assert f"{f1_score(rows.period, rows.predicted, average='macro'):.3f} [" in told.splitlines()[-1]
+    assert (
+        f"{f1_score(rows.period, rows.predicted, average='macro'):.3f} [" in told.splitlines()[-1]
+    )
     script(*call)
     assert kept.read_bytes() == first
     (next((fresh / "gallery").iterdir()) / "notes.txt").write_text("no picture")
     with pytest.raises(SystemExit, match="needs a data folder"):
-        script(file, fresh / "gallery", "--work", tmp_path, "--cut", "artist", "--methods", "frozen")
+        script(
+            file, fresh / "gallery", "--work", tmp_path, "--cut", "artist", "--methods", "frozen"
+        )
 
 
 @pytest.mark.slow
-def test_each_unfrozen_variant_moves_the_network_in_a_way_of_its_own(script, fresh, tmp_path, capsys, no_workers):
+def test_each_unfrozen_variant_moves_the_network_in_a_way_of_its_own(
+    script, fresh, tmp_path, capsys, no_workers
+):
     names = "to the end", "mixup", "averaged", "mirrored only", "growing", "head alone"
     stages = [f"unfrozen, {name}" for name in names]
     script(of("recipe"), fresh, "--work", tmp_path, "--only", "224 px", *stages)
     told = capsys.readouterr().out.splitlines()
-    assert [line[:len(name)] for line, name in zip(told[-6:], stages, strict=True)] == stages
+    assert [line[: len(name)] for line, name in zip(told[-6:], stages, strict=True)] == stages
     assert "above '224 px':" in told
-    runs = {name: pd.read_csv(next(tmp_path.glob(f"folds-{name}-*.csv"))).filter(regex="^p_")
-            for name in ["224 px", *stages]}
+    runs = {
+        name: pd.read_csv(next(tmp_path.glob(f"folds-{name}-*.csv"))).filter(regex="^p_")
+        for name in ["224 px", *stages]
+    }
     assert len({probabilities.to_csv() for probabilities in runs.values()}) == 7
     moved = {name: (runs[name] - runs["224 px"]).abs().to_numpy().mean() for name in stages}
     assert moved["unfrozen, averaged"] < moved["unfrozen, to the end"]
@@ -81,55 +96,110 @@ def test_the_control_moves_the_head_alone(recipe, fresh, tmp_path, no_workers):
     learn = train.learner(fresh, tmp_path, arch="efficientnet_lite0", size=64, batch_size=8)
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(1, 1e-3)
-        body, head = ({name: value.clone() for name, value in part.state_dict().items()} for part in learn.model)
+        body, head = (
+            {name: value.clone() for name, value in part.state_dict().items()}
+            for part in learn.model
+        )
         recipe.head_alone(learn)
-    assert all(torch.equal(value, body[name]) for name, value in learn.model[0].state_dict().items())
+    assert all(
+        torch.equal(value, body[name]) for name, value in learn.model[0].state_dict().items()
+    )
     assert not torch.equal(learn.model[1][-1].weight, head["2.weight"])
 
 
 def test_the_shift_divides_by_a_power_of_the_share_in_train(recipe, monkeypatch):
-    monkeypatch.setattr(recipe.train, "ours", lambda *args: np.array([[.5, .5], [.8, .2]]))
+    monkeypatch.setattr(recipe.train, "ours", lambda *args: np.array([[0.5, 0.5], [0.8, 0.2]]))
     table = pd.DataFrame({"period": ["b", "a", "a", "a", "b"], "part": ["train"] * 4 + ["test"]})
     found = recipe.shifted(table, 1, None)
     assert found.sum(1) == pytest.approx([1, 1])
-    assert found[:, 1] / found[:, 0] == pytest.approx([3 ** .2, .25 * 3 ** .2])
+    assert found[:, 1] / found[:, 0] == pytest.approx([3**0.2, 0.25 * 3**0.2])
 
 
 def test_each_change_is_told_by_what_it_has_above_the_first(recipe):
     given, rng = np.array(["a", "b", "c"] * 20), np.random.default_rng(0)
-    runs = pd.DataFrame({"file": [f"{i:02d}.jpg" for i in range(60)], "group": [f"{i // 2}" for i in range(60)],
-                         "artist": "one", "period": given, "run": "1-0", "seed": 1, "p_a": 1., "p_b": 0., "p_c": 0.})
-    told = {"first": given, "worse": np.where(rng.random(60) < .4, "a", given), "same": given}
-    table = recipe.above(pd.concat(runs.assign(method=name, predicted=p).sample(frac=1, random_state=len(name))
-                                   for name, p in told.items()))
-    assert list(table.index) == ["worse", "same"] and set(table.loc["same"]) == {"+0.000 [+0.000, +0.000]"}
+    runs = pd.DataFrame(
+        {
+            "file": [f"{i:02d}.jpg" for i in range(60)],
+            "group": [f"{i // 2}" for i in range(60)],
+            "artist": "one",
+            "period": given,
+            "run": "1-0",
+            "seed": 1,
+            "p_a": 1.0,
+            "p_b": 0.0,
+            "p_c": 0.0,
+        }
+    )
+    told = {"first": given, "worse": np.where(rng.random(60) < 0.4, "a", given), "same": given}
+    table = recipe.above(
+        pd.concat(
+            runs.assign(method=name, predicted=p).sample(frac=1, random_state=len(name))
+            for name, p in told.items()
+        )
+    )
+    assert list(table.index) == ["worse", "same"] and set(table.loc["same"]) == {
+        "+0.000 [+0.000, +0.000]"
+    }
     assert table.accuracy["worse"].startswith(f"{accuracy_score(given, told['worse']) - 1:+.3f} [-")
-    assert table.macro_f1["worse"].startswith(f"{f1_score(given, told['worse'], average='macro') - 1:+.3f} [-")
+    assert table.macro_f1["worse"].startswith(
+        f"{f1_score(given, told['worse'], average='macro') - 1:+.3f} [-"
+    )
 
 
 @pytest.mark.slow
 def test_both_stages_are_timed_beside_fastai(script, drawn, capsys, no_workers):
-    call = of("speed"), drawn / "gallery", "--arch", "efficientnet_lite0", "--number", "16", "--runs", "1"
+    call = (
+        of("speed"),
+        drawn / "gallery",
+        "--arch",
+        "efficientnet_lite0",
+        "--number",
+        "16",
+        "--runs",
+        "1",
+    )
     script(*call)
-    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.strip()}
+    rows = {
+        line.split()[0]: line.split()[1:]
+        for line in capsys.readouterr().out.splitlines()
+        if line.strip()
+    }
     assert [float(seconds) > 0 for seconds in rows["artclf"]] == [True, True, False]
     assert [float(seconds) > 0 for seconds in rows["fastai"]] == [False, True, True]
 
 
 @pytest.mark.slow
 def test_the_explorer_is_measured_in_a_browser(errors_of_a_run, browser):
-    call = [sys.executable, of("explorer"), *errors_of_a_run, "--images", "300", "--runs", "1"]  # not beside `browser`
+    call = [
+        sys.executable,
+        of("explorer"),
+        *errors_of_a_run,
+        "--images",
+        "300",
+        "--runs",
+        "1",
+    ]  # not beside `browser`
     told = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout
-    size, opened, slowest = (float(re.search(pattern, told)[1]) for pattern in (
-        r"(\S+) MB", r"open +(\S+) s", r"slowest +(\S+) ms"))
-    assert told.startswith("300 images, 6 classes, 1 runs") and 0 < size < 20 and 0 < opened < 30 and 0 < slowest < 5000
+    size, opened, slowest = (
+        float(re.search(pattern, told)[1])
+        for pattern in (r"(\S+) MB", r"open +(\S+) s", r"slowest +(\S+) ms")
+    )
+    assert (
+        told.startswith("300 images, 6 classes, 1 runs")
+        and 0 < size < 20
+        and 0 < opened < 30
+        and 0 < slowest < 5000
+    )
 
 
 @pytest.mark.slow
 def test_maps_are_judged_on_paintings_told_right(script, drawn, tmp_path, capsys, no_workers):
     from artclf import train
+
     train.fit(drawn, tmp_path, 10, 0, arch="efficientnet_lite0", size=64, batch_size=8)
     script(of("explain"), tmp_path, drawn, "--images", 1, "--out", tmp_path / "explain")
     told = capsys.readouterr().out
     assert "random" in told and "stages CAM" in told and "stem" in told
-    assert {"curves.csv", "randomised.csv", "deletion.png"} <= {file.name for file in (tmp_path / "explain").iterdir()}
+    assert {"curves.csv", "randomised.csv", "deletion.png"} <= {
+        file.name for file in (tmp_path / "explain").iterdir()
+    }

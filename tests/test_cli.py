@@ -1,4 +1,7 @@
-"""The command line: exit codes, one line that says what to do, one JSON object on standard output."""
+"""The command line: exit codes, one line that says what to do, one JSON object on standard
+output.
+"""
+
 import contextlib
 import json
 import os
@@ -18,21 +21,39 @@ from artclf import cli
 from artclf.data.catalogue import read_catalogue
 from artclf.data.gallery import serve
 
-COMMANDS = ("sample", "search", "download", "import", "clean", "review", "train", "interpret", "predict", "report",
-            "run", "runs", "painters")
+COMMANDS = (
+    "sample",
+    "search",
+    "download",
+    "import",
+    "clean",
+    "review",
+    "train",
+    "interpret",
+    "predict",
+    "report",
+    "run",
+    "runs",
+    "painters",
+)
 
 
 @pytest.fixture(autouse=True)
-def no_workers_here(no_workers): pass
+def no_workers_here(no_workers):
+    pass
 
 
 @pytest.fixture
-def artclf(command): return command
+def artclf(command):
+    return command
 
 
 def strict(text: str) -> dict:
     """`text` as one JSON object, without NaN and Infinity, which are no JSON."""
-    def refuse(constant): raise AssertionError(f"{constant} is not JSON")
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
     found = json.loads(text, parse_constant=refuse)
     assert isinstance(found, dict)
     return found
@@ -43,22 +64,57 @@ def test_help_of_every_command(artclf):
     assert code == 0 and all(re.search(rf"^\s*{command}\b", out, re.M) for command in COMMANDS)
     for command in COMMANDS:
         code, out, err = artclf(command, "--help")
-        assert code == 0 and err == "" and f"{command} " in out.splitlines()[0 if out.startswith("Usage") else 1]
-        options = {"download": "--lists --data --json", "clean": "--data --json", "train": "--data --out --json --arch",
-                   "interpret": "--data --out", "predict": "--out --json", "run": "--lists --parameter"}
+        assert (
+            code == 0
+            and err == ""
+            and f"{command} " in out.splitlines()[0 if out.startswith("Usage") else 1]
+        )
+        options = {
+            "download": "--lists --data --json",
+            "clean": "--data --json",
+            "train": "--data --out --json --arch",
+            "interpret": "--data --out",
+            "predict": "--out --json",
+            "run": "--lists --parameter",
+        }
         assert all(option in out for option in options.get(command, "").split())
 
 
 def test_help_is_light_and_importing_says_nothing():
-    heavy = ("torch", "fastai", "pandas", "matplotlib", "numpy", "PIL", "aiohttp", "sklearn", "nbformat")
-    code = f"import sys, artclf.cli; sys.argv = ['artclf', '--help']\ntry: artclf.cli.main()\n" \
-           f"finally: print('LOADED', [m for m in {heavy} if m in sys.modules])"
-    ran = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True)
+    heavy = (
+        "torch",
+        "fastai",
+        "pandas",
+        "matplotlib",
+        "numpy",
+        "PIL",
+        "aiohttp",
+        "sklearn",
+        "nbformat",
+    )
+    code = (
+        f"import sys, artclf.cli; sys.argv = ['artclf', '--help']\ntry: artclf.cli.main()\n"
+        f"finally: print('LOADED', [m for m in {heavy} if m in sys.modules])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True
+    )
     assert ran.stdout.splitlines()[-1] == "LOADED []" and ran.stderr == ""
 
 
-BAD = ["train --parts 70,30", "train --parts a,b,c", "train --parts=0,50,50", "train --resize stretch",
-       "train --epochs x", "train --colour red", "paint", "predict", "import", "search query", "predict a.jpg -k 3"]
+BAD = [
+    "train --parts 70,30",
+    "train --parts a,b,c",
+    "train --parts=0,50,50",
+    "train --resize stretch",
+    "train --epochs x",
+    "train --colour red",
+    "paint",
+    "predict",
+    "import",
+    "search query",
+    "predict a.jpg -k 3",
+]
 
 
 @pytest.mark.parametrize("args", BAD)
@@ -67,21 +123,36 @@ def test_bad_arguments_are_exit_code_2(artclf, args):
     assert code == 2 and out == "" and "Error" in err
 
 
-@pytest.mark.parametrize("args, words", [
-    (("clean", "--data", "nothing"), "`artclf download --data nothing` or `artclf import FOLDER --data nothing` first"),
-    (("train", "--data", "nothing", "--arch", "efficientnet_lite0"), "nothing: run `artclf download --data nothing`"),
-    (("train", "--data", "nothing", "--arch", "no-net"), "no architecture is called 'no-net'"),
-    (("interpret", "--out", "nothing"), "run `artclf train` first"),
-    (("predict", "a.jpg", "--out", "nothing"), "no export in nothing: run `artclf train` first"),
-    (("download", "--lists", "nothing"), "no urls_*.csv in nothing"),
-    (("import", "nothing"), "nothing is not a folder"),
-    (("run", "nothing"), "nothing is not a folder"),
-    (("run", "-p", "COLOUR=red"), "'COLOUR=red' is not NAME=VALUE"),
-    (("run", "-p", "SIZE"), "'SIZE' is not NAME=VALUE"),
-    (("run", ".", "--lists", "."), "not both"),
-    (("sample", "--count", "0"), "count must be at least 1"),
-], ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
-def test_what_cannot_be_done_is_exit_code_1_and_one_line(artclf, args, words, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (
+            ("clean", "--data", "nothing"),
+            "`artclf download --data nothing` or `artclf import FOLDER --data nothing` first",
+        ),
+        (
+            ("train", "--data", "nothing", "--arch", "efficientnet_lite0"),
+            "nothing: run `artclf download --data nothing`",
+        ),
+        (("train", "--data", "nothing", "--arch", "no-net"), "no architecture is called 'no-net'"),
+        (("interpret", "--out", "nothing"), "run `artclf train` first"),
+        (
+            ("predict", "a.jpg", "--out", "nothing"),
+            "no export in nothing: run `artclf train` first",
+        ),
+        (("download", "--lists", "nothing"), "no urls_*.csv in nothing"),
+        (("import", "nothing"), "nothing is not a folder"),
+        (("run", "nothing"), "nothing is not a folder"),
+        (("run", "-p", "COLOUR=red"), "'COLOUR=red' is not NAME=VALUE"),
+        (("run", "-p", "SIZE"), "'SIZE' is not NAME=VALUE"),
+        (("run", ".", "--lists", "."), "not both"),
+        (("sample", "--count", "0"), "count must be at least 1"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_done_is_exit_code_1_and_one_line(
+    artclf, args, words, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     code, out, err = artclf(*args)
     assert code == 1 and out == ""
@@ -91,30 +162,46 @@ def test_what_cannot_be_done_is_exit_code_1_and_one_line(artclf, args, words, tm
 
 def test_a_bug_is_not_hidden(artclf, monkeypatch):
     from artclf.data import cleaning
-    def broken(*args): raise ZeroDivisionError
+
+    def broken(*args):
+        raise ZeroDivisionError
+
     monkeypatch.setattr(cleaning, "normalise", broken)
     monkeypatch.setattr(sys, "argv", ["artclf", "clean"])
-    with pytest.raises(ZeroDivisionError): cli.main()
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
 
 
 def test_the_traceback_can_be_had(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ARTCLF_TRACEBACK", "1")
     monkeypatch.setattr(sys, "argv", ["artclf", "clean"])
-    with pytest.raises(FileNotFoundError): cli.main()
+    with pytest.raises(FileNotFoundError):
+        cli.main()
 
 
 def test_sources_are_levelled(artclf, drawn, tmp_path):
-    code, out, _ = artclf("import", drawn / "gallery", "--data", tmp_path / "level", "--level-sources")
+    code, out, _ = artclf(
+        "import", drawn / "gallery", "--data", tmp_path / "level", "--level-sources"
+    )
     table = read_catalogue(tmp_path / "level")
     assert code == 0 and len(table) == 40 and "05-baroque" in out
-    assert set(zip(table.width, table.height, strict=True)) == {(224, 224)} and table.artist.notna().all()
+    assert (
+        set(zip(table.width, table.height, strict=True)) == {(224, 224)}
+        and table.artist.notna().all()
+    )
 
 
 def test_decisions_are_applied_listed_and_exported(artclf, drawn, tmp_path):
-    data, given, written = shutil.copytree(drawn, tmp_path / "data"), tmp_path / "given.csv", tmp_path / "out.csv"
+    data, given, written = (
+        shutil.copytree(drawn, tmp_path / "data"),
+        tmp_path / "given.csv",
+        tmp_path / "out.csv",
+    )
     url = read_catalogue(data).url[0]
-    given.write_text(f"url,review\n{url},drop\nhttp://a.example/unknown.jpg,keep\n", encoding="utf-8")
+    given.write_text(
+        f"url,review\n{url},drop\nhttp://a.example/unknown.jpg,keep\n", encoding="utf-8"
+    )
     code, out, err = artclf("clean", "--data", data, "--no-near", "--review", given)
     assert code == 0 and "1 decisions applied" in err and "1 are on URLs" in err
     code, out, err = artclf("review", "--data", data, "--no-labels", "--export", written)
@@ -129,12 +216,16 @@ def test_decisions_are_applied_listed_and_exported(artclf, drawn, tmp_path):
 def test_download_and_clean_as_json(artclf, drawn, tmp_path):
     data = tmp_path / "data"
     with serve(drawn / "gallery", tmp_path / "lists", faults=True):
-        code, out, err = artclf("download", "--lists", tmp_path / "lists", "--data", data, "--allow-private", "--json")
+        code, out, err = artclf(
+            "download", "--lists", tmp_path / "lists", "--data", data, "--allow-private", "--json"
+        )
         summary = strict(out)
         assert code == 0 and len(out.strip().splitlines()) == 1
         rows = pd.DataFrame(summary.values())
         assert rows.ok.sum() >= 40 and rows.failed.sum() > 0 and len(rows) == 5
-        code, out, err = artclf("download", "--lists", tmp_path / "lists", "--data", data, "--allow-private")
+        code, out, err = artclf(
+            "download", "--lists", tmp_path / "lists", "--data", data, "--allow-private"
+        )
         assert code == 0 and "05-baroque" in out and "{" in out
     code, out, _ = artclf("clean", "--data", data, "--json")
     assert code == 0 and strict(out)["05-baroque"]["ok"] == 8
@@ -151,8 +242,25 @@ def test_import_says_where_to(artclf, drawn, tmp_path, monkeypatch):
 
 def test_train_as_json_is_the_headline(artclf, drawn, export, tmp_path):
     from artclf.predict import headline
-    code, out, err = artclf("train", "--data", drawn, "--out", tmp_path, "--arch", "efficientnet_lite0", "--size", 64,
-                            "--batch-size", 8, "--epochs", 1, "--unfrozen-epochs", 1, "--json")
+
+    code, out, err = artclf(
+        "train",
+        "--data",
+        drawn,
+        "--out",
+        tmp_path,
+        "--arch",
+        "efficientnet_lite0",
+        "--size",
+        64,
+        "--batch-size",
+        8,
+        "--epochs",
+        1,
+        "--unfrozen-epochs",
+        1,
+        "--json",
+    )
     assert code == 0 and len(out.strip().splitlines()) == 1
     assert strict(out) == headline(tmp_path) == headline(export)
     assert "Kept the best" in err and "Traceback" not in err
@@ -161,28 +269,80 @@ def test_train_as_json_is_the_headline(artclf, drawn, export, tmp_path):
 def test_train_hands_every_option_on(artclf, monkeypatch, tmp_path):
     from artclf import train
     from artclf.model import exports
+
     asked = {}
     monkeypatch.setattr(train, "fit", lambda *args, **kwargs: asked.update(kwargs, args=args))
     monkeypatch.setattr(exports, "headline", lambda out: {})
-    options = {"arch": "a", "epochs": 3, "unfrozen_epochs": 5, "lr": .1, "size": 99, "resize": "pad", "batch_size": 9,
-               "split": "artist", "parts": "60,20,20", "seed": 8, "width": 7, "depth": 6, "dropout": .2, "ridge": .7,
-               "data": "d", "out": "o", "pool": "last", "views": 4, "unfreeze_from": 1}
-    args = [str(word) for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
-    assert artclf("train", *args, "--exclude", "x", "--exclude", "y", "--no-pretrained", "--no-balance",
-                  "--gradual")[0] == 0
-    given = (Path("d"), Path("o"), *(options.pop(name) for name in ("epochs", "unfrozen_epochs", "lr")), True)
-    wanted = {**options, "parts": (60, 20, 20), "exclude": ["x", "y"], "pretrained": False, "balance": False,
-              "args": given}
+    options = {
+        "arch": "a",
+        "epochs": 3,
+        "unfrozen_epochs": 5,
+        "lr": 0.1,
+        "size": 99,
+        "resize": "pad",
+        "batch_size": 9,
+        "split": "artist",
+        "parts": "60,20,20",
+        "seed": 8,
+        "width": 7,
+        "depth": 6,
+        "dropout": 0.2,
+        "ridge": 0.7,
+        "data": "d",
+        "out": "o",
+        "pool": "last",
+        "views": 4,
+        "unfreeze_from": 1,
+    }
+    args = [
+        str(word)
+        for name, value in options.items()
+        for word in (f"--{name.replace('_', '-')}", value)
+    ]
+    assert (
+        artclf(
+            "train",
+            *args,
+            "--exclude",
+            "x",
+            "--exclude",
+            "y",
+            "--no-pretrained",
+            "--no-balance",
+            "--gradual",
+        )[0]
+        == 0
+    )
+    given = (
+        Path("d"),
+        Path("o"),
+        *(options.pop(name) for name in ("epochs", "unfrozen_epochs", "lr")),
+        True,
+    )
+    wanted = {
+        **options,
+        "parts": (60, 20, 20),
+        "exclude": ["x", "y"],
+        "pretrained": False,
+        "balance": False,
+        "args": given,
+    }
     assert asked == {name: value for name, value in wanted.items() if name not in ("data", "out")}
 
 
 def test_predict_as_json_and_as_a_table(artclf, drawn, export, tmp_path):
     file = next((drawn / "clean/05-baroque").iterdir())
     (tmp_path / "page.jpg").write_text("<html>")
-    code, out, err = artclf("predict", file, tmp_path / "page.jpg", "--out", export, "--json", "--k", 2)
+    code, out, err = artclf(
+        "predict", file, tmp_path / "page.jpg", "--out", export, "--json", "--k", 2
+    )
     found = strict(out)
     assert code == 0 and err == "" and len(out.strip().splitlines()) == 1
-    assert found["0"]["image"] == str(file) and len(found["0"]["top"]) == 2 and found["0"]["error"] == ""
+    assert (
+        found["0"]["image"] == str(file)
+        and len(found["0"]["top"]) == 2
+        and found["0"]["error"] == ""
+    )
     assert found["1"]["error"] == "not an image" and found["1"]["predicted"] is None
     code, out, err = artclf("predict", drawn / "clean/05-baroque", "--out", export)
     assert code == 0 and len(out.splitlines()) == 9 and err == ""
@@ -191,7 +351,11 @@ def test_predict_as_json_and_as_a_table(artclf, drawn, export, tmp_path):
 def test_predict_without_a_single_picture_is_exit_code_1(artclf, export, tmp_path):
     (tmp_path / "page.jpg").write_text("<html>")
     (tmp_path / "empty").mkdir()
-    for args in ((tmp_path / "absent.jpg",), (tmp_path / "page.jpg", tmp_path / "absent.jpg"), (tmp_path / "empty",)):
+    for args in (
+        (tmp_path / "absent.jpg",),
+        (tmp_path / "page.jpg", tmp_path / "absent.jpg"),
+        (tmp_path / "empty",),
+    ):
         code, out, err = artclf("predict", *args, "--out", export)
         assert code == 1 and err.startswith("artclf: ") and len(err.strip().splitlines()) == 1
 
@@ -199,27 +363,58 @@ def test_predict_without_a_single_picture_is_exit_code_1(artclf, export, tmp_pat
 def test_interpret_says_what_it_wrote(artclf, export, drawn, tmp_path):
     out_folder = shutil.copytree(export, tmp_path / "copy", ignore=shutil.ignore_patterns("models"))
     code, out, err = artclf("interpret", "--data", drawn, "--out", out_folder)
-    assert code == 0 and str(out_folder / "report.html") in out and (out_folder / "report.html").exists()
+    assert (
+        code == 0
+        and str(out_folder / "report.html") in out
+        and (out_folder / "report.html").exists()
+    )
 
 
 def test_sample_draws(artclf, tmp_path):
     code, out, _ = artclf("sample", tmp_path / "g", "--count", 1, "--size", 64)
-    assert code == 0 and out.startswith("18 canvases drawn") and len(list((tmp_path / "g").rglob("*.jpg"))) == 18
-    with Image.open(next((tmp_path / "g").rglob("*.jpg"))) as picture: assert max(picture.size) == 64
+    assert (
+        code == 0
+        and out.startswith("18 canvases drawn")
+        and len(list((tmp_path / "g").rglob("*.jpg"))) == 18
+    )
+    with Image.open(next((tmp_path / "g").rglob("*.jpg"))) as picture:
+        assert max(picture.size) == 64
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_interrupted_training_is_one_line_and_goes_on(drawn, tmp_path):
-    code = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell may have it ignored
-            "from artclf.cli import main; main()")
-    command = [sys.executable, "-c", code, "train", "--data", drawn, "--out", tmp_path, "--arch",
-               "efficientnet_lite0", "--size", "64", "--batch-size", "8", "--epochs", "30"]
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell may have it ignored
+        "from artclf.cli import main; main()"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "train",
+        "--data",
+        drawn,
+        "--out",
+        tmp_path,
+        "--arch",
+        "efficientnet_lite0",
+        "--size",
+        "64",
+        "--batch-size",
+        "8",
+        "--epochs",
+        "30",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not (tmp_path / "history.csv").exists(): time.sleep(.02)
-    while process.poll() is None:  # once may be too few: torch loses a signal that comes while its workers shut down
+    while process.poll() is None and not (tmp_path / "history.csv").exists():
+        time.sleep(0.02)
+    while (
+        process.poll() is None
+    ):  # once may be too few: torch loses a signal that comes while its workers shut down
         process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired): process.wait(5)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
     err = process.communicate()[1]
     assert process.returncode == 130
     assert err.splitlines()[-1] == "artclf: interrupted; the same command goes on from here"

@@ -1,4 +1,7 @@
-"""Lists and folders in, raw pictures and catalogue rows out, also under kill, interrupts and full disks."""
+"""Lists and folders in, raw pictures and catalogue rows out, also under kill, interrupts and full
+disks.
+"""
+
 import asyncio
 import hashlib
 import os
@@ -26,41 +29,59 @@ PICTURE = answer(picture(), Content_Type="image/jpeg")
 
 @pytest.fixture
 def server():
-    with Server(picture=PICTURE) as server: yield server
+    with Server(picture=PICTURE) as server:
+        yield server
 
 
 @pytest.fixture
-def data(tmp_path): return tmp_path / "data"
+def data(tmp_path):
+    return tmp_path / "data"
 
 
 def write_lists(folder: Path, **urls) -> Path:
     """A folder of URL lists; names of classes have no dash here."""
     folder.mkdir(exist_ok=True)
     for period, lines in urls.items():
-        (folder / f"urls_{period}.csv").write_text("\n".join(["url", *lines]) + "\n", encoding="utf-8")
+        (folder / f"urls_{period}.csv").write_text(
+            "\n".join(["url", *lines]) + "\n", encoding="utf-8"
+        )
     return folder
 
 
 def run(lists, data, **options):
-    return fetch_lists(lists, data, **{"allow_private": True, "deadline": 5, "backoff": 0.01, **options})
+    return fetch_lists(
+        lists, data, **{"allow_private": True, "deadline": 5, "backoff": 0.01, **options}
+    )
 
 
 def raw_files(data) -> dict[str, bytes]:
-    return {path.relative_to(data).as_posix(): path.read_bytes() for path in data.rglob("raw/**/*") if path.is_file()}
+    return {
+        path.relative_to(data).as_posix(): path.read_bytes()
+        for path in data.rglob("raw/**/*")
+        if path.is_file()
+    }
 
 
 class FakeFetcher(Fetcher):
-    """A fetcher without a network: every URL is the same picture, unless `answers` has an answer for it."""
+    """A fetcher without a network: every URL is the same picture, unless `answers` has an answer
+    for it.
+    """
+
     async def __call__(self, url):
         self.asked.append(url)
         host = downloads._host(url)
-        for key in (host, None): self.under_way[key] += 1
-        for key in (host, None): self.most[key] = max(self.most[key], self.under_way[key])
+        for key in (host, None):
+            self.under_way[key] += 1
+        for key in (host, None):
+            self.most[key] = max(self.most[key], self.under_way[key])
         await asyncio.sleep(0)
-        for key in (host, None): self.under_way[key] -= 1
+        for key in (host, None):
+            self.under_way[key] -= 1
         given = self.answers.get(url)
-        if isinstance(given, list): given = given.pop(0) if given else None
-        if isinstance(given, Exception): raise given
+        if isinstance(given, list):
+            given = given.pop(0) if given else None
+        if isinstance(given, Exception):
+            raise given
         return Fetched(picture(), 200, "JPEG", 96, 80)
 
 
@@ -68,22 +89,43 @@ class FakeFetcher(Fetcher):
 def fake():
     class Fake(FakeFetcher):
         answers, asked, under_way, most = {}, [], Counter(), Counter()
+
     return Fake
 
 
 # What is written
 
+
 def test_every_url_ends_with_a_row(server, data, tmp_path):
-    server.routes |= {"/page": answer(b"<html>", Content_Type="text/html"), "/png.jpg": answer(picture(1, "PNG")),
-                      "/cut": answer(picture(), length=9999), "/drip": lambda connection: time.sleep(1)}
+    server.routes |= {
+        "/page": answer(b"<html>", Content_Type="text/html"),
+        "/png.jpg": answer(picture(1, "PNG")),
+        "/cut": answer(picture(), length=9999),
+        "/drip": lambda connection: time.sleep(1),
+    }
     base = server.url
-    lists = write_lists(tmp_path / "lists", one=[f"{base}/picture", f"{base}/none", f"{base}/page", "ftp://h/x"],
-                        two=[f"{base}/png.jpg", f"{base}/cut", f"{base}/drip"])
+    lists = write_lists(
+        tmp_path / "lists",
+        one=[f"{base}/picture", f"{base}/none", f"{base}/page", "ftp://h/x"],
+        two=[f"{base}/png.jpg", f"{base}/cut", f"{base}/drip"],
+    )
     summary = run(lists, data, deadline=0.3, tries=2)
     assert summary.to_dict("records") == [
-        {"period": "one", "ok": 1, "failed": 3, "skipped": 0,
-         "reasons": {"http 404": 1, "not an image: text/html": 1, "unsupported scheme: ftp": 1}},
-        {"period": "two", "ok": 1, "failed": 2, "skipped": 0, "reasons": {"truncated": 1, "timed out": 1}}]
+        {
+            "period": "one",
+            "ok": 1,
+            "failed": 3,
+            "skipped": 0,
+            "reasons": {"http 404": 1, "not an image: text/html": 1, "unsupported scheme: ftp": 1},
+        },
+        {
+            "period": "two",
+            "ok": 1,
+            "failed": 2,
+            "skipped": 0,
+            "reasons": {"truncated": 1, "timed out": 1},
+        },
+    ]
     rows = read_catalogue(data).set_index("url")
     assert rows.status.tolist() == ["ok", "failed", "failed", "failed", "ok", "failed", "failed"]
     assert rows.tries.tolist() == [1, 1, 1, 1, 1, 2, 2]
@@ -95,8 +137,17 @@ def test_every_url_ends_with_a_row(server, data, tmp_path):
     assert not (data / "tmp").exists()
 
 
-@pytest.mark.parametrize("kind, extension", [("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp"), ("GIF", "gif"),
-                                             ("TIFF", "tif"), ("BMP", "bmp")])
+@pytest.mark.parametrize(
+    "kind, extension",
+    [
+        ("JPEG", "jpg"),
+        ("PNG", "png"),
+        ("WEBP", "webp"),
+        ("GIF", "gif"),
+        ("TIFF", "tif"),
+        ("BMP", "bmp"),
+    ],
+)
 def test_the_row_describes_the_file(server, data, tmp_path, kind, extension):
     body, url = picture(3, kind), f"{server.url}/x.txt?a=%2F"
     server.routes["/x.txt?a=%2F"] = answer(body)
@@ -105,28 +156,46 @@ def test_the_row_describes_the_file(server, data, tmp_path, kind, extension):
     assert row.file == f"raw/one/{hashlib.sha1(url.encode()).hexdigest()[:16]}.{extension}"
     assert (data / row.file).read_bytes() == body
     assert (row.bytes, row.sha256) == (len(body), hashlib.sha256(body).hexdigest())
-    assert (row.width, row.height, row.format, row.http_status, row.reason) == (96, 80, kind, 200, None)
+    assert (row.width, row.height, row.format, row.http_status, row.reason) == (
+        96,
+        80,
+        kind,
+        200,
+        None,
+    )
 
 
 def test_facts_and_old_fashioned_lists(server, data, tmp_path):
     lists = tmp_path / "lists"
     lists.mkdir()
-    (lists / "urls_01-a.csv").write_bytes(b'\xef\xbb\xbf# facts\r\n\r\ntitle,url,source\r\n"A, ""b""",%b,Museum\r\n'
-                                          % f"{server.url}/picture?x=1,2".replace(",", "%2C").encode())
-    (lists / "urls_b.csv").write_text(f"{server.url}/picture\n\n# no header\n{server.url}/picture\n")
+    (lists / "urls_01-a.csv").write_bytes(
+        b'\xef\xbb\xbf# facts\r\n\r\ntitle,url,source\r\n"A, ""b""",%b,Museum\r\n'
+        % f"{server.url}/picture?x=1,2".replace(",", "%2C").encode()
+    )
+    (lists / "urls_b.csv").write_text(
+        f"{server.url}/picture\n\n# no header\n{server.url}/picture\n"
+    )
     run(lists, data)
     rows = read_catalogue(data)
-    assert rows[["period", "title", "source"]].fillna("").values.tolist() == [["01-a", 'A, "b"', "Museum"],
-                                                                             ["b", "", "127.0.0.1"]]
+    assert rows[["period", "title", "source"]].fillna("").values.tolist() == [
+        ["01-a", 'A, "b"', "Museum"],
+        ["b", "", "127.0.0.1"],
+    ]
 
 
 def test_a_url_under_two_periods_is_two_rows(server, data, tmp_path):
-    run(write_lists(tmp_path / "lists", one=[f"{server.url}/picture"], two=[f"{server.url}/picture"]), data)
+    run(
+        write_lists(
+            tmp_path / "lists", one=[f"{server.url}/picture"], two=[f"{server.url}/picture"]
+        ),
+        data,
+    )
     assert read_catalogue(data).status.tolist() == ["ok", "ok"]
     assert sorted(Path(file).parent.name for file in raw_files(data)) == ["one", "two"]
 
 
 # Again
+
 
 def test_the_second_time_nothing_is_asked(server, data, tmp_path):
     lists = write_lists(tmp_path / "lists", one=[f"{server.url}/picture", f"{server.url}/none"])
@@ -140,7 +209,9 @@ def test_retry_failed(server, data, tmp_path):
     lists = write_lists(tmp_path / "lists", one=[f"{server.url}/picture", f"{server.url}/late"])
     run(lists, data)
     server.routes["/late"] = answer(picture(5))
-    assert run(lists, data, retry_failed=True)[["ok", "failed", "skipped"]].values.tolist() == [[1, 0, 1]]
+    assert run(lists, data, retry_failed=True)[["ok", "failed", "skipped"]].values.tolist() == [
+        [1, 0, 1]
+    ]
     row = read_catalogue(data).iloc[1]
     assert (row.status, row.reason, row.http_status, row.tries) == ("ok", None, 200, 2)
     assert server.asked("/picture") == 1
@@ -157,31 +228,41 @@ def test_max_per_period(server, data, tmp_path):
 
 def test_max_per_period_holds_for_rows_that_wait_from_an_earlier_run(data, tmp_path, fake):
     urls = [f"http://h.test/{i}" for i in range(5)]
-    with Catalogue(data) as cat: cat.add({"url": url, "period": "one"} for url in urls)
-    assert run(write_lists(tmp_path / "lists", one=urls), data, max_per_period=2, fetcher=fake).ok.tolist() == [2]
+    with Catalogue(data) as cat:
+        cat.add({"url": url, "period": "one"} for url in urls)
+    assert run(
+        write_lists(tmp_path / "lists", one=urls), data, max_per_period=2, fetcher=fake
+    ).ok.tolist() == [2]
     assert read_catalogue(data).status.tolist() == ["ok"] * 2 + ["pending"] * 3
 
 
 # Tries
 
+
 def test_pauses_grow_and_vary_and_servers_are_heard(data, tmp_path, fake, monkeypatch):
     pauses, sleep = [], asyncio.sleep
 
     async def remember(seconds):
-        if seconds: pauses.append(seconds)
+        if seconds:
+            pauses.append(seconds)
         await sleep(0)
 
     monkeypatch.setattr(asyncio, "sleep", remember)
     busy = [Failure("http 503", 503, retry=True) for _ in range(9)]
-    fake.answers = {"http://a.test/1": busy, "http://a.test/2": [Failure("http 429", 429, True, retry_after=77.0)]}
+    fake.answers = {
+        "http://a.test/1": busy,
+        "http://a.test/2": [Failure("http 429", 429, True, retry_after=77.0)],
+    }
     lists = write_lists(tmp_path / "lists", one=["http://a.test/1", "http://a.test/2"])
     run(lists, data, fetcher=fake, tries=5, backoff=1)
     assert 77.0 in pauses
     own = [pause for pause in pauses if pause != 77.0]
-    assert all(0.5 <= pause / 2 ** i <= 1.5 for i, pause in enumerate(own))
+    assert all(0.5 <= pause / 2**i <= 1.5 for i, pause in enumerate(own))
     assert len(set(own)) == 4 and own != [1, 2, 4, 8]
-    assert read_catalogue(data)[["status", "tries", "http_status"]].values.tolist() == [["failed", 5, 503],
-                                                                                        ["ok", 2, 200]]
+    assert read_catalogue(data)[["status", "tries", "http_status"]].values.tolist() == [
+        ["failed", 5, 503],
+        ["ok", 2, 200],
+    ]
 
 
 def test_who_asks_for_too_much_patience_gets_none(server, data, tmp_path):
@@ -201,8 +282,11 @@ def test_what_is_gone_is_gone_whatever_it_asks_for(server, data, tmp_path):
 
 
 def test_errors_that_pass_are_survived(server, data, tmp_path):
-    server.routes |= {"/503": [answer(status="503 Busy", Retry_After="0"), PICTURE], "/lost": [b"", b"", PICTURE],
-                      "/cut": [answer(picture(), length=9999), PICTURE]}
+    server.routes |= {
+        "/503": [answer(status="503 Busy", Retry_After="0"), PICTURE],
+        "/lost": [b"", b"", PICTURE],
+        "/cut": [answer(picture(), length=9999), PICTURE],
+    }
     urls = [server.url + path for path in ("/503", "/lost", "/cut")]
     assert run(write_lists(tmp_path / "lists", one=urls), data).ok.tolist() == [3]
     assert read_catalogue(data).tries.ge(2).all()
@@ -210,10 +294,12 @@ def test_errors_that_pass_are_survived(server, data, tmp_path):
 
 # Many at a time
 
+
 def test_a_slow_host_does_not_keep_the_others_waiting(server, data, tmp_path, monkeypatch):
     resolve_tests_to_loopback(monkeypatch)
     server.default = answer(status="404 None")
-    for i in range(12): server.routes[f"/slow{i}"] = lambda connection: (time.sleep(0.15), PICTURE)[1]
+    for i in range(12):
+        server.routes[f"/slow{i}"] = lambda connection: (time.sleep(0.15), PICTURE)[1]
     slow = [f"http://slow.test:{server.port}/slow{i}" for i in range(12)]
     fast = [f"http://fast.test:{server.port}/picture?{i}" for i in range(12)]
     run(write_lists(tmp_path / "lists", one=slow + fast), data)
@@ -224,9 +310,15 @@ def test_a_slow_host_does_not_keep_the_others_waiting(server, data, tmp_path, mo
 
 
 def test_waiting_for_another_try_keeps_nobody_waiting(data, tmp_path, fake):
-    busy = {f"http://busy.test/{i}": Failure("http 503", 503, True, retry_after=0.4) for i in range(6)}
+    busy = {
+        f"http://busy.test/{i}": Failure("http 503", 503, True, retry_after=0.4) for i in range(6)
+    }
     fake.answers = busy
-    urls = [*busy, *(f"http://busy.test/well{i}" for i in range(20)), *(f"http://h{i}.test/" for i in range(40))]
+    urls = [
+        *busy,
+        *(f"http://busy.test/well{i}" for i in range(20)),
+        *(f"http://h{i}.test/" for i in range(40)),
+    ]
     run(write_lists(tmp_path / "lists", one=urls), data, fetcher=fake, total=1, tries=2)
     assert set(fake.asked[:66]) == set(urls)  # all had their first try before anybody had a second
     assert set(fake.asked[66:]) == set(busy)
@@ -236,7 +328,9 @@ def test_waiting_for_another_try_keeps_nobody_waiting(data, tmp_path, fake):
 def test_the_rows_in_memory_are_few_however_long_the_lists(data, tmp_path, fake, hosts, most):
     urls = [f"http://h{i % hosts}.test/{i}" for i in range(2000)]
     fake.answers = {url: Failure("http 404", 404) for url in urls}
-    assert run(write_lists(tmp_path / "lists", one=urls), data, fetcher=fake).failed.tolist() == [2000]
+    assert run(write_lists(tmp_path / "lists", one=urls), data, fetcher=fake).failed.tolist() == [
+        2000
+    ]
     assert fake.most[None] <= most
 
 
@@ -248,7 +342,9 @@ def test_the_log_of_the_catalogue_stays_short(data, tmp_path, fake):
             sizes.append((data / "catalogue.db-wal").stat().st_size)
             raise Failure("http 404", 404)
 
-    lists = write_lists(tmp_path / "lists", one=[f"http://h{i % 200}.test/{i}" for i in range(2000)])
+    lists = write_lists(
+        tmp_path / "lists", one=[f"http://h{i % 200}.test/{i}" for i in range(2000)]
+    )
     run(lists, data, fetcher=Looking)
     assert max(sizes) < 6_000_000  # SQLite shortens it at 4 MB, unless a cursor is open
 
@@ -256,28 +352,39 @@ def test_the_log_of_the_catalogue_stays_short(data, tmp_path, fake):
 def test_it_works_where_a_loop_is_running(server, data, tmp_path):
     lists = write_lists(tmp_path / "lists", one=[f"{server.url}/picture"])
 
-    async def notebook(): return run(lists, data)
+    async def notebook():
+        return run(lists, data)
+
     assert asyncio.run(notebook()).ok.tolist() == [1]
 
 
 # Killed, interrupted, full
 
+
 def slow_run(server, lists, data) -> subprocess.Popen:
     """A download in a process of its own, from a server that takes its time."""
     server.default = lambda connection: (time.sleep(0.02), connection.sendall(answer(picture())))
-    code = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell may have it ignored
-            "from artclf.download import fetch_lists\n"
-            f"fetch_lists({str(lists)!r}, {str(data)!r}, allow_private=True)")
-    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True,
-                            cwd=Path(__file__).parents[1])
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell may have it ignored
+        "from artclf.download import fetch_lists\n"
+        f"fetch_lists({str(lists)!r}, {str(data)!r}, allow_private=True)"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
 
 
 def wait_for(data, number):
     for _ in range(1000):
         time.sleep(0.01)
-        if not (data / "catalogue.db").exists(): continue
+        if not (data / "catalogue.db").exists():
+            continue
         try:
-            if read_catalogue(data).status.eq("ok").sum() >= number: return
+            if read_catalogue(data).status.eq("ok").sum() >= number:
+                return
         except sqlite3.OperationalError:
             continue  # it is being made
     raise AssertionError("the download did not start")
@@ -285,8 +392,11 @@ def wait_for(data, number):
 
 @pytest.fixture
 def forty(server, tmp_path):
-    return write_lists(tmp_path / "lists", one=[f"{server.url}/{i}.jpg" for i in range(20)],
-                       two=[f"{server.url}/{i}.jpg" for i in range(20, 40)])
+    return write_lists(
+        tmp_path / "lists",
+        one=[f"{server.url}/{i}.jpg" for i in range(20)],
+        two=[f"{server.url}/{i}.jpg" for i in range(20, 40)],
+    )
 
 
 def test_killed_it_goes_on_where_it_was(server, data, forty):
@@ -333,7 +443,10 @@ def test_a_full_disk_stops_it_and_nothing_is_lost(server, data, forty, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(OSError, match="No space left on device.* make sure that there is room in"): run(forty, data)
+        with pytest.raises(
+            OSError, match="No space left on device.* make sure that there is room in"
+        ):
+            run(forty, data)
     assert read_catalogue(data).status.value_counts().to_dict() == {"ok": 7, "pending": 33}
     assert len(raw_files(data)) == 7
     assert run(forty, data).ok.sum() == 33
@@ -347,21 +460,29 @@ def test_a_folder_that_cannot_be_written(server, data, tmp_path):
     assert read_catalogue(data).status.tolist() == ["pending"]
 
 
-@pytest.mark.parametrize("options", [{"tries": 0}, {"max_per_period": -1}, {"per_host": 0}, {"contact": "a\nb"}])
+@pytest.mark.parametrize(
+    "options", [{"tries": 0}, {"max_per_period": -1}, {"per_host": 0}, {"contact": "a\nb"}]
+)
 def test_bad_options(data, tmp_path, options):
-    with pytest.raises(ValueError, match="must be"): run(write_lists(tmp_path / "lists", one=[]), data, **options)
+    with pytest.raises(ValueError, match="must be"):
+        run(write_lists(tmp_path / "lists", one=[]), data, **options)
     assert not data.exists()
 
 
 def test_no_lists(data, tmp_path):
-    with pytest.raises(FileNotFoundError, match="urls_"): run(tmp_path, data)
+    with pytest.raises(FileNotFoundError, match="urls_"):
+        run(tmp_path, data)
     assert not data.exists()
 
 
 def test_progress_counts_to_the_end(server, data, forty, monkeypatch):
     server.default = PICTURE
     bars, known = [], download.progress_bar
-    monkeypatch.setattr(download, "progress_bar", lambda *args, **kwargs: bars.append(known(*args, **kwargs)) or bars[-1])
+    monkeypatch.setattr(
+        download,
+        "progress_bar",
+        lambda *args, **kwargs: bars.append(known(*args, **kwargs)) or bars[-1],
+    )
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     run(forty, data)
     assert (bars[0].n, bars[0].total, bars[0].postfix) == (40, 40, "failed=0, ok=40")
@@ -369,15 +490,20 @@ def test_progress_counts_to_the_end(server, data, forty, monkeypatch):
 
 # Import
 
+
 @pytest.fixture
 def gallery(tmp_path) -> Path:
     folder = tmp_path / "gallery"
     for period in ("a", "b"):
         (folder / period).mkdir(parents=True)
-        for i in range(3): (folder / period / f"{i}.jpg").write_bytes(picture(ord(period) + i, "PNG"))
+        for i in range(3):
+            (folder / period / f"{i}.jpg").write_bytes(picture(ord(period) + i, "PNG"))
     (folder / "b" / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
-    (folder / "manifest.csv").write_text("file,title,artist,year,licence,source_page,school\n"
-                                         "a/0.jpg,Spring,Änne,1890,CC0,http://m.test/1,French\n", encoding="utf-8")
+    (folder / "manifest.csv").write_text(
+        "file,title,artist,year,licence,source_page,school\n"
+        "a/0.jpg,Spring,Änne,1890,CC0,http://m.test/1,French\n",
+        encoding="utf-8",
+    )
     return folder
 
 
@@ -385,23 +511,40 @@ def test_import_copies_and_tells_the_same_story(gallery, data):
     before = {path: path.stat().st_mtime_ns for path in gallery.rglob("*")}
     assert import_folder(gallery, data).to_dict("records") == [
         {"period": "a", "ok": 3, "failed": 0, "skipped": 0, "reasons": {}},
-        {"period": "b", "ok": 3, "failed": 1, "skipped": 0, "reasons": {"not an image: unknown bytes": 1}}]
+        {
+            "period": "b",
+            "ok": 3,
+            "failed": 1,
+            "skipped": 0,
+            "reasons": {"not an image: unknown bytes": 1},
+        },
+    ]
     assert before == {path: path.stat().st_mtime_ns for path in gallery.rglob("*")}
     rows = read_catalogue(data)
     row, body = rows.iloc[0], picture(ord("a"), "PNG")
     assert row.url == f"import:{hashlib.sha256(body).hexdigest()}"
     assert row.file == f"raw/a/{hashlib.sha1(row.url.encode()).hexdigest()[:16]}.png"
     assert (row.sha256, row.bytes, row.width, row.format) == (row.url[7:], len(body), 96, "PNG")
-    assert (row.title, row.artist, row.year, row.licence, row.source_page) == ("Spring", "Änne", "1890", "CC0",
-                                                                              "http://m.test/1")
-    assert sorted(raw_files(data).values()) == sorted(p.read_bytes() for p in gallery.rglob("?.jpg"))
+    assert (row.title, row.artist, row.year, row.licence, row.source_page) == (
+        "Spring",
+        "Änne",
+        "1890",
+        "CC0",
+        "http://m.test/1",
+    )
+    assert sorted(raw_files(data).values()) == sorted(
+        p.read_bytes() for p in gallery.rglob("?.jpg")
+    )
     assert rows.status.tolist() == ["ok"] * 6 + ["failed"]
 
 
 def test_import_twice_does_nothing(gallery, data):
     import_folder(gallery, data)
     files = {path: path.stat().st_mtime_ns for path in data.rglob("raw/*/*")}
-    assert import_folder(gallery, data)[["ok", "failed", "skipped"]].values.tolist() == [[0, 0, 3], [0, 0, 4]]
+    assert import_folder(gallery, data)[["ok", "failed", "skipped"]].values.tolist() == [
+        [0, 0, 3],
+        [0, 0, 4],
+    ]
     assert files == {path: path.stat().st_mtime_ns for path in data.rglob("raw/*/*")}
 
 
@@ -410,8 +553,10 @@ def test_import_goes_on_where_it_was(gallery, data, monkeypatch):
         place, done = intake.Intake.place, []
 
         def killed(self, row, fetched):
-            if len(done) == 2: raise KeyboardInterrupt
+            if len(done) == 2:
+                raise KeyboardInterrupt
             return done.append(row) or place(self, row, fetched)
+
         patch.setattr(intake.Intake, "place", killed)
         import_folder(gallery, data)
     assert read_catalogue(data).status.value_counts().to_dict() == {"ok": 2, "pending": 5}
@@ -419,23 +564,33 @@ def test_import_goes_on_where_it_was(gallery, data, monkeypatch):
 
 
 def test_downloads_leave_imports_alone_and_the_other_way_round(server, gallery, data, tmp_path):
-    with Catalogue(data) as cat: cat.add([{"url": "import:0", "period": "a"}, {"url": "http://h.test/", "period": "a"}])
+    with Catalogue(data) as cat:
+        cat.add([{"url": "import:0", "period": "a"}, {"url": "http://h.test/", "period": "a"}])
     assert import_folder(gallery, data).ok.sum() == 6
-    with Catalogue(data) as cat: cat.update([{"url": "http://h.test/", "period": "a", "status": "ok"}])
-    assert run(write_lists(tmp_path / "lists", c=[f"{server.url}/picture"]), data).ok.tolist() == [0, 0, 1]
+    with Catalogue(data) as cat:
+        cat.update([{"url": "http://h.test/", "period": "a", "status": "ok"}])
+    assert run(write_lists(tmp_path / "lists", c=[f"{server.url}/picture"]), data).ok.tolist() == [
+        0,
+        0,
+        1,
+    ]
     assert read_catalogue(data).set_index("url").status["import:0"] == "pending"
 
 
 def test_import_takes_its_classes_from_the_manifest(gallery, data):
     shutil.copy(gallery / "manifest.csv", gallery.parent / "facts.csv")
-    text = (gallery / "manifest.csv").read_text(encoding="utf-8").replace("a/0.jpg", "gallery/a/0.jpg")
+    text = (
+        (gallery / "manifest.csv").read_text(encoding="utf-8").replace("a/0.jpg", "gallery/a/0.jpg")
+    )
     (gallery.parent / "facts.csv").write_text(text, encoding="utf-8")
     import_folder(gallery, data, manifest=gallery.parent / "facts.csv", label_column="school")
     assert read_catalogue(data)[["period", "title"]].values.tolist() == [["French", "Spring"]]
 
 
 def test_import_of_what_is_not_there(data, tmp_path):
-    with pytest.raises(FileNotFoundError, match="not a folder"): import_folder(tmp_path / "none", data)
+    with pytest.raises(FileNotFoundError, match="not a folder"):
+        import_folder(tmp_path / "none", data)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no pictures"): import_folder(tmp_path / "empty", data)
+    with pytest.raises(ValueError, match="no pictures"):
+        import_folder(tmp_path / "empty", data)
     assert not data.exists()

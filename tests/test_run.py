@@ -1,4 +1,7 @@
-"""The notebooks, executed: what each wrote, pages that need no network, a second run that does nothing again."""
+"""The notebooks, executed: what each wrote, pages that need no network, a second run that does
+nothing again.
+"""
+
 import json
 import re
 import shutil
@@ -11,18 +14,38 @@ from artclf import run
 from artclf.data import catalogue, sample
 from artclf.data.lists import find_lists, read_list
 
-SMALL = ["SIZE=64", "EPOCHS=1", "UNFROZEN_EPOCHS=1", "BATCH_SIZE=8", "ARCH=efficientnet_lite0", "N=4"]
+SMALL = [
+    "SIZE=64",
+    "EPOCHS=1",
+    "UNFROZEN_EPOCHS=1",
+    "BATCH_SIZE=8",
+    "ARCH=efficientnet_lite0",
+    "N=4",
+]
 
 
 def book(cell="x = 1", **changes):
-    cells = [nbformat.v4.new_code_cell("A, B = 0, 0\nNAME = 'a'\nPATH: str = 'p'", metadata={"tags": ["parameters"]}),
-             nbformat.v4.new_code_cell("# a comment\nprint(NAME)"), nbformat.v4.new_code_cell(cell)]
-    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "python"}})
+    cells = [
+        nbformat.v4.new_code_cell(
+            "A, B = 0, 0\nNAME = 'a'\nPATH: str = 'p'", metadata={"tags": ["parameters"]}
+        ),
+        nbformat.v4.new_code_cell("# a comment\nprint(NAME)"),
+        nbformat.v4.new_code_cell(cell),
+    ]
+    return nbformat.v4.new_notebook(
+        cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "python"}}
+    )
 
 
 def outputs(path, kind) -> list:
     cells = nbformat.read(path, as_version=4).cells
-    return [out for cell in cells if cell.cell_type == "code" for out in cell.outputs if out.output_type == kind]
+    return [
+        out
+        for cell in cells
+        if cell.cell_type == "code"
+        for out in cell.outputs
+        if out.output_type == kind
+    ]
 
 
 @pytest.fixture
@@ -30,7 +53,11 @@ def quiet_steps(monkeypatch, tmp_path):
     """`run_notebooks` in an empty folder, with notebooks that are noted instead of executed."""
     noted = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "execute", lambda notebook, copy, parameters: noted.append((notebook, copy, parameters)))
+    monkeypatch.setattr(
+        run,
+        "execute",
+        lambda notebook, copy, parameters: noted.append((notebook, copy, parameters)),
+    )
     return noted
 
 
@@ -40,17 +67,29 @@ def test_steps_get_absolute_paths_in_the_data_sets_own_folders(quiet_steps, tmp_
     assert [notebook.stem for notebook, _, _ in quiet_steps] == list(run.STEPS)
     for notebook, copy, parameters in quiet_steps:
         assert notebook.is_file() and copy == run.Path("exports/mine/notebooks", notebook.name)
-        assert parameters == {"DATA": str(tmp_path / "data/mine"), "EXPORT": str(tmp_path / "exports/mine"),
-                              "LISTS": str(tmp_path / "data/mine/urls"), "ALLOW_PRIVATE": True, "FIND_LR": False,
-                              "REVIEW": str(tmp_path / "data/mine/urls/review.csv"), "SIZE": 64, "ARCH": "resnet18"}
+        assert parameters == {
+            "DATA": str(tmp_path / "data/mine"),
+            "EXPORT": str(tmp_path / "exports/mine"),
+            "LISTS": str(tmp_path / "data/mine/urls"),
+            "ALLOW_PRIVATE": True,
+            "FIND_LR": False,
+            "REVIEW": str(tmp_path / "data/mine/urls/review.csv"),
+            "SIZE": 64,
+            "ARCH": "resnet18",
+        }
     assert len(find_lists(tmp_path / "data/mine/urls")) == 5
 
 
 def test_a_folder_of_lists_is_not_served_and_keeps_to_public_addresses(quiet_steps, tmp_path):
     run.run_notebooks(lists=run.Path("my_lists"))
     parameters = quiet_steps[0][2]
-    assert parameters["LISTS"] == str(tmp_path / "my_lists") and parameters["ALLOW_PRIVATE"] is False
-    assert parameters["DATA"] == str(tmp_path / "data/my_lists") and not (tmp_path / "data/my_lists/urls").exists()
+    assert (
+        parameters["LISTS"] == str(tmp_path / "my_lists") and parameters["ALLOW_PRIVATE"] is False
+    )
+    assert (
+        parameters["DATA"] == str(tmp_path / "data/my_lists")
+        and not (tmp_path / "data/my_lists/urls").exists()
+    )
     run.run_notebooks(lists=run.NOTEBOOKS.parent / "paintings_urls")
     assert quiet_steps[-1][2]["DATA"] == str(tmp_path / "data/paintings")
 
@@ -58,7 +97,8 @@ def test_a_folder_of_lists_is_not_served_and_keeps_to_public_addresses(quiet_ste
 def test_canvases_are_drawn_once_and_served_with_faults(quiet_steps, tmp_path, monkeypatch):
     draw, drawn = sample.draw, []
     monkeypatch.setattr(sample, "draw", lambda folder: drawn.append(draw(folder, 2, 80, workers=1)))
-    for _ in range(2): run.run_notebooks()
+    for _ in range(2):
+        run.run_notebooks()
     assert drawn == [36, 0]
     lists = find_lists("data/sample/urls").values()
     urls = [row["url"] for path in lists for row in read_list(path)]
@@ -68,7 +108,9 @@ def test_canvases_are_drawn_once_and_served_with_faults(quiet_steps, tmp_path, m
 def test_only_own_faults_are_served(quiet_steps, tmp_path, drawn):
     shutil.copytree(drawn / "gallery", tmp_path / "sample")
     run.run_notebooks(tmp_path / "sample")
-    text = "".join(path.read_text(encoding="utf-8") for path in find_lists("data/sample/urls").values())
+    text = "".join(
+        path.read_text(encoding="utf-8") for path in find_lists("data/sample/urls").values()
+    )
     assert ".faults" not in text
 
 
@@ -81,18 +123,31 @@ def test_unknown_parameters_are_errors(quiet_steps, assignment):
 
 @pytest.mark.slow
 def test_parameters_reach_the_cells_and_every_cell_has_its_line(tmp_path, capsys):
-    nbformat.write(book("assert (A, B, NAME) == (0, 0, \"it's\"), NAME"), tmp_path / "small.ipynb")
+    nbformat.write(book('assert (A, B, NAME) == (0, 0, "it\'s"), NAME'), tmp_path / "small.ipynb")
     before = (tmp_path / "small.ipynb").read_bytes()
-    copy = run.execute(tmp_path / "small.ipynb", tmp_path / "out/copy.ipynb", {"NAME": "it's", "OTHER": 1})
-    assert outputs(copy, "stream")[0].text == "it's\n" and "<html" in copy.with_suffix(".html").read_text("utf-8")
+    copy = run.execute(
+        tmp_path / "small.ipynb", tmp_path / "out/copy.ipynb", {"NAME": "it's", "OTHER": 1}
+    )
+    assert outputs(copy, "stream")[0].text == "it's\n" and "<html" in copy.with_suffix(
+        ".html"
+    ).read_text("utf-8")
     assert (tmp_path / "small.ipynb").read_bytes() == before
     assert [line.split("s  ")[1] for line in capsys.readouterr().out.splitlines()] == [
-        "A, B = 0, 0", "NAME = \"it's\"", "print(NAME)", "assert (A, B, NAME) == (0, 0, \"it's\"), NAME"]
+        "A, B = 0, 0",
+        'NAME = "it\'s"',
+        "print(NAME)",
+        'assert (A, B, NAME) == (0, 0, "it\'s"), NAME',
+    ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell, reason", [("1 / 0", "ZeroDivisionError: division by zero"),
-                                          ("import os; os._exit(1)", "its process ended")])
+@pytest.mark.parametrize(
+    "cell, reason",
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import os; os._exit(1)", "its process ended"),
+    ],
+)
 def test_a_cell_that_fails_is_named_and_the_copy_is_there(tmp_path, cell, reason):
     nbformat.write(book(cell), tmp_path / "small.ipynb")
     with pytest.raises(RuntimeError, match=rf"^small\.ipynb failed, see .*copy\.ipynb: {reason}"):
@@ -109,9 +164,12 @@ def test_a_notebook_without_parameters_is_an_error(tmp_path):
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """The folder in which all notebooks ran on 18 periods of six drawn canvases, and what was printed."""
+    """The folder in which all notebooks ran on 18 periods of six drawn canvases, and what was
+    printed.
+    """
     from contextlib import redirect_stdout
     from io import StringIO
+
     folder, said, draw = tmp_path_factory.mktemp("ran"), StringIO(), sample.draw
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
         patch.chdir(folder)
@@ -125,9 +183,13 @@ def test_every_notebook_is_executed_and_says_so(ran):
     folder, said = ran
     for step in run.STEPS:
         copy = folder / f"exports/sample/notebooks/{step}.ipynb"
-        cells = [cell for cell in nbformat.read(copy, as_version=4).cells if cell.cell_type == "code"]
+        cells = [
+            cell for cell in nbformat.read(copy, as_version=4).cells if cell.cell_type == "code"
+        ]
         assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-        assert re.findall(rf"^{step} +(\d+)/{len(cells)} ", said, re.M) == [str(n + 1) for n in range(len(cells))]
+        assert re.findall(rf"^{step} +(\d+)/{len(cells)} ", said, re.M) == [
+            str(n + 1) for n in range(len(cells))
+        ]
         assert copy.with_suffix(".html").stat().st_size > 10_000
     told = re.search(r"Open (\S+)\n +(\S+)\n +(\S+)\n", said).groups()
     assert all((folder / path).exists() for path in told) and "make paintings" in said
@@ -139,8 +201,11 @@ def test_no_cell_warns(ran):
         copy = ran[0] / f"exports/sample/notebooks/{step}.ipynb"
         assert [out.text for out in outputs(copy, "stream") if out.name == "stderr"] == []
         assert outputs(copy, "error") == []
-        texts = [out.get("text", "") or str(out.get("data", {}).get("text/plain", ""))
-                 for kind in ("stream", "display_data", "execute_result") for out in outputs(copy, kind)]
+        texts = [
+            out.get("text", "") or str(out.get("data", {}).get("text/plain", ""))
+            for kind in ("stream", "display_data", "execute_result")
+            for out in outputs(copy, kind)
+        ]
         assert not [text for text in texts if "Warning" in text]
 
 
@@ -152,9 +217,14 @@ def test_download_and_clean_wrote_pictures_and_reasons(ran):
     ok = table[table.status == "ok"]
     assert ok.clean_status.notna().all() and (ok.clean_status == "ok").sum() >= 100
     good = ok[ok.clean_status == "ok"]
-    assert all((ran[0] / "data/sample" / catalogue.clean_path(row)).is_file() for row in good.to_dict("records"))
+    assert all(
+        (ran[0] / "data/sample" / catalogue.clean_path(row)).is_file()
+        for row in good.to_dict("records")
+    )
     assert table.title.notna().all() and table.artist.notna().all()
-    assert good.phash.notna().all() and good.doubt.between(0, 1).all() and good.outlier.notna().all()
+    assert (
+        good.phash.notna().all() and good.doubt.between(0, 1).all() and good.outlier.notna().all()
+    )
     assert ((good.likelier != good.period) & good.likelier.notna()).any()
     shown = outputs(ran[0] / "exports/sample/notebooks/02_clean.ipynb", "stream")
     assert any("0 decisions applied" in out.text for out in shown)
@@ -164,19 +234,30 @@ def test_download_and_clean_wrote_pictures_and_reasons(ran):
 def test_train_interpret_and_predict_wrote_the_export(ran):
     out, vocab = ran[0] / "exports/sample", list(sample.PERIODS)
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    assert config["vocab"] == vocab and config["size"] == 64 and config["name"] == "efficientnet_lite0"
+    assert (
+        config["vocab"] == vocab and config["size"] == 64 and config["name"] == "efficientnet_lite0"
+    )
     assert len(pd.read_csv(out / "history.csv")) == 2
-    assert {file.stem for file in (out / "models").iterdir()} == {"stage-1", "stage-2", "fit-0", "fit-1"}
+    assert {file.stem for file in (out / "models").iterdir()} == {
+        "stage-1",
+        "stage-2",
+        "fit-0",
+        "fit-1",
+    }
     predictions = pd.read_csv(out / "predictions.csv")
     good = (catalogue.read_catalogue(ran[0] / "data/sample").clean_status == "ok").sum()
     assert len(predictions) == good and set(predictions.part) == {"train", "valid", "test"}
     headline = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["metrics"]["test"]
-    shown = "".join(str(o.data) for o in outputs(out / "notebooks/03_train.ipynb", "execute_result"))
+    shown = "".join(
+        str(o.data) for o in outputs(out / "notebooks/03_train.ipynb", "execute_result")
+    )
     assert f"{headline['accuracy']:.6f}" in shown or str(headline["accuracy"]) in shown
     assert len(list((out / "plots").glob("*.png"))) == len(list((out / "plots").glob("*.svg"))) >= 3
     assert (out / "report.html").stat().st_size > 50_000
     assert len(pd.read_csv(out / "per_class.csv")) == 18 and (out / "most_confused.csv").exists()
-    answers = "".join(str(o.data) for o in outputs(out / "notebooks/05_predict.ipynb", "execute_result"))
+    answers = "".join(
+        str(o.data) for o in outputs(out / "notebooks/05_predict.ipynb", "execute_result")
+    )
     assert "no-such-picture.jpg" in answers and "file is missing" in answers
     assert "About" in "".join(o.text for o in outputs(out / "notebooks/03_train.ipynb", "stream"))
 
@@ -184,7 +265,10 @@ def test_train_interpret_and_predict_wrote_the_export(ran):
 @pytest.mark.slow
 def test_the_export_is_loaded_in_one_line_and_holds_no_path(ran):
     import artclf
-    found = artclf.load(ran[0] / "exports/sample").predict(ran[0] / "data/sample/gallery/05-baroque")
+
+    found = artclf.load(ran[0] / "exports/sample").predict(
+        ran[0] / "data/sample/gallery/05-baroque"
+    )
     assert len(found) == 6 and (found.error == "").all()
     for name in ("config.json", "metrics.json", "predictions.csv", "learner.pkl"):
         assert str(ran[0]).encode() not in (ran[0] / "exports/sample" / name).read_bytes()
@@ -199,7 +283,9 @@ def test_pages_ask_no_server_for_anything(ran, browser):
         tab.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
         tab.goto(page.as_uri())
         tab.wait_for_timeout(300)
-        assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == [] and errors == []
+        assert [
+            url for url in asked if not url.startswith(("file:", "data:", "blob:"))
+        ] == [] and errors == []
         assert tab.locator("h1").count() >= 1 and tab.locator("img, svg").count() >= 1
         tab.close()
 
@@ -210,7 +296,11 @@ def test_a_second_run_fetches_and_computes_nothing(ran, monkeypatch, capsys):
     draw, requests = sample.draw, []
     monkeypatch.setattr(sample, "draw", lambda gallery: draw(gallery, 6, 112))
     monkeypatch.setattr(run.gallery.Handler, "do_GET", lambda self: requests.append(self.path))
-    kept = [file for step in ("gallery", "raw", "clean") for file in ran[0].glob(f"data/sample/{step}/*/*")]
+    kept = [
+        file
+        for step in ("gallery", "raw", "clean")
+        for file in ran[0].glob(f"data/sample/{step}/*/*")
+    ]
     before = {file: file.stat().st_mtime_ns for file in kept}
     weights = (ran[0] / "exports/sample/model.safetensors").read_bytes()
     seconds = pd.read_csv(ran[0] / "exports/sample/history.csv").seconds.tolist()
@@ -219,5 +309,7 @@ def test_a_second_run_fetches_and_computes_nothing(ran, monkeypatch, capsys):
     assert {file: file.stat().st_mtime_ns for file in before} == before
     assert (ran[0] / "exports/sample/model.safetensors").read_bytes() == weights
     assert pd.read_csv(ran[0] / "exports/sample/history.csv").seconds.tolist() == seconds
-    said = "".join(out.text for out in outputs(ran[0] / "exports/sample/notebooks/03_train.ipynb", "stream"))
+    said = "".join(
+        out.text for out in outputs(ran[0] / "exports/sample/notebooks/03_train.ipynb", "stream")
+    )
     assert said.count("Going on after epoch 0") == 2 and "About" not in said

@@ -1,4 +1,7 @@
-"""Step train: the lines of the notebook, the same weights for the same seed, and no epoch lost or computed twice."""
+"""Step train: the lines of the notebook, the same weights for the same seed, and no epoch lost or
+computed twice.
+"""
+
 import ast
 import json
 import os
@@ -26,23 +29,30 @@ SMALL = {"arch": "efficientnet_lite0", "size": 64, "batch_size": 8}
 
 
 class Stop(Callback):
-    """Raises `error` at a batch of an epoch of the fit that it is given to, when there are gradients already."""
+    """Raises `error` at a batch of an epoch of the fit that it is given to, when there are
+    gradients already.
+    """
 
-    def __init__(self, error, epoch: int, batch: int = 0): self.error, self.at = error, (epoch, batch)
+    def __init__(self, error, epoch: int, batch: int = 0):
+        self.error, self.at = error, (epoch, batch)
 
     def before_step(self):
-        if (self.epoch, self.iter) == self.at: raise self.error
+        if (self.epoch, self.iter) == self.at:
+            raise self.error
 
 
 class Count(Callback):
     """Counts the batches that the network learns from."""
+
     batches = 0
 
-    def before_batch(self): self.batches += self.training
+    def before_batch(self):
+        self.batches += self.training
 
 
 @pytest.fixture(autouse=True)
-def no_workers_here(no_workers): pass
+def no_workers_here(no_workers):
+    pass
 
 
 def learner(data, out, **kwargs):
@@ -56,10 +66,12 @@ def weights(learn) -> dict:
     return {name: value.clone() for name, value in learn.model.state_dict().items()}
 
 
-def same(a: dict, b: dict) -> bool: return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def exported(out) -> dict: return exports.load_file(Path(out) / "model.safetensors")
+def exported(out) -> dict:
+    return exports.load_file(Path(out) / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -74,63 +86,123 @@ def whole(drawn, tmp_path_factory, no_workers):
 def test_fit_is_exactly_the_lines_of_the_notebook(drawn, export, tmp_path):
     book = json.loads((REPOSITORY / "notebooks/03_train.ipynb").read_text(encoding="utf-8"))
     cells = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
-    names = {"DATA": drawn, "EXPORT": tmp_path, "ARCH": "efficientnet_lite0", "SIZE": 64, "BATCH_SIZE": 8, "EPOCHS": 1,
-             "UNFROZEN_EPOCHS": 1, "UNFREEZE_FROM": 4, "LR": 1e-3, "SPLIT": "grouped", "PARTS": (70, 15, 15),
-             "SEED": 42, "RESIZE": "squish", "FIND_LR": False, "train": train, "predict": exports}
-    recipe = [cell for cell in cells if any(word in cell for word in
-                                            ("train.learner", "learn.fit", "learn.save", "learn.unfreeze", "export("))]
-    for cell in recipe: exec(cell, names)
+    names = {
+        "DATA": drawn,
+        "EXPORT": tmp_path,
+        "ARCH": "efficientnet_lite0",
+        "SIZE": 64,
+        "BATCH_SIZE": 8,
+        "EPOCHS": 1,
+        "UNFROZEN_EPOCHS": 1,
+        "UNFREEZE_FROM": 4,
+        "LR": 1e-3,
+        "SPLIT": "grouped",
+        "PARTS": (70, 15, 15),
+        "SEED": 42,
+        "RESIZE": "squish",
+        "FIND_LR": False,
+        "train": train,
+        "predict": exports,
+    }
+    recipe = [
+        cell
+        for cell in cells
+        if any(
+            word in cell
+            for word in ("train.learner", "learn.fit", "learn.save", "learn.unfreeze", "export(")
+        )
+    ]
+    for cell in recipe:
+        exec(cell, names)
     assert [ast.unparse(ast.parse(cell)).split("(")[0].split(" = ")[-1] for cell in recipe] == [
-        "train.learner", "learn.fit_one_cycle", "learn.save", "learn.unfreeze", "learn.fit_one_cycle", "learn.save",
-        "predict.export"]
+        "train.learner",
+        "learn.fit_one_cycle",
+        "learn.save",
+        "learn.unfreeze",
+        "learn.fit_one_cycle",
+        "learn.save",
+        "predict.export",
+    ]
     assert same(exported(tmp_path), exported(export))
-    configs = [json.loads((out / "config.json").read_text(encoding="utf-8")) for out in (tmp_path, export)]
+    configs = [
+        json.loads((out / "config.json").read_text(encoding="utf-8")) for out in (tmp_path, export)
+    ]
     assert configs[0]["data_hash"] == configs[1]["data_hash"]
     assert {"stage-1.pth", "stage-2.pth"} <= {file.name for file in (export / "models").iterdir()}
 
 
 def test_the_settings_of_notebook_and_command_are_those_of_fit():
     import inspect
+
     book = json.loads((REPOSITORY / "notebooks/03_train.ipynb").read_text(encoding="utf-8"))
-    source = next("".join(cell["source"]) for cell in book["cells"] if "parameters" in cell["metadata"].get("tags", []))
+    source = next(
+        "".join(cell["source"])
+        for cell in book["cells"]
+        if "parameters" in cell["metadata"].get("tags", [])
+    )
     exec(source, shown := {})
     from artclf import cli
-    known = {name: p.default for f in (train.learner, train.fit) for name, p in inspect.signature(f).parameters.items()}
-    for name in ("ARCH", "SIZE", "RESIZE", "SPLIT", "PARTS", "SEED", "BATCH_SIZE", "EPOCHS", "UNFROZEN_EPOCHS",
-                 "UNFREEZE_FROM", "LR"):
+
+    known = {
+        name: p.default
+        for f in (train.learner, train.fit)
+        for name, p in inspect.signature(f).parameters.items()
+    }
+    for name in (
+        "ARCH",
+        "SIZE",
+        "RESIZE",
+        "SPLIT",
+        "PARTS",
+        "SEED",
+        "BATCH_SIZE",
+        "EPOCHS",
+        "UNFROZEN_EPOCHS",
+        "UNFREEZE_FROM",
+        "LR",
+    ):
         assert shown[name] == known[name.lower()], name
     for name, parameter in inspect.signature(cli.train).parameters.items():
-        if name in known and name not in ("data", "out", "parts", "exclude"): assert parameter.default == known[name]
+        if name in known and name not in ("data", "out", "parts", "exclude"):
+            assert parameter.default == known[name]
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(whole, drawn, tmp_path):
     again, other = learner(drawn, tmp_path / "again"), learner(drawn, tmp_path / "other", seed=7)
     torch.rand(3)
-    for learn in (again, other): learn.fit_one_cycle(3, 2e-3)
+    for learn in (again, other):
+        learn.fit_one_cycle(3, 2e-3)
     assert same(weights(again), whole[2])
     assert not same(weights(other), whole[2])
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")], ids=repr)
 @pytest.mark.parametrize("fresh", [True, False], ids=["new learner", "same learner"])
-def test_an_interrupted_fit_ends_with_the_weights_of_one_that_was_not(whole, drawn, tmp_path, error, fresh, capsys):
+def test_an_interrupted_fit_ends_with_the_weights_of_one_that_was_not(
+    whole, drawn, tmp_path, error, fresh, capsys
+):
     learn = learner(drawn, tmp_path)
-    with pytest.raises(type(error)): learn.fit_one_cycle(3, 2e-3, cbs=Stop(error, 1, 2))
+    with pytest.raises(type(error)):
+        learn.fit_one_cycle(3, 2e-3, cbs=Stop(error, 1, 2))
     assert len(pd.read_csv(tmp_path / "history.csv")) == 1
-    if fresh: learn = learner(drawn, tmp_path)
+    if fresh:
+        learn = learner(drawn, tmp_path)
     learn.count.batches = 0
     learn.fit_one_cycle(3, 2e-3)
     assert same(weights(learn), whole[2])
     assert learn.count.batches == whole[0].count.batches * 2 // 3
     assert "Going on after epoch 0" in capsys.readouterr().out
-    kept, expected = (pd.read_csv(out / "history.csv").drop(columns="seconds") for out in (tmp_path, whole[1]))
+    kept, expected = (
+        pd.read_csv(out / "history.csv").drop(columns="seconds") for out in (tmp_path, whole[1])
+    )
     pd.testing.assert_frame_equal(kept, expected)
     assert len(learn.recorder.losses) == len(whole[0].recorder.losses)
 
 
 def test_a_fit_interrupted_in_its_first_epoch_starts_from_its_first_weights(whole, drawn, tmp_path):
     learn = learner(drawn, tmp_path)
-    with pytest.raises(KeyboardInterrupt): learn.fit_one_cycle(3, 2e-3, cbs=Stop(KeyboardInterrupt(), 0, 2))
+    with pytest.raises(KeyboardInterrupt):
+        learn.fit_one_cycle(3, 2e-3, cbs=Stop(KeyboardInterrupt(), 0, 2))
     learn.fit_one_cycle(3, 2e-3)
     assert same(weights(learn), whole[2])
 
@@ -145,11 +217,16 @@ def test_stage_2_interrupted_ends_with_the_weights_of_one_that_was_not(drawn, tm
         return learn
 
     expected = stages(tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt): stages(tmp_path / "cut", Stop(KeyboardInterrupt(), 1))
+    with pytest.raises(KeyboardInterrupt):
+        stages(tmp_path / "cut", Stop(KeyboardInterrupt(), 1))
     resumed = stages(tmp_path / "cut")
     assert same(weights(resumed), weights(expected))
     assert resumed.count.batches == len(resumed.dls.train)  # one epoch of the three
-    assert pd.read_csv(tmp_path / "cut/history.csv")[["fit", "epoch"]].to_numpy().tolist() == [[0, 0], [1, 0], [1, 1]]
+    assert pd.read_csv(tmp_path / "cut/history.csv")[["fit", "epoch"]].to_numpy().tolist() == [
+        [0, 0],
+        [1, 0],
+        [1, 1],
+    ]
 
 
 def test_all_done_is_not_computed_again_and_restores_a_lost_history(whole, drawn, capsys):
@@ -162,15 +239,32 @@ def test_all_done_is_not_computed_again_and_restores_a_lost_history(whole, drawn
     assert "minutes on this CPU" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"size": 72}, {"resize": "pad"}, {"lr": 1e-3}, {"epochs": 2},
-                                    {"exclude": ["05-baroque"]}, {"dropout": .1}, {"depth": 1},
-                                    {"split": "random"}, {"views": 1}, {"pool": "last"}, {"balance": False},
-                                    {"loss_func": FocalLossFlat()}, {"cbs": [MixUp()]}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"size": 72},
+        {"resize": "pad"},
+        {"lr": 1e-3},
+        {"epochs": 2},
+        {"exclude": ["05-baroque"]},
+        {"dropout": 0.1},
+        {"depth": 1},
+        {"split": "random"},
+        {"views": 1},
+        {"pool": "last"},
+        {"balance": False},
+        {"loss_func": FocalLossFlat()},
+        {"cbs": [MixUp()]},
+    ],
+    ids=str,
+)
 def test_a_changed_setting_starts_afresh(whole, drawn, tmp_path, change, capsys):
     shutil.copytree(whole[1], tmp_path, dirs_exist_ok=True)
     epochs, lr = change.pop("epochs", 3), change.pop("lr", 2e-3)
     learn = learner(drawn, tmp_path, **change)
-    with pytest.raises(KeyboardInterrupt): learn.fit_one_cycle(epochs, lr, cbs=Stop(KeyboardInterrupt(), 0))
+    with pytest.raises(KeyboardInterrupt):
+        learn.fit_one_cycle(epochs, lr, cbs=Stop(KeyboardInterrupt(), 0))
     assert learn.keep.rows == [] and "Going on" not in capsys.readouterr().out
 
 
@@ -179,22 +273,26 @@ def test_the_best_epoch_of_all_stages_is_kept(drawn, tmp_path):
     learn.fit_one_cycle(2, 2e-3)
     first = weights(learn)
     learn.unfreeze()
-    learn.fit_one_cycle(2, .5)  # a rate that ruins the network
+    learn.fit_one_cycle(2, 0.5)  # a rate that ruins the network
     history = pd.read_csv(tmp_path / "history.csv")
     best = history[history.fit == 0].iloc[-1]
     assert best.f1_score > history[history.fit == 1].f1_score.max() and same(weights(learn), first)
     learn.freeze()
-    np.testing.assert_allclose(learn.validate()[1:4], best[["error_rate", "accuracy", "f1_score"]].astype(float))
+    np.testing.assert_allclose(
+        learn.validate()[1:4], best[["error_rate", "accuracy", "f1_score"]].astype(float)
+    )
 
 
 def test_a_later_fit_must_not_cost_loss_on_valid(drawn, tmp_path):
     learn = learner(drawn, tmp_path)
     learn.fit_one_cycle(1, 1e-3)
     first = weights(learn)
-    learn.keep.best.update(f1=-1., loss=0.)  # any epoch has the higher macro F1, and the higher loss
+    learn.keep.best.update(
+        f1=-1.0, loss=0.0
+    )  # any epoch has the higher macro F1, and the higher loss
     learn.unfreeze()
     learn.fit_one_cycle(1, 1e-3)
-    assert same(weights(learn), first) and learn.keep.best["f1"] == -1.
+    assert same(weights(learn), first) and learn.keep.best["f1"] == -1.0
 
 
 def test_gradually_one_block_after_the_other_learns(drawn, tmp_path):
@@ -203,18 +301,20 @@ def test_gradually_one_block_after_the_other_learns(drawn, tmp_path):
     assert history.learning.tolist() == [1, 2, 3, 4] and set(history.groups) == {4}
     np.testing.assert_allclose(history.lr_high, [1e-3, 1e-4, 1e-4, 1e-4])
     np.testing.assert_allclose(history.lr_low, [1e-3, 1e-5, 1e-5, 1e-5])
-    with pytest.raises(ValueError, match="--unfreeze-from 3"): train.fit(drawn, tmp_path, gradual=True, **SMALL)
+    with pytest.raises(ValueError, match="--unfreeze-from 3"):
+        train.fit(drawn, tmp_path, gradual=True, **SMALL)
 
 
 def test_a_fit_that_its_callback_ends_keeps_its_last_epoch(drawn, tmp_path):
     learn = learner(drawn, tmp_path)
-    learn.fit_one_cycle(5, 1e-3, cbs=EarlyStoppingCallback("f1_score", min_delta=2., patience=1))
+    learn.fit_one_cycle(5, 1e-3, cbs=EarlyStoppingCallback("f1_score", min_delta=2.0, patience=1))
     history = pd.read_csv(tmp_path / "history.csv")
     assert len(history) == 2 and learn.keep.best["f1"] == history.f1_score.iloc[-1]
 
 
 def test_a_table_of_parts_cannot_be_exported_by_fit(drawn, tmp_path):
-    with pytest.raises(ValueError, match="train.learner"): train.fit(drawn, tmp_path, split=splits.items(drawn))
+    with pytest.raises(ValueError, match="train.learner"):
+        train.fit(drawn, tmp_path, split=splits.items(drawn))
     assert not (tmp_path / "models").exists()
 
 
@@ -224,7 +324,8 @@ def test_looking_at_the_learner_between_fits_changes_nothing(drawn, tmp_path):
         learn = learner(drawn, out)
         learn.fit_one_cycle(1, 2e-3)
         learn.unfreeze()
-        if look: look_around(learn, out)
+        if look:
+            look_around(learn, out)
         learn.fit_one_cycle(1, slice(4e-6, 4e-4))
         return learn
 
@@ -247,7 +348,9 @@ def test_a_fit_after_an_interrupted_look_is_kept(drawn, tmp_path):
     with learn.added_cbs(Stop(KeyboardInterrupt(), 0, 1)), pytest.raises(KeyboardInterrupt):
         learn.lr_find(show_plot=False)
     learn.fit_one_cycle(1, 2e-3)
-    assert len(pd.read_csv(tmp_path / "history.csv")) == 1 and (tmp_path / "models/fit-0.pth").exists()
+    assert (
+        len(pd.read_csv(tmp_path / "history.csv")) == 1 and (tmp_path / "models/fit-0.pth").exists()
+    )
 
 
 def test_history_has_a_row_an_epoch(whole):
@@ -255,7 +358,11 @@ def test_history_has_a_row_an_epoch(whole):
     figures = ["train_loss", "valid_loss", "error_rate", "accuracy", "f1_score"]
     assert list(history) == ["fit", "epoch", *figures, "seconds", *predict.FIT]
     assert set(history.lr_low) == set(history.lr_high) == {2e-3} and set(history.learning) == {1}
-    assert history.epoch.tolist() == [0, 1, 2] and history.notna().all(axis=None) and (history.seconds > 0).all()
+    assert (
+        history.epoch.tolist() == [0, 1, 2]
+        and history.notna().all(axis=None)
+        and (history.seconds > 0).all()
+    )
     np.testing.assert_allclose(history.error_rate, 1 - history.accuracy, atol=1e-6)
 
 
@@ -264,17 +371,24 @@ def test_fewer_images_than_a_batch_are_learned_from(drawn, tmp_path):
     learn.fit_one_cycle(1, 2e-3)
     assert learn.count.batches == 2  # one a view
     assert pd.read_csv(tmp_path / "history.csv").train_loss.notna().all()
-    with pytest.raises(ValueError, match="batch"): learner(drawn, tmp_path, batch_size=1)
+    with pytest.raises(ValueError, match="batch"):
+        learner(drawn, tmp_path, batch_size=1)
 
 
 def test_the_body_is_frozen_and_only_the_head_learns(whole, drawn, tmp_path):
     start = weights(learner(drawn, tmp_path))
-    changed = {name.split(".")[0] for name, value in whole[2].items() if not torch.equal(value, start[name])}
+    changed = {
+        name.split(".")[0]
+        for name, value in whole[2].items()
+        if not torch.equal(value, start[name])
+    }
     assert changed == {"1"}
 
 
-@pytest.mark.parametrize("resize, method", [("squish", ResizeMethod.Squish), ("crop", ResizeMethod.Crop),
-                                            ("pad", ResizeMethod.Pad)])
+@pytest.mark.parametrize(
+    "resize, method",
+    [("squish", ResizeMethod.Squish), ("crop", ResizeMethod.Crop), ("pad", ResizeMethod.Pad)],
+)
 def test_resizing(drawn, tmp_path, resize, method):
     learn = learner(drawn, tmp_path, resize=resize)
     tfm = learn.dls.after_item.fs.filter(lambda tfm: isinstance(tfm, Resize))[0]
@@ -283,7 +397,7 @@ def test_resizing(drawn, tmp_path, resize, method):
 
 
 def test_head_of_wanted_width_and_depth(drawn, tmp_path):
-    model = learner(drawn, tmp_path, width=48, depth=2, dropout=.3).model[1]
+    model = learner(drawn, tmp_path, width=48, depth=2, dropout=0.3).model[1]
     linear = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
     assert [layer.out_features for layer in linear] == [48, 48, 5]
     assert linear[-1].out_features == len(learner(drawn, tmp_path).dls.vocab)
@@ -291,52 +405,72 @@ def test_head_of_wanted_width_and_depth(drawn, tmp_path):
 
 def test_excluded_class_is_neither_learned_nor_predicted(drawn, tmp_path):
     learn = learner(drawn, tmp_path, exclude=["05-baroque"])
-    assert list(learn.dls.vocab) == learn.config["vocab"] == [
-        "01-early_renaissance", "09-realism", "13-expressionism", "17-dadaism"]
+    assert (
+        list(learn.dls.vocab)
+        == learn.config["vocab"]
+        == ["01-early_renaissance", "09-realism", "13-expressionism", "17-dadaism"]
+    )
     assert not any("05-baroque" in str(file) for file in learn.dls.train.items)
 
 
 def test_test_images_are_never_seen_in_training(whole, drawn):
     from artclf.data import splits
+
     table, learn = splits.items(drawn), whole[0]
     seen = {Path(file) for dl in learn.dls.loaders for file in dl.items}
     assert seen == {drawn / file for file in table[table.part != "test"].file}
-    assert {Path(file) for file in learn.dls.valid.items} == {drawn / f for f in table[table.part == "valid"].file}
+    assert {Path(file) for file in learn.dls.valid.items} == {
+        drawn / f for f in table[table.part == "valid"].file
+    }
 
 
-@pytest.mark.parametrize("settings, words", [
-    ({"resize": "stretch"}, ["stretch", "squish, crop, pad"]),
-    ({"arch": "no-such-network"}, ["no-such-network", "efficientnet_lite0"]),
-    ({"arch": "hf-hub:somebody/something"}, ["hf-hub:somebody/something"]),
-    ({"exclude": ["01-early_renaissance", "05-baroque", "09-realism", "13-expressionism"]}, ["single class", "17-dad"]),
-    ({"parts": (70, 0, 30)}, ["valid"]),
-    ({"split": "own"}, ["column `split`", "nothing", "train, valid, test"]),
-])
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"resize": "stretch"}, ["stretch", "squish, crop, pad"]),
+        ({"arch": "no-such-network"}, ["no-such-network", "efficientnet_lite0"]),
+        ({"arch": "hf-hub:somebody/something"}, ["hf-hub:somebody/something"]),
+        (
+            {"exclude": ["01-early_renaissance", "05-baroque", "09-realism", "13-expressionism"]},
+            ["single class", "17-dad"],
+        ),
+        ({"parts": (70, 0, 30)}, ["valid"]),
+        ({"split": "own"}, ["column `split`", "nothing", "train, valid, test"]),
+    ],
+)
 def test_settings_that_cannot_work_say_what_to_do(drawn, tmp_path, settings, words):
-    with pytest.raises(ValueError) as error: learner(drawn, tmp_path, **settings)
+    with pytest.raises(ValueError) as error:
+        learner(drawn, tmp_path, **settings)
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
 
 
 def test_without_weights_the_error_names_the_way_out(drawn, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(ConnectionError, match="--arch auto"): learner(drawn, tmp_path, arch="resnet18")
+    with pytest.raises(ConnectionError, match="--arch auto"):
+        learner(drawn, tmp_path, arch="resnet18")
     assert learner(drawn, tmp_path, arch="resnet18", pretrained=False).opt is None
 
 
 def test_no_data_and_too_few_images_say_what_to_do(drawn, tmp_path):
-    with pytest.raises(FileNotFoundError, match="artclf download"): learner(tmp_path / "nothing", tmp_path)
+    with pytest.raises(FileNotFoundError, match="artclf download"):
+        learner(tmp_path / "nothing", tmp_path)
     assert not (tmp_path / "nothing").exists()
     shutil.copytree(drawn, data := tmp_path / "data")
     with Catalogue(data) as cat:
-        cat.update({"url": row["url"], "period": row["period"], "clean_status": "rejected"}
-                   for row in cat.select("period = '05-baroque'")[2:])
-    with pytest.raises(ValueError, match=r"too few images .* 05-baroque: .*--exclude"): learner(data, tmp_path)
+        cat.update(
+            {"url": row["url"], "period": row["period"], "clean_status": "rejected"}
+            for row in cat.select("period = '05-baroque'")[2:]
+        )
+    with pytest.raises(ValueError, match=r"too few images .* 05-baroque: .*--exclude"):
+        learner(data, tmp_path)
 
 
 def test_the_time_is_told_beforehand_on_a_cpu(drawn, tmp_path, capsys):
     learn = learner(drawn, tmp_path)
-    if learn.dls.device.type != "cpu": pytest.skip("there is a GPU")
-    with pytest.raises(KeyboardInterrupt): learn.fit_one_cycle(1, 2e-3, cbs=Stop(KeyboardInterrupt(), 0))
+    if learn.dls.device.type != "cpu":
+        pytest.skip("there is a GPU")
+    with pytest.raises(KeyboardInterrupt):
+        learn.fit_one_cycle(1, 2e-3, cbs=Stop(KeyboardInterrupt(), 0))
     said = capsys.readouterr().out
     assert "About 0." in said and "minutes on this CPU" in said
 
@@ -355,9 +489,15 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(drawn, tmp_path):
     cut, kills = tmp_path / "cut", 0
     command = [sys.executable, "-c", CODE, drawn, cut]
     subprocess.run([*command[:-1], tmp_path / "whole"], check=True, stdout=subprocess.DEVNULL)
-    for marks in (["models/fit-0.pth"], ["history.csv"], ["models/fit-1.pth"], ["model.safetensors"]):
+    for marks in (
+        ["models/fit-0.pth"],
+        ["history.csv"],
+        ["models/fit-1.pth"],
+        ["model.safetensors"],
+    ):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-        while process.poll() is None and not all((cut / mark).exists() for mark in marks): time.sleep(.01)
+        while process.poll() is None and not all((cut / mark).exists() for mark in marks):
+            time.sleep(0.01)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             kills += 1

@@ -1,7 +1,7 @@
 """Errors that a user can mend: their message says what is wrong and what to do.
 
-The command line shows their message alone. Any other ValueError or RuntimeError, such as one out of torch or numpy, is
-a bug, and is shown with its traceback.
+The command line shows their message alone. Any other ValueError or RuntimeError, such as one out of
+torch or numpy, is a bug, and is shown with its traceback.
 """
 
 
@@ -10,4 +10,6 @@ class InputError(ValueError):
 
 
 class StepError(RuntimeError):
-    """A step that could not do its work, though its input is right: an engine without answers, a cell that failed."""
+    """A step that could not do its work, though its input is right: an engine without answers, a
+    cell that failed.
+    """

@@ -1,34 +1,60 @@
 """The catalogue: one SQLite table that records what is known of every image of a data set.
 
-Reads URL lists (`urls_*.csv`) and folders of pictures; writes `DATA/catalogue.db`. Notebooks look at it with
-`read_catalogue(DATA)`.
+Reads URL lists (`urls_*.csv`) and folders of pictures; writes `DATA/catalogue.db`. Notebooks look
+at it with `read_catalogue(DATA)`.
 """
+
 import sqlite3
 from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
-FACTS = {"title": "TEXT", "artist": "TEXT", "year": "TEXT", "licence": "TEXT", "source": "TEXT", "source_page": "TEXT",
-         "split": "TEXT"}  # a split of the user's own: train, valid or test
+FACTS = {
+    "title": "TEXT",
+    "artist": "TEXT",
+    "year": "TEXT",
+    "licence": "TEXT",
+    "source": "TEXT",
+    "source_page": "TEXT",
+    "split": "TEXT",
+}  # a split of the user's own: train, valid or test
 
 
 COLUMNS = {
-    "url": "TEXT NOT NULL", "period": "TEXT NOT NULL", "file": "TEXT",
-    "status": "TEXT NOT NULL DEFAULT 'pending'", "reason": "TEXT", "http_status": "INTEGER",
-    "tries": "INTEGER NOT NULL DEFAULT 0", "bytes": "INTEGER", "sha256": "TEXT",
-    "width": "INTEGER", "height": "INTEGER", "format": "TEXT", "phash": "TEXT", "dup_group": "TEXT",
+    "url": "TEXT NOT NULL",
+    "period": "TEXT NOT NULL",
+    "file": "TEXT",
+    "status": "TEXT NOT NULL DEFAULT 'pending'",
+    "reason": "TEXT",
+    "http_status": "INTEGER",
+    "tries": "INTEGER NOT NULL DEFAULT 0",
+    "bytes": "INTEGER",
+    "sha256": "TEXT",
+    "width": "INTEGER",
+    "height": "INTEGER",
+    "format": "TEXT",
+    "phash": "TEXT",
+    "dup_group": "TEXT",
     **FACTS,
-    "clean_status": "TEXT", "clean_reason": "TEXT", "clean_sha256": "TEXT",
-    "split_random": "TEXT", "split_grouped": "TEXT", "split_artist": "TEXT", "review": "TEXT",
-    "doubt": "REAL", "likelier": "TEXT", "likelier_probability": "REAL", "outlier": "REAL",  # 0 to 1
+    "clean_status": "TEXT",
+    "clean_reason": "TEXT",
+    "clean_sha256": "TEXT",
+    "split_random": "TEXT",
+    "split_grouped": "TEXT",
+    "split_artist": "TEXT",
+    "review": "TEXT",
+    "doubt": "REAL",
+    "likelier": "TEXT",
+    "likelier_probability": "REAL",
+    "outlier": "REAL",  # 0 to 1
 }
 
 
 class Catalogue:
     """The table `images` of `DATA/catalogue.db`, with key `(url, period)`; a context manager.
 
-    Every call is one transaction: a process killed at any moment leaves a whole catalogue behind. One process writes
-    at a time; others may read.
+    Every call is one transaction: a process killed at any moment leaves a whole catalogue behind.
+    One process writes at a time; others may read.
     """
 
     def __init__(self, data):
@@ -43,11 +69,18 @@ class Catalogue:
         known = {row["name"] for row in self.db.execute("PRAGMA table_info(images)")}
         for name in COLUMNS.keys() - known:  # a catalogue that an earlier version made
             self.db.execute(f"ALTER TABLE images ADD COLUMN {name} {COLUMNS[name]}")
-        self.db.execute("CREATE TABLE IF NOT EXISTS settings (step TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        self.db.execute(
+            "CREATE TABLE IF NOT EXISTS settings (step TEXT PRIMARY KEY, value TEXT NOT NULL)"
+        )
 
-    def __enter__(self): return self
-    def __exit__(self, *exc): self.close()
-    def close(self): self.db.close()
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def close(self):
+        self.db.close()
 
     @contextmanager
     def transaction(self):
@@ -61,30 +94,43 @@ class Catalogue:
         self.db.execute("COMMIT")
 
     def add(self, rows: Iterable[dict]) -> int:
-        """Insert the `(url, period)` that are new and return their number; known rows only gain facts they lacked.
+        """Insert the `(url, period)` that are new and return their number; known rows only gain
+        facts they lacked.
 
-        `rows` may be a generator of any length; facts are the columns in `FACTS`. A new `split` replaces the old one.
+        `rows` may be a generator of any length; facts are the columns in `FACTS`. A new `split`
+        replaces the old one.
         """
         before = self.count()
-        facts = ", ".join(f"{name} = COALESCE({name}, excluded.{name})" for name in FACTS if name != "split")
+        facts = ", ".join(
+            f"{name} = COALESCE({name}, excluded.{name})" for name in FACTS if name != "split"
+        )
         names = ["url", "period", *FACTS]
-        sql = (f"INSERT INTO images ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "
-               f"ON CONFLICT (url, period) DO UPDATE SET {facts}, split = COALESCE(excluded.split, split)")
+        sql = (
+            f"INSERT INTO images ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "
+            f"ON CONFLICT (url, period) DO UPDATE SET {facts}, split = COALESCE(excluded.split, split)"
+        )
         with self.transaction() as db:
             db.executemany(sql, ([row.get(name) or None for name in names] for row in rows))
         return self.count() - before
 
     def update(self, rows: Iterable[dict]):
-        """Set columns of existing rows, all in one transaction. Each row has `url`, `period` and what to set."""
+        """Set columns of existing rows, all in one transaction. Each row has `url`, `period` and
+        what to set.
+        """
         with self.transaction() as db:
             for row in rows:
                 values = {k: v for k, v in row.items() if k not in ("url", "period")}
-                db.execute(f"UPDATE images SET {', '.join(f'{k} = ?' for k in values)} WHERE url = ? AND period = ?",
-                           (*values.values(), row["url"], row["period"]))
+                db.execute(
+                    f"UPDATE images SET {', '.join(f'{k} = ?' for k in values)} WHERE url = ? AND period = ?",
+                    (*values.values(), row["url"], row["period"]),
+                )
 
     def select(self, where: str = "1", args=()) -> list[dict]:
         """The rows for which `where` holds, in the order they were added."""
-        return [dict(row) for row in self.db.execute(f"SELECT * FROM images WHERE {where} ORDER BY rowid", args)]
+        return [
+            dict(row)
+            for row in self.db.execute(f"SELECT * FROM images WHERE {where} ORDER BY rowid", args)
+        ]
 
     def setting(self, step: str) -> str | None:
         """The settings that a step last ran with."""
@@ -99,32 +145,43 @@ class Catalogue:
 
 
 def read_catalogue(data):
-    """Everything known of every image of the data set in folder `data`: a pandas DataFrame, a row an image.
+    """Everything known of every image of the data set in folder `data`: a pandas DataFrame, a row
+    an image.
 
     Raises FileNotFoundError where there is no catalogue yet.
     """
     import pandas as pd
+
     require(data)
     with Catalogue(data) as cat:
-        whole = dict.fromkeys(("http_status", "tries", "bytes", "width", "height"), "Int64")  # unknown is not 0
+        whole = dict.fromkeys(
+            ("http_status", "tries", "bytes", "width", "height"), "Int64"
+        )  # unknown is not 0
         return pd.read_sql_query("SELECT * FROM images ORDER BY rowid", cat.db, dtype=whole)
 
 
 def require(data) -> Path:
     """The folder `data`; FileNotFoundError, which says what to do, where it has no catalogue."""
     if not (Path(data) / "catalogue.db").exists():
-        raise FileNotFoundError(f"no catalogue in {data}: run `artclf download --data {data}` or "
-                                f"`artclf import FOLDER --data {data}` first")
+        raise FileNotFoundError(
+            f"no catalogue in {data}: run `artclf download --data {data}` or "
+            f"`artclf import FOLDER --data {data}` first"
+        )
     return Path(data)
 
 
 def label(row: dict) -> str:
-    """The class that an image is used under: its period, or the one that a review moved it to (`move:<period>`)."""
+    """The class that an image is used under: its period, or the one that a review moved it to
+    (`move:<period>`).
+    """
     review = row.get("review")
-    return review.removeprefix("move:") if isinstance(review, str) and review.startswith("move:") else row["period"]
+    return (
+        review.removeprefix("move:")
+        if isinstance(review, str) and review.startswith("move:")
+        else row["period"]
+    )
 
 
 def clean_path(row: dict) -> str:
     """The path of an image's clean copy, relative to the data folder."""
     return f"clean/{label(row)}/{Path(row['file']).stem}.jpg"
-

@@ -1,1 +1,3 @@
-"""Experiments and helpers that a newcomer may ignore; they use the pipeline and are never imported by it."""
+"""Experiments and helpers that a newcomer may ignore; they use the pipeline and are never imported
+by it.
+"""

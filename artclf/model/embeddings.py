@@ -1,8 +1,10 @@
 """Embeddings: where every picture lies for the network, and which pictures lie nearest to it.
 
-Reads and writes `EXPORT/embeddings.npz`: the features that enter the head, standardised and brought to at most 128
-numbers by PCA. Step predict makes them with its predictions; the explorer and experiments read them.
+Reads and writes `EXPORT/embeddings.npz`: the features that enter the head, standardised and brought
+to at most 128 numbers by PCA. Step predict makes them with its predictions; the explorer and
+experiments read them.
 """
+
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
@@ -16,12 +18,16 @@ NAME, NUMBERS = "embeddings.npz", 128
 def project(features: np.ndarray, train: np.ndarray) -> np.ndarray:
     """Features (images, numbers) as embeddings: float16 of shape (images, d), d at most 128.
 
-    Each number is standardised, and the principal components found, on the images where `train` is true.
+    Each number is standardised, and the principal components found, on the images where `train` is
+    true.
     """
     from sklearn.decomposition import PCA
     from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler().fit(features[train])
-    known = np.clip(scaler.transform(features), -10, 10)  # what hardly varies in train mustn't drown the rest
+    known = np.clip(
+        scaler.transform(features), -10, 10
+    )  # what hardly varies in train mustn't drown the rest
     d = min(NUMBERS, *known[train].shape)
     return PCA(d, random_state=0).fit(known[train]).transform(known).astype(np.float16)
 
@@ -31,35 +37,45 @@ def write(file: Path, files, embeddings: np.ndarray):
     arrays = {"file": np.array(list(files), dtype=str), "embedding": embeddings}
     with ZipFile(file, "w") as archive:  # what numpy.savez writes, which has no array called `file`
         for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w") as stream: np.lib.format.write_array(stream, array)
+            with archive.open(f"{name}.npy", "w") as stream:
+                np.lib.format.write_array(stream, array)
 
 
 def read(out, files) -> np.ndarray:
-    """The embeddings of `files` in the export folder `out`: float32 of shape (files, d), in their order.
+    """The embeddings of `files` in the export folder `out`: float32 of shape (files, d), in their
+    order.
 
-    Raises FileNotFoundError for an export without embeddings, ValueError where they are not those of `files`.
+    Raises FileNotFoundError for an export without embeddings, ValueError where they are not those
+    of `files`.
     """
     path = Path(out) / NAME
     again = "run `artclf train` again"
-    if not path.exists(): raise FileNotFoundError(f"no {path}: {again}")
+    if not path.exists():
+        raise FileNotFoundError(f"no {path}: {again}")
     try:
-        with np.load(path) as stored: names, values = stored["file"].tolist(), stored["embedding"].astype(np.float32)
+        with np.load(path) as stored:
+            names, values = stored["file"].tolist(), stored["embedding"].astype(np.float32)
     except (ValueError, LookupError, EOFError, OSError, BadZipFile) as e:
         raise InputError(f"{path} holds no embeddings ({e}): {again}") from e
     place = dict(zip(names, range(len(values)), strict=False))
     lost = [file for file in files if file not in place]
-    if lost: raise InputError(f"{path} lacks {len(lost)} pictures, such as {lost[0]}: {again}")
+    if lost:
+        raise InputError(f"{path} lacks {len(lost)} pictures, such as {lost[0]}: {again}")
     return values[[place[file] for file in files]]
 
 
 def nearest(queries: np.ndarray, among: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each query the `k` most similar rows of `among`, most similar first: their indices and cosine similarities.
+    """Of each query the `k` most similar rows of `among`, most similar first: their indices and
+    cosine similarities.
 
     Both of shape (queries, k), or fewer columns where `among` has fewer rows.
     """
     from sklearn.neighbors import NearestNeighbors
-    k = min(k, len(among))
-    if not k or not len(queries): return np.zeros((len(queries), k), int), np.zeros((len(queries), k))
-    distances, indices = NearestNeighbors(n_neighbors=k, metric="cosine").fit(among).kneighbors(queries)
-    return indices, 1 - distances
 
+    k = min(k, len(among))
+    if not k or not len(queries):
+        return np.zeros((len(queries), k), int), np.zeros((len(queries), k))
+    distances, indices = (
+        NearestNeighbors(n_neighbors=k, metric="cosine").fit(among).kneighbors(queries)
+    )
+    return indices, 1 - distances

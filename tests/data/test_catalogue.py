@@ -1,4 +1,7 @@
-"""The catalogue and what is read into it: lists and galleries as people make them, and writers that are killed."""
+"""The catalogue and what is read into it: lists and galleries as people make them, and writers that
+are killed.
+"""
+
 import os
 import sqlite3
 import subprocess
@@ -16,13 +19,24 @@ from artclf.data.lists import find_lists, read_list
 A, B = "http://a.example/1.jpg?x=%20&y=1", "http://b.example/2.jpg"
 
 
-@pytest.mark.parametrize("text", [
-    f"{A}\n{B}\n", f"{A}\r\n{B}\r\n", f"{A}\r{B}", f"\ufeff{A}\n{B}\n", f"# {A}\n\n{A}\n   \n  # a \"quote\n{B}",
-    f'"{A}"\n"{B}"\n',
-    f"{A},Kiss\n{B},\n", f"url\n{A}\n{B}", f"\ufeffURL , Title\n{A},t\n{B},u\n", f"\n# c\ntitle,url\nt,{A}\nu , {B} \n",
-    f'title,url\n"Kiss, The",{A}\n"""Me""", {B}\n',
-    f"url,url2\n{A},{B}\n\n{B},{A}\n", f"title,url\nno address,\n,{A}\nt,{B}",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{A}\n{B}\n",
+        f"{A}\r\n{B}\r\n",
+        f"{A}\r{B}",
+        f"\ufeff{A}\n{B}\n",
+        f'# {A}\n\n{A}\n   \n  # a "quote\n{B}',
+        f'"{A}"\n"{B}"\n',
+        f"{A},Kiss\n{B},\n",
+        f"url\n{A}\n{B}",
+        f"\ufeffURL , Title\n{A},t\n{B},u\n",
+        f"\n# c\ntitle,url\nt,{A}\nu , {B} \n",
+        f'title,url\n"Kiss, The",{A}\n"""Me""", {B}\n',
+        f"url,url2\n{A},{B}\n\n{B},{A}\n",
+        f"title,url\nno address,\n,{A}\nt,{B}",
+    ],
+)
 def test_every_form_of_a_list_gives_its_urls(tmp_path, text):
     (tmp_path / "urls_x.csv").write_bytes(text.encode())
     assert [row["url"] for row in read_list(tmp_path / "urls_x.csv")] == [A, B]
@@ -30,25 +44,41 @@ def test_every_form_of_a_list_gives_its_urls(tmp_path, text):
 
 def test_facts_come_by_name_and_unknown_columns_are_passed_over(tmp_path):
     (tmp_path / "urls_x.csv").write_text(
-        f'year,title,mood,url,artist\n1908,"Kiss, The",gay,{A},"O\'Hara ""Jo"""\n,,,{B}\n', encoding="utf-8")
+        f'year,title,mood,url,artist\n1908,"Kiss, The",gay,{A},"O\'Hara ""Jo"""\n,,,{B}\n',
+        encoding="utf-8",
+    )
     assert list(read_list(tmp_path / "urls_x.csv")) == [
-        {"url": A, "year": "1908", "title": "Kiss, The", "artist": "O'Hara \"Jo\""}, {"url": B}]
+        {"url": A, "year": "1908", "title": "Kiss, The", "artist": 'O\'Hara "Jo"'},
+        {"url": B},
+    ]
 
 
 def test_a_quoted_title_may_hold_lines_that_look_like_comments(tmp_path):
-    (tmp_path / "urls_x.csv").write_text(f'title,url\n"Composition\n# 1\n\n# 2",{A}\nlast,{B}\n', encoding="utf-8")
-    assert list(read_list(tmp_path / "urls_x.csv")) == [{"title": "Composition\n# 1\n\n# 2", "url": A},
-                                                        {"title": "last", "url": B}]
+    (tmp_path / "urls_x.csv").write_text(
+        f'title,url\n"Composition\n# 1\n\n# 2",{A}\nlast,{B}\n', encoding="utf-8"
+    )
+    assert list(read_list(tmp_path / "urls_x.csv")) == [
+        {"title": "Composition\n# 1\n\n# 2", "url": A},
+        {"title": "last", "url": B},
+    ]
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (f"{A},Br\u00fccke\n".encode("latin-1"), "urls_x.csv is not UTF-8"), (f"{A}\n".encode("utf-16"), "not UTF-8"),
-    (f'title,url\n"Kiss,{A}\nb,{B}\n'.encode(), "urls_x.csv is not CSV: it ends inside an open quote"),
-    (f'{A},"{"x" * 200_000}"\n'.encode(), "urls_x.csv is not CSV"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (f"{A},Br\u00fccke\n".encode("latin-1"), "urls_x.csv is not UTF-8"),
+        (f"{A}\n".encode("utf-16"), "not UTF-8"),
+        (
+            f'title,url\n"Kiss,{A}\nb,{B}\n'.encode(),
+            "urls_x.csv is not CSV: it ends inside an open quote",
+        ),
+        (f'{A},"{"x" * 200_000}"\n'.encode(), "urls_x.csv is not CSV"),
+    ],
+)
 def test_a_list_that_cannot_be_read_is_named(tmp_path, content, message):
     (tmp_path / "urls_x.csv").write_bytes(content)
-    with pytest.raises(ValueError, match=message): list(read_list(tmp_path / "urls_x.csv"))
+    with pytest.raises(ValueError, match=message):
+        list(read_list(tmp_path / "urls_x.csv"))
 
 
 def test_an_empty_list_has_no_rows(tmp_path):
@@ -57,8 +87,18 @@ def test_an_empty_list_has_no_rows(tmp_path):
 
 
 def test_only_lists_are_classes(tmp_path):
-    for name in ("urls_10-late.csv", "urls_02-early.csv", "urls_none.csv", "README.md", "manifest.csv", ".urls_x.csv",
-                 "urls_x.csv.bak", "urls_.csv", "urls_y.txt"): (tmp_path / name).touch()
+    for name in (
+        "urls_10-late.csv",
+        "urls_02-early.csv",
+        "urls_none.csv",
+        "README.md",
+        "manifest.csv",
+        ".urls_x.csv",
+        "urls_x.csv.bak",
+        "urls_.csv",
+        "urls_y.txt",
+    ):
+        (tmp_path / name).touch()
     (tmp_path / ".ipynb_checkpoints").mkdir()
     (tmp_path / ".ipynb_checkpoints" / "urls_z.csv").touch()
     (tmp_path / "urls_folder.csv").mkdir()
@@ -75,7 +115,8 @@ def test_a_list_named_like_a_hidden_folder_makes_none(tmp_path):
 
 @pytest.mark.parametrize("folder", [".", "nowhere"])
 def test_a_folder_without_lists_is_an_error_that_names_the_option(tmp_path, folder):
-    with pytest.raises(FileNotFoundError, match="--lists"): find_lists(tmp_path / folder)
+    with pytest.raises(FileNotFoundError, match="--lists"):
+        find_lists(tmp_path / folder)
 
 
 def gallery(folder, *files):
@@ -90,9 +131,25 @@ def pictures(*args, **kwargs):
 
 
 def test_a_gallery_has_the_pictures_of_visible_folders(tmp_path):
-    gallery(tmp_path, "b/1.jpg", "a/2.PNG", "a/notes.txt", "a/.thumbs/3.jpg", ".cache/x/4.jpg", "a/.5.jpg", "6.jpg",
-            "deep/er/7.webp", "x.jpg/8.tif", "a/.ipynb_checkpoints/9.gif")
-    assert pictures(tmp_path) == [("2.PNG", "a"), ("1.jpg", "b"), ("7.webp", "er"), ("8.tif", "x.jpg")]
+    gallery(
+        tmp_path,
+        "b/1.jpg",
+        "a/2.PNG",
+        "a/notes.txt",
+        "a/.thumbs/3.jpg",
+        ".cache/x/4.jpg",
+        "a/.5.jpg",
+        "6.jpg",
+        "deep/er/7.webp",
+        "x.jpg/8.tif",
+        "a/.ipynb_checkpoints/9.gif",
+    )
+    assert pictures(tmp_path) == [
+        ("2.PNG", "a"),
+        ("1.jpg", "b"),
+        ("7.webp", "er"),
+        ("8.tif", "x.jpg"),
+    ]
 
 
 def test_a_gallery_in_a_hidden_place_is_a_gallery(tmp_path):
@@ -104,59 +161,114 @@ def test_facts_come_from_the_manifest_in_the_gallery_above_it_or_named(tmp_path,
     gallery(tmp_path / "g", "a/1.jpg", "a/2.jpg")
     (tmp_path / place).parent.mkdir(exist_ok=True)
     prefix = {"g/manifest.csv": "", "manifest.csv": "g/", "elsewhere/facts.csv": "../g/"}[place]
-    (tmp_path / place).write_text(f'title,mood,file,period\r\n"Kiss, The",gay,{prefix}a/1.jpg,z\r\nshort row\r\n',
-                                  encoding="utf-8-sig", newline="")
-    rows = list(read_gallery(tmp_path / "g", *[tmp_path / place] * (place == "elsewhere/facts.csv")))
-    assert rows == [{"file": tmp_path / "g/a/1.jpg", "period": "a", "title": "Kiss, The"},
-                    {"file": tmp_path / "g/a/2.jpg", "period": "a"}]
+    (tmp_path / place).write_text(
+        f'title,mood,file,period\r\n"Kiss, The",gay,{prefix}a/1.jpg,z\r\nshort row\r\n',
+        encoding="utf-8-sig",
+        newline="",
+    )
+    rows = list(
+        read_gallery(tmp_path / "g", *[tmp_path / place] * (place == "elsewhere/facts.csv"))
+    )
+    assert rows == [
+        {"file": tmp_path / "g/a/1.jpg", "period": "a", "title": "Kiss, The"},
+        {"file": tmp_path / "g/a/2.jpg", "period": "a"},
+    ]
 
 
 def test_a_label_column_gives_the_classes_as_folder_names(tmp_path):
     gallery(tmp_path, *(f"{i}.jpg" for i in range(7)))
     labels = ["Pop/Art", "..", " Op-Art ", "", ".hidden", "C:\\x"]
     (tmp_path / "manifest.csv").write_text(
-        "file,style\n" + "".join(f"{i}.jpg,{label}\n" for i, label in enumerate(labels)) + "6.jpg\n", encoding="utf-8")
-    assert pictures(tmp_path, label_column="style") == [("0.jpg", "Pop_Art"), ("2.jpg", "Op-Art"), ("4.jpg", "hidden"),
-                                                        ("5.jpg", "C_x")]
+        "file,style\n"
+        + "".join(f"{i}.jpg,{label}\n" for i, label in enumerate(labels))
+        + "6.jpg\n",
+        encoding="utf-8",
+    )
+    assert pictures(tmp_path, label_column="style") == [
+        ("0.jpg", "Pop_Art"),
+        ("2.jpg", "Op-Art"),
+        ("4.jpg", "hidden"),
+        ("5.jpg", "C_x"),
+    ]
 
 
-@pytest.mark.parametrize(("files", "manifest", "label", "error", "message"), [
-    ([], None, None, ValueError, "no pictures"),
-    (["1.jpg"], None, None, ValueError, "--label-column"),
-    (["a/1.jpg"], None, "style", FileNotFoundError, "--label-column needs a manifest.csv"),
-    (["a/1.jpg"], b"file,title\na/1.jpg,t\n", "style", ValueError, "manifest.csv has no column 'style'"),
-    (["a/1.jpg"], b"name,title\na/1.jpg,t\n", None, ValueError, "manifest.csv has no column 'file'"),
-    (["a/1.jpg"], b"", None, ValueError, "manifest.csv has no column 'file'"),
-    (["a/1.jpg"], "file,title\na/1.jpg,Br\u00fccke\n".encode("latin-1"), None, ValueError,
-     "manifest.csv is not CSV in UTF-8"),
-])
-def test_a_gallery_that_cannot_be_read_says_what_to_do(tmp_path, files, manifest, label, error, message):
+@pytest.mark.parametrize(
+    ("files", "manifest", "label", "error", "message"),
+    [
+        ([], None, None, ValueError, "no pictures"),
+        (["1.jpg"], None, None, ValueError, "--label-column"),
+        (["a/1.jpg"], None, "style", FileNotFoundError, "--label-column needs a manifest.csv"),
+        (
+            ["a/1.jpg"],
+            b"file,title\na/1.jpg,t\n",
+            "style",
+            ValueError,
+            "manifest.csv has no column 'style'",
+        ),
+        (
+            ["a/1.jpg"],
+            b"name,title\na/1.jpg,t\n",
+            None,
+            ValueError,
+            "manifest.csv has no column 'file'",
+        ),
+        (["a/1.jpg"], b"", None, ValueError, "manifest.csv has no column 'file'"),
+        (
+            ["a/1.jpg"],
+            "file,title\na/1.jpg,Br\u00fccke\n".encode("latin-1"),
+            None,
+            ValueError,
+            "manifest.csv is not CSV in UTF-8",
+        ),
+    ],
+)
+def test_a_gallery_that_cannot_be_read_says_what_to_do(
+    tmp_path, files, manifest, label, error, message
+):
     folder = gallery(tmp_path / "g", *files)
     folder.mkdir(exist_ok=True)
-    if manifest is not None: (folder / "manifest.csv").write_bytes(manifest)
-    with pytest.raises(error, match=message): list(read_gallery(folder, label_column=label))
+    if manifest is not None:
+        (folder / "manifest.csv").write_bytes(manifest)
+    with pytest.raises(error, match=message):
+        list(read_gallery(folder, label_column=label))
 
 
 def test_missing_galleries_and_manifests_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"): list(read_gallery(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
+        list(read_gallery(tmp_path / "nowhere"))
     gallery(tmp_path, "a/1.jpg")
-    with pytest.raises(FileNotFoundError, match="other.csv"): list(read_gallery(tmp_path, tmp_path / "other.csv"))
+    with pytest.raises(FileNotFoundError, match="other.csv"):
+        list(read_gallery(tmp_path, tmp_path / "other.csv"))
 
 
 def test_the_key_is_url_and_period_and_known_rows_only_gain_what_they_lack(tmp_path):
     with Catalogue(tmp_path) as cat:
-        assert cat.add([{"url": A, "period": "x", "title": "first"}, {"url": A, "period": "y"}]) == 2
-        assert cat.add([{"url": A, "period": "x", "title": "second", "artist": "me", "file": "no fact"},
-                        {"url": A, "period": "y", "title": ""}, {"url": B, "period": "x"}]) == 1
+        assert (
+            cat.add([{"url": A, "period": "x", "title": "first"}, {"url": A, "period": "y"}]) == 2
+        )
+        assert (
+            cat.add(
+                [
+                    {"url": A, "period": "x", "title": "second", "artist": "me", "file": "no fact"},
+                    {"url": A, "period": "y", "title": ""},
+                    {"url": B, "period": "x"},
+                ]
+            )
+            == 1
+        )
         rows = cat.select()
     assert [(row["url"], row["period"], row["title"], row["artist"]) for row in rows] == [
-        (A, "x", "first", "me"), (A, "y", None, None), (B, "x", None, None)]
+        (A, "x", "first", "me"),
+        (A, "y", None, None),
+        (B, "x", None, None),
+    ]
     assert {(row["status"], row["tries"], row["file"]) for row in rows} == {("pending", 0, None)}
 
 
 def test_a_new_split_of_ones_own_replaces_the_old_one_and_none_leaves_it(tmp_path):
     with Catalogue(tmp_path) as cat:
-        for part in ("train", "test", "", None): cat.add([{"url": A, "period": "x", "split": part}])
+        for part in ("train", "test", "", None):
+            cat.add([{"url": A, "period": "x", "split": part}])
         assert cat.select()[0]["split"] == "test"
 
 
@@ -167,9 +279,15 @@ def test_an_error_undoes_its_transaction_whole(tmp_path):
 
     with Catalogue(tmp_path) as cat:
         cat.add([{"url": A, "period": "x"}])
-        with pytest.raises(RuntimeError, match="the list ended"): cat.add(broken())
+        with pytest.raises(RuntimeError, match="the list ended"):
+            cat.add(broken())
         with pytest.raises(sqlite3.OperationalError, match="nonsense"):
-            cat.update([{"url": A, "period": "x", "reason": "set"}, {"url": A, "period": "x", "nonsense": 1}])
+            cat.update(
+                [
+                    {"url": A, "period": "x", "reason": "set"},
+                    {"url": A, "period": "x", "nonsense": 1},
+                ]
+            )
         assert [(row["url"], row["reason"]) for row in cat.select()] == [(A, None)]
         cat.update([{"url": A, "period": "x", "reason": "the next one works"}])
         assert cat.count("reason = ?", ["the next one works"]) == 1
@@ -187,8 +305,10 @@ def test_values_are_never_sql(tmp_path):
 def test_settings_are_kept_per_step(tmp_path):
     with Catalogue(tmp_path) as cat:
         assert cat.setting("clean") is None
-        for value in ("a", "b"): cat.set_setting("clean", value)
-    with Catalogue(tmp_path) as cat: assert cat.setting("clean") == "b" and cat.setting("train") is None
+        for value in ("a", "b"):
+            cat.set_setting("clean", value)
+    with Catalogue(tmp_path) as cat:
+        assert cat.setting("clean") == "b" and cat.setting("train") is None
 
 
 WRITER = """
@@ -203,9 +323,12 @@ with Catalogue(sys.argv[1]) as cat:
 
 @pytest.mark.parametrize("after", [0, 3])
 def test_a_writer_that_is_killed_leaves_whole_transactions(tmp_path, after):
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path], stdout=subprocess.PIPE, text=True)
-    for _ in range(after + 1): last = int(writer.stdout.readline())
-    time.sleep(.01)
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, tmp_path], stdout=subprocess.PIPE, text=True
+    )
+    for _ in range(after + 1):
+        last = int(writer.stdout.readline())
+    time.sleep(0.01)
     writer.kill()
     rest = [int(line) for line in writer.communicate()[0].split()]
     with Catalogue(tmp_path) as cat:
@@ -226,20 +349,23 @@ def test_one_may_read_while_another_writes(tmp_path):
 
 
 def test_the_data_frame_has_every_column_in_the_order_of_rows(tmp_path):
-    with Catalogue(tmp_path) as cat: cat.add({"url": f"{i}", "period": "x", "year": "1900"} for i in range(12))
+    with Catalogue(tmp_path) as cat:
+        cat.add({"url": f"{i}", "period": "x", "year": "1900"} for i in range(12))
     table = read_catalogue(tmp_path)
     assert list(table.columns) == list(catalogue.COLUMNS)
     assert table.url.tolist() == [f"{i}" for i in range(12)] and set(table.year) == {"1900"}
 
 
 def test_no_catalogue_is_an_error_and_makes_none(tmp_path):
-    with pytest.raises(FileNotFoundError, match="artclf download"): read_catalogue(tmp_path / "new")
+    with pytest.raises(FileNotFoundError, match="artclf download"):
+        read_catalogue(tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
 def test_progress_off_a_terminal_is_silent(capfd):
     assert list(progress_bar([1, 2], desc="work")) == [1, 2]
-    with progress_bar(desc="work", total=2) as bar: bar.update(2)
+    with progress_bar(desc="work", total=2) as bar:
+        bar.update(2)
     assert capfd.readouterr() == ("", "")
 
 
@@ -247,27 +373,33 @@ def test_progress_off_a_terminal_is_silent(capfd):
 def test_progress_on_a_terminal_goes_to_standard_error(tmp_path):
     import pty
     import termios
+
     main, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 80))
     code = "from artclf.base.progress import progress_bar; [1 for _ in progress_bar(range(3), desc='working')]"
-    done = subprocess.run([sys.executable, "-c", code], stderr=terminal, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stderr=terminal, stdout=subprocess.PIPE, check=True
+    )
     os.close(terminal)
     shown = os.read(main, 10_000).decode()
     os.close(main)
     assert "working: 100%" in shown and "3/3" in shown and done.stdout == b""
 
 
-class ZMQInteractiveShell: """Named as the shell of a notebook."""
+class ZMQInteractiveShell:
+    """Named as the shell of a notebook."""
 
 
 def test_progress_in_a_notebook_is_one_output_updated_in_place(monkeypatch, capfd):
     import builtins
 
     import IPython.display
+
     shown = []
 
     class Handle:
-        def update(self, line, raw): shown.append(("update", line, raw))
+        def update(self, line, raw):
+            shown.append(("update", line, raw))
 
     def display(line, raw, display_id):
         shown.append(("display", line, raw))
@@ -276,9 +408,12 @@ def test_progress_in_a_notebook_is_one_output_updated_in_place(monkeypatch, capf
     monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
     monkeypatch.setattr(IPython.display, "display", display)
     with progress_bar(desc="work", total=3) as bar:
-        for _ in range(3): bar.update()
+        for _ in range(3):
+            bar.update()
         bar.set_postfix(ok=3)
-    assert [list(line) for _, line, _ in shown] == [["text/plain"]] * len(shown) and all(raw for *_, raw in shown)
+    assert [list(line) for _, line, _ in shown] == [["text/plain"]] * len(shown) and all(
+        raw for *_, raw in shown
+    )
     assert [call for call, *_ in shown].count("display") == 1 and shown[0][0] == "display"
     assert "3/3" in shown[-1][1]["text/plain"] and "ok=3" in shown[-1][1]["text/plain"]
     assert capfd.readouterr() == ("", "")

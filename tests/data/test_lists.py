@@ -1,4 +1,7 @@
-"""The URL lists of the repository: what their README says of them, counted again (without rows that a search added)."""
+"""The URL lists of the repository: what their README says of them, counted again (without rows that
+a search added).
+"""
+
 import csv
 import hashlib
 import re
@@ -11,10 +14,26 @@ from artclf import search
 from artclf.data.lists import class_name, find_lists, read_list, url_key
 
 FOLDER = Path(__file__).parents[2] / "paintings_urls"
-PERIODS = ["01-early_renaissance", "02-high_renaissance", "03-northern_renaissance", "04-mannerism", "05-baroque",
-           "06-rococo", "07-neoclassicism", "08-romanticism", "09-realism", "10-impressionism",
-           "11-post-impressionism", "12-fauvism", "13-expressionism", "14-cubism", "15-surrealism", "16-modernism",
-           "17-dadaism", "18-pop-art"]
+PERIODS = [
+    "01-early_renaissance",
+    "02-high_renaissance",
+    "03-northern_renaissance",
+    "04-mannerism",
+    "05-baroque",
+    "06-rococo",
+    "07-neoclassicism",
+    "08-romanticism",
+    "09-realism",
+    "10-impressionism",
+    "11-post-impressionism",
+    "12-fauvism",
+    "13-expressionism",
+    "14-cubism",
+    "15-surrealism",
+    "16-modernism",
+    "17-dadaism",
+    "18-pop-art",
+]
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
 
 
@@ -24,7 +43,8 @@ def read(period):
 
 
 @pytest.fixture(scope="module")
-def rows(): return {period: read(period) for period in PERIODS}
+def rows():
+    return {period: read(period) for period in PERIODS}
 
 
 def test_every_period_has_its_list():
@@ -35,7 +55,14 @@ def test_every_period_has_its_list():
 @pytest.mark.parametrize("period", PERIODS)
 def test_list_is_well_formed(period, rows):
     with (FOLDER / f"urls_{period}.csv").open(encoding="utf-8", newline="") as file:
-        assert next(csv.reader(file)) == ["url", "title", "artist", "year", "licence", "source_page"]
+        assert next(csv.reader(file)) == [
+            "url",
+            "title",
+            "artist",
+            "year",
+            "licence",
+            "source_page",
+        ]
     for row in rows[period]:
         assert re.fullmatch(r"https://[\w.-]+/[!-~]+", row["url"]), row
         assert search._address(row["url"]), row
@@ -53,7 +80,8 @@ def test_no_url_stands_twice(rows):
 def test_no_work_stands_under_two_periods(rows):
     periods = {}
     for period in PERIODS:
-        for row in rows[period]: periods.setdefault((row["artist"].lower(), row["title"].lower()), set()).add(period)
+        for row in rows[period]:
+            periods.setdefault((row["artist"].lower(), row["title"].lower()), set()).add(period)
     assert [work for work, found in periods.items() if len(found) > 1] == []
 
 
@@ -64,31 +92,47 @@ def test_readme_counts_are_those_of_the_lists(rows):
         life = sum("70 years" in text and "link only" not in text for text in texts)
         return [len(texts) - life - link, life, link]
 
-    said = {period: list(map(int, numbers.split("|"))) for period, numbers
-            in re.findall(r"^\| `urls_(.*)\.csv` \| (.*) \|$", README, re.MULTILINE)}
+    said = {
+        period: list(map(int, numbers.split("|")))
+        for period, numbers in re.findall(r"^\| `urls_(.*)\.csv` \| (.*) \|$", README, re.MULTILINE)
+    }
     assert list(said) == PERIODS
     for period, (total, observed, derived, *licence) in said.items():
         assert (total, licence) == (len(rows[period]), licences(period))
         assert observed + derived == total
     [total] = re.findall(r"^\| all \| (.*) \|$", README, re.MULTILINE)
-    assert list(map(int, total.split("|"))) == [sum(column) for column in zip(*said.values(), strict=True)]
+    assert list(map(int, total.split("|"))) == [
+        sum(column) for column in zip(*said.values(), strict=True)
+    ]
 
 
 def test_works_not_in_the_public_domain_say_so(rows):
     for text in {row["licence"] for period in PERIODS for row in rows[period]}:
         assert text.startswith(("public domain (likely)", "CC0")) or "link only" in text
-        if re.search("not in the public|unknown|not openly", text): assert re.search(r"link only( \(©.*\))?$", text)
+        if re.search("not in the public|unknown|not openly", text):
+            assert re.search(r"link only( \(©.*\))?$", text)
 
 
 def test_hosts_are_those_of_the_readme(rows):
-    hosts = {"wikiart.org": 3385, "wikimedia.org": 1464 + 158 + 14, "tate.org.uk": 38, "artic.edu": 10}
+    hosts = {
+        "wikiart.org": 3385,
+        "wikimedia.org": 1464 + 158 + 14,
+        "tate.org.uk": 38,
+        "artic.edu": 10,
+    }
     found = [urlsplit(row["url"]).hostname for period in PERIODS for row in rows[period]]
     assert {host: sum(name.endswith("." + host) for name in found) for host in hosts} == hosts
-    for count in (3385, 1464, 158, 14, 38, 10): assert f"\n| {count} | " in README
+    for count in (3385, 1464, 158, 14, 38, 10):
+        assert f"\n| {count} | " in README
 
 
 def test_commons_urls_follow_from_their_file_names(rows):
-    urls = [row["url"] for period in PERIODS for row in rows[period] if "upload.wikimedia.org" in row["url"]]
+    urls = [
+        row["url"]
+        for period in PERIODS
+        for row in rows[period]
+        if "upload.wikimedia.org" in row["url"]
+    ]
     for url in urls:
         *_, first, second, name, thumbnail = urlsplit(url).path.split("/")
         digest = hashlib.md5(unquote(name).encode(), usedforsecurity=False).hexdigest()

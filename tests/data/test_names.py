@@ -1,4 +1,5 @@
 """Names of painters: spellings of one painter share a key, different people do not."""
+
 import csv
 import random
 import re
@@ -17,91 +18,166 @@ def keys(names: str) -> list[str]:
     return [found[name] for name in names]
 
 
-@pytest.mark.parametrize("names", [
-    "Vincent van Gogh | van Gogh, Vincent | VAN GOGH | Gogh, Vincent Willem van | V. van Gogh | vincent-van-gogh",
-    "Vincent van Gogh | Vincent van Gogh (1853-1890) | Vincent van Gogh (Dutch, 1853–1890) | van Gogh, 1853–1890",
-    "Gogh, Vincent van, Dutch, 1853-1890 | Vincent Van Gogh | vincent_van_gogh | Gogh",
-    "Pierre-Auguste Renoir | pierre_auguste_renoir | Auguste Renoir | Renoir, Pierre Auguste | P.-A. Renoir | Renoir",
-    "Pablo Picasso | P. Picasso | Picasso, Pablo | Pablo Ruiz Picasso | PICASSO",
-    "Édouard Manet | Edouard Manet | manet",
-    "Henri de Toulouse-Lautrec | Toulouse-Lautrec | Toulouse-Lautrec, Henri de | Henri Toulouse Lautrec",
-    "El Greco | Greco, El | El Greco (Doménikos Theotokópoulos; Greek, active in Spain, 1541–1614)",
-    "Piero della Francesca | Francesca, Piero della | piero-della-francesca",
-    "Wilhelm von Kaulbach | Kaulbach, Wilhelm von",
-    "Pieter Bruegel the Elder | Bruegel the Elder, Pieter | Bruegel, Pieter, the Elder | pieter-bruegel-the-elder | "
-    "Pieter Bruegel (I) | Pieter Bruegel d. Ä. | Pieter Bruegel I",
-    "Hans Holbein the Younger | Hans Holbein (the Younger) | Hans Holbein d. J. | Hans Holbein II | Holbein, Hans, II",
-    "Hans Holbein the Younger | Holbein",
-    "Rembrandt | Rembrandt van Rijn",
-    "Leonardo da Vinci | Leonardo | Vinci, Leonardo da",
-    "Sir Lawrence Alma-Tadema | Lawrence Alma Tadema | Alma-Tadema",
-    "J.M.W. Turner | J. M. W. Turner | Joseph Mallord William Turner | William Turner",
-    "Allan D'Arcangelo | Allan Darcangelo",
-    "Julian Fałat | Julian Falat",
-    "Ilya Repin | Repin, I.",
-    "Workshop of Peter Paul Rubens | Rubens (workshop) | Rubens, Peter Paul, workshop of",
-    "Attributed to Rembrandt | Rembrandt (attributed to)",
-])
+@pytest.mark.parametrize(
+    "names",
+    [
+        "Vincent van Gogh | van Gogh, Vincent | VAN GOGH | Gogh, Vincent Willem van | V. van Gogh | vincent-van-gogh",
+        "Vincent van Gogh | Vincent van Gogh (1853-1890) | Vincent van Gogh (Dutch, 1853–1890) | van Gogh, 1853–1890",
+        "Gogh, Vincent van, Dutch, 1853-1890 | Vincent Van Gogh | vincent_van_gogh | Gogh",
+        "Pierre-Auguste Renoir | pierre_auguste_renoir | Auguste Renoir | Renoir, Pierre Auguste | P.-A. Renoir | Renoir",
+        "Pablo Picasso | P. Picasso | Picasso, Pablo | Pablo Ruiz Picasso | PICASSO",
+        "Édouard Manet | Edouard Manet | manet",
+        "Henri de Toulouse-Lautrec | Toulouse-Lautrec | Toulouse-Lautrec, Henri de | Henri Toulouse Lautrec",
+        "El Greco | Greco, El | El Greco (Doménikos Theotokópoulos; Greek, active in Spain, 1541–1614)",
+        "Piero della Francesca | Francesca, Piero della | piero-della-francesca",
+        "Wilhelm von Kaulbach | Kaulbach, Wilhelm von",
+        "Pieter Bruegel the Elder | Bruegel the Elder, Pieter | Bruegel, Pieter, the Elder | pieter-bruegel-the-elder | "
+        "Pieter Bruegel (I) | Pieter Bruegel d. Ä. | Pieter Bruegel I",
+        "Hans Holbein the Younger | Hans Holbein (the Younger) | Hans Holbein d. J. | Hans Holbein II | Holbein, Hans, II",
+        "Hans Holbein the Younger | Holbein",
+        "Rembrandt | Rembrandt van Rijn",
+        "Leonardo da Vinci | Leonardo | Vinci, Leonardo da",
+        "Sir Lawrence Alma-Tadema | Lawrence Alma Tadema | Alma-Tadema",
+        "J.M.W. Turner | J. M. W. Turner | Joseph Mallord William Turner | William Turner",
+        "Allan D'Arcangelo | Allan Darcangelo",
+        "Julian Fałat | Julian Falat",
+        "Ilya Repin | Repin, I.",
+        "Workshop of Peter Paul Rubens | Rubens (workshop) | Rubens, Peter Paul, workshop of",
+        "Attributed to Rembrandt | Rembrandt (attributed to)",
+    ],
+)
 def test_spellings_of_one_painter_share_a_key(names):
     found = keys(names)
     assert len(set(found)) == 1 and found[0]
 
 
-@pytest.mark.parametrize("names", [
-    "Pieter Bruegel the Elder | Pieter Bruegel the Younger | Pieter Bruegel | Jan Bruegel the Elder | Bruegel",
-    "Hans Holbein the Elder | Hans Holbein the Younger | Holbein",
-    "Lucas Cranach I | Lucas Cranach II", "Lucas Cranach the Elder | Lucas Cranach the Younger | Cranach",
-    "Jan van Eyck | Hubert van Eyck | van Eyck",
-    "Claude Monet | Edouard Manet", "Orazio Gentileschi | Artemisia Gentileschi | Gentileschi",
-    "Utagawa Toyokuni | Utagawa Toyokuni Ii | Utagawa Toyokuni III",
-    "Peter Paul Rubens | Workshop of Peter Paul Rubens | After Rubens | Circle of Peter Paul Rubens | "
-    "Attributed to Peter Paul Rubens | Follower of Rubens | Rubens, Peter Paul, style of",
-    "Workshop of Velázquez | Workshop of Rubens",
-    "Rembrandt | Rembrandt Peale", "Michelangelo | Michelangelo Pistoletto", "Raphael | Raphael Soyer",
-    "Bartolomeo di Giovanni | Fra Bartolomeo",
-    "Rembrandt | Govert Flinck / Rembrandt", "Peter Paul Rubens | Jan Brueghel and Peter Paul Rubens",
-    "Jacob Isaakszoon van Ruisdael | Jacob Salomonsz van Ruisdael | Jacob van Ruisdael",
-    "Master of 1518 | Master of 1445 | Master of the Lille Adoration | Master of Pulkau",
-    "Palma il Vecchio | Palma il Giovane", "J. Brueghel | Jan Brueghel | Jacob Brueghel", "张大千 | 齐白石",
-])
+@pytest.mark.parametrize(
+    "names",
+    [
+        "Pieter Bruegel the Elder | Pieter Bruegel the Younger | Pieter Bruegel | Jan Bruegel the Elder | Bruegel",
+        "Hans Holbein the Elder | Hans Holbein the Younger | Holbein",
+        "Lucas Cranach I | Lucas Cranach II",
+        "Lucas Cranach the Elder | Lucas Cranach the Younger | Cranach",
+        "Jan van Eyck | Hubert van Eyck | van Eyck",
+        "Claude Monet | Edouard Manet",
+        "Orazio Gentileschi | Artemisia Gentileschi | Gentileschi",
+        "Utagawa Toyokuni | Utagawa Toyokuni Ii | Utagawa Toyokuni III",
+        "Peter Paul Rubens | Workshop of Peter Paul Rubens | After Rubens | Circle of Peter Paul Rubens | "
+        "Attributed to Peter Paul Rubens | Follower of Rubens | Rubens, Peter Paul, style of",
+        "Workshop of Velázquez | Workshop of Rubens",
+        "Rembrandt | Rembrandt Peale",
+        "Michelangelo | Michelangelo Pistoletto",
+        "Raphael | Raphael Soyer",
+        "Bartolomeo di Giovanni | Fra Bartolomeo",
+        "Rembrandt | Govert Flinck / Rembrandt",
+        "Peter Paul Rubens | Jan Brueghel and Peter Paul Rubens",
+        "Jacob Isaakszoon van Ruisdael | Jacob Salomonsz van Ruisdael | Jacob van Ruisdael",
+        "Master of 1518 | Master of 1445 | Master of the Lille Adoration | Master of Pulkau",
+        "Palma il Vecchio | Palma il Giovane",
+        "J. Brueghel | Jan Brueghel | Jacob Brueghel",
+        "张大千 | 齐白石",
+    ],
+)
 def test_different_people_have_different_keys(names):
     found = keys(names)
     assert len(set(found)) == len(found) and all(found)
 
 
-@pytest.mark.parametrize("name", [
-    "", " ", "?", "unknown", "Unknown artist", "Anonymous", "anonymous (Italian, 15th century)", "Unidentified",
-    "Italian", "Flemish; possibly Antwerp", "Italian or Spanish", "North Netherlandish", "Italian School",
-    "Utrecht school", "(1853-1890)", "nan", "German painter",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        " ",
+        "?",
+        "unknown",
+        "Unknown artist",
+        "Anonymous",
+        "anonymous (Italian, 15th century)",
+        "Unidentified",
+        "Italian",
+        "Flemish; possibly Antwerp",
+        "Italian or Spanish",
+        "North Netherlandish",
+        "Italian School",
+        "Utrecht school",
+        "(1853-1890)",
+        "nan",
+        "German painter",
+    ],
+)
 def test_what_names_nobody_has_an_empty_key(name):
     assert artist_keys([name]) == {name: ""}
 
 
 def test_neither_the_order_nor_repeats_of_names_change_a_key():
-    names = ["Jan van Eyck", "van Eyck", "Hubert van Eyck", "V. van Gogh", "Gogh, Vincent Willem van",
-             "Vincent van Gogh", "Rembrandt", "Rembrandt van Rijn", "Camille Corot", "Jean-Baptiste-Camille Corot",
-             "Corot"]
+    names = [
+        "Jan van Eyck",
+        "van Eyck",
+        "Hubert van Eyck",
+        "V. van Gogh",
+        "Gogh, Vincent Willem van",
+        "Vincent van Gogh",
+        "Rembrandt",
+        "Rembrandt van Rijn",
+        "Camille Corot",
+        "Jean-Baptiste-Camille Corot",
+        "Corot",
+    ]
     expected = artist_keys(names)
-    for seed in range(20): assert artist_keys(random.Random(seed).choices(names, k=5) + names[::-1]) == expected
+    for seed in range(20):
+        assert artist_keys(random.Random(seed).choices(names, k=5) + names[::-1]) == expected
 
 
 def test_odd_names_have_keys_too():
-    odd = ["I", "II", ",", ", ,", "de", "van der", "x, I", "A,,B", "(((", ")(", "the Elder", "workshop of", "a" * 5000,
-           " " * 50_000 + "x", "c. " * 20_000, "(" * 50_000, "," * 50_000,
-           "\x00\n\t", "1853", "Jr.", "'", "ÄÖÜ ß", "И. Репин"]
+    odd = [
+        "I",
+        "II",
+        ",",
+        ", ,",
+        "de",
+        "van der",
+        "x, I",
+        "A,,B",
+        "(((",
+        ")(",
+        "the Elder",
+        "workshop of",
+        "a" * 5000,
+        " " * 50_000 + "x",
+        "c. " * 20_000,
+        "(" * 50_000,
+        "," * 50_000,
+        "\x00\n\t",
+        "1853",
+        "Jr.",
+        "'",
+        "ÄÖÜ ß",
+        "И. Репин",
+    ]
     assert artist_keys(odd).keys() == set(odd) and artist_keys([]) == {}
 
 
 def test_the_names_of_real_data_merge_where_the_words_are_equal_and_in_five_cases_more(paintings):
     with (paintings / "manifest.csv").open(encoding="utf-8", newline="") as file:
         found = artist_keys(row["artist"] for row in csv.DictReader(file))
-    words = {name: re.sub(r"[^a-z]", "", unicodedata.normalize("NFKD", name.split(" (")[0]).lower()) for name in found}
+    words = {
+        name: re.sub(r"[^a-z]", "", unicodedata.normalize("NFKD", name.split(" (")[0]).lower())
+        for name in found
+    }
     same_words, same_key = defaultdict(set), defaultdict(set)
     for name, key in found.items():
-        if not key: continue
+        if not key:
+            continue
         same_words[words[name]].add(key)
         same_key[key].add(words[name])
     assert [keys for keys in same_words.values() if len(keys) > 1] == []
-    judged = {"Armand Guillaumin", "Camille Corot", "Félix Vallotton", "Rembrandt", "Henri de Toulouse-Lautrec"}
-    assert {key for key, several in same_key.items() if len(several) > 1} == {found[name] for name in judged}
+    judged = {
+        "Armand Guillaumin",
+        "Camille Corot",
+        "Félix Vallotton",
+        "Rembrandt",
+        "Henri de Toulouse-Lautrec",
+    }
+    assert {key for key, several in same_key.items() if len(several) > 1} == {
+        found[name] for name in judged
+    }

@@ -1,4 +1,7 @@
-"""Splits: proportions, repeatability, groups that stay together, and what is said where the images are too few."""
+"""Splits: proportions, repeatability, groups that stay together, and what is said where the images
+are too few.
+"""
+
 import random
 import warnings
 from collections import Counter, defaultdict
@@ -12,9 +15,18 @@ from artclf.data.catalogue import Catalogue, read_catalogue
 
 def fill(data, status="ok", **periods):
     """Rows of clean images: `periods` says how many of each."""
-    rows = [{"url": f"http://a.example/{period}/{i}", "period": period, "file": f"raw/{period}/{i:04}.png",
-             "status": "ok", "sha256": f"{period}{i}", "clean_status": status}
-            for period, number in periods.items() for i in range(number)]
+    rows = [
+        {
+            "url": f"http://a.example/{period}/{i}",
+            "period": period,
+            "file": f"raw/{period}/{i:04}.png",
+            "status": "ok",
+            "sha256": f"{period}{i}",
+            "clean_status": status,
+        }
+        for period, number in periods.items()
+        for i in range(number)
+    ]
     with Catalogue(data) as cat:
         cat.add(rows)
         cat.update(rows)
@@ -23,8 +35,17 @@ def fill(data, status="ok", **periods):
 
 def fill_groups(data, images):
     """Clean images, one for each dict of facts in `images`, which has a `period`."""
-    rows = [{"url": f"http://a.example/{i}", "file": f"raw/{image['period']}/{i:04}.png", "status": "ok",
-             "sha256": f"{i}", "clean_status": "ok", **image} for i, image in enumerate(images)]
+    rows = [
+        {
+            "url": f"http://a.example/{i}",
+            "file": f"raw/{image['period']}/{i:04}.png",
+            "status": "ok",
+            "sha256": f"{i}",
+            "clean_status": "ok",
+            **image,
+        }
+        for i, image in enumerate(images)
+    ]
     with Catalogue(data) as cat:
         cat.add(rows)
         cat.update(rows)
@@ -35,30 +56,51 @@ def numbers(table) -> dict:
     return {period: rows.part.value_counts().to_dict() for period, rows in table.groupby("period")}
 
 
-def parts_of(table) -> dict: return dict(zip(table.file, table.part, strict=True))
+def parts_of(table) -> dict:
+    return dict(zip(table.file, table.part, strict=True))
 
 
-@pytest.mark.parametrize(("number", "parts", "expected"), [
-    (100, (70, 15, 15), (70, 15, 15)), (40, (70, 15, 15), (28, 6, 6)), (10, (70, 15, 15), (7, 2, 1)),
-    (3, (70, 15, 15), (1, 1, 1)), (4, (70, 15, 15), (2, 1, 1)), (50, (80, 20, 0), (40, 10, 0)),
-    (2, (80, 20, 0), (1, 1, 0)),
-    (7, (1, 0, 0), (7, 0, 0)), (30, (.8, .1, .1), (24, 3, 3)), (1000, (98, 1, 1), (980, 10, 10)),
-    (5, (98, 1, 1), (3, 1, 1)),
-])
+@pytest.mark.parametrize(
+    ("number", "parts", "expected"),
+    [
+        (100, (70, 15, 15), (70, 15, 15)),
+        (40, (70, 15, 15), (28, 6, 6)),
+        (10, (70, 15, 15), (7, 2, 1)),
+        (3, (70, 15, 15), (1, 1, 1)),
+        (4, (70, 15, 15), (2, 1, 1)),
+        (50, (80, 20, 0), (40, 10, 0)),
+        (2, (80, 20, 0), (1, 1, 0)),
+        (7, (1, 0, 0), (7, 0, 0)),
+        (30, (0.8, 0.1, 0.1), (24, 3, 3)),
+        (1000, (98, 1, 1), (980, 10, 10)),
+        (5, (98, 1, 1), (3, 1, 1)),
+    ],
+)
 def test_every_period_is_cut_in_the_proportions_asked_for(tmp_path, number, parts, expected):
     fill(tmp_path, a=number, b=60)
     for name in splits.SPLITS:  # without duplicates and painters, each image is a group
         table = splits.items(tmp_path, name, parts)
-        assert numbers(table)["a"] == {part: n for part, n in zip(splits.PARTS, expected, strict=True) if n}
+        assert numbers(table)["a"] == {
+            part: n for part, n in zip(splits.PARTS, expected, strict=True) if n
+        }
 
 
 def test_every_usable_image_is_in_exactly_one_part(tmp_path):
     fill(tmp_path, a=33, b=20)
-    for status in ("flagged", "rejected", "duplicate", "conflict", None): fill(tmp_path, status, **{f"{status}": 5})
+    for status in ("flagged", "rejected", "duplicate", "conflict", None):
+        fill(tmp_path, status, **{f"{status}": 5})
     table = splits.items(tmp_path)
     usable = {"a": 33, "b": 20, "flagged": 5}
-    assert sorted(table.file) == [f"clean/{name}/{i:04}.jpg" for name, number in usable.items() for i in range(number)]
-    assert table.part.isin(splits.PARTS).all() and list(table) == ["file", "period", "part", "sha256", "clean_sha256"]
+    assert sorted(table.file) == [
+        f"clean/{name}/{i:04}.jpg" for name, number in usable.items() for i in range(number)
+    ]
+    assert table.part.isin(splits.PARTS).all() and list(table) == [
+        "file",
+        "period",
+        "part",
+        "sha256",
+        "clean_sha256",
+    ]
     assert (table.sha256 == table.period + table.file.str[-8:-4].astype(int).astype(str)).all()
 
 
@@ -103,37 +145,59 @@ def test_the_fingerprint_changes_with_image_copy_label_and_part(tmp_path):
     assert len(prints) == 7 and all(len(text) == 16 for text in prints)
 
 
-@pytest.mark.parametrize(("periods", "options", "message"), [
-    ({}, {}, "no clean images in .*: run `artclf clean --data"),
-    ({"a": 20}, {}, "single class a: a classifier needs two"),
-    ({"a": 20, "b": 20}, {"exclude": ["c"]}, "--exclude names c, but .* has no such class"),
-    ({"a": 20, "b": 20}, {"exclude": ["b"]}, "single class a"),
-    ({"a": 20, "b": 2, "c": 1}, {}, "too few images for 3 parts in b, c: add pictures, or .* --exclude"),
-    ({"a": 20, "b": 1}, {"parts": (80, 20, 0)}, "too few images for 2 parts in b"),
-    ({"a": 20, "b": 20}, {"parts": (0, 0, 0)}, "parts are .* give three shares"),
-    ({"a": 20, "b": 20}, {"parts": (0, 50, 50)}, "give three shares"),
-    ({"a": 20, "b": 20}, {"parts": (80, 20)}, "give three shares"),
-    ({"a": 20, "b": 20}, {"parts": (120, -10, -10)}, "give three shares"),
-    ({"a": 20, "b": 20}, {"split": "painter"}, "--split is 'painter': take one of random, grouped, artist, own"),
-    ({"a": 20, "b": 2}, {"split": "artist"}, "too few images for 3 parts in b"),
-    ({"a": 20, "b": 20}, {"split": "own"}, "the column `split` says nothing for 40 images in .* such as http://a.ex"),
-])
+@pytest.mark.parametrize(
+    ("periods", "options", "message"),
+    [
+        ({}, {}, "no clean images in .*: run `artclf clean --data"),
+        ({"a": 20}, {}, "single class a: a classifier needs two"),
+        ({"a": 20, "b": 20}, {"exclude": ["c"]}, "--exclude names c, but .* has no such class"),
+        ({"a": 20, "b": 20}, {"exclude": ["b"]}, "single class a"),
+        (
+            {"a": 20, "b": 2, "c": 1},
+            {},
+            "too few images for 3 parts in b, c: add pictures, or .* --exclude",
+        ),
+        ({"a": 20, "b": 1}, {"parts": (80, 20, 0)}, "too few images for 2 parts in b"),
+        ({"a": 20, "b": 20}, {"parts": (0, 0, 0)}, "parts are .* give three shares"),
+        ({"a": 20, "b": 20}, {"parts": (0, 50, 50)}, "give three shares"),
+        ({"a": 20, "b": 20}, {"parts": (80, 20)}, "give three shares"),
+        ({"a": 20, "b": 20}, {"parts": (120, -10, -10)}, "give three shares"),
+        (
+            {"a": 20, "b": 20},
+            {"split": "painter"},
+            "--split is 'painter': take one of random, grouped, artist, own",
+        ),
+        ({"a": 20, "b": 2}, {"split": "artist"}, "too few images for 3 parts in b"),
+        (
+            {"a": 20, "b": 20},
+            {"split": "own"},
+            "the column `split` says nothing for 40 images in .* such as http://a.ex",
+        ),
+    ],
+)
 def test_what_cannot_be_cut_is_an_error_that_says_what_to_do(tmp_path, periods, options, message):
-    with Catalogue(tmp_path): fill(tmp_path, **periods)
-    with pytest.raises(ValueError, match=message): splits.items(tmp_path, **options)
+    with Catalogue(tmp_path):
+        fill(tmp_path, **periods)
+    with pytest.raises(ValueError, match=message):
+        splits.items(tmp_path, **options)
     columns = [f"split_{name}" for name in splits.SPLITS]
     assert read_catalogue(tmp_path)[columns].isna().all(axis=None)
 
 
 def test_images_of_which_none_is_clean_are_no_images(tmp_path):
-    with pytest.raises(ValueError, match="artclf clean"): splits.items(fill(tmp_path, "rejected", a=9, b=9))
-    with pytest.raises(FileNotFoundError, match="no catalogue"): splits.items(tmp_path / "new")
+    with pytest.raises(ValueError, match="artclf clean"):
+        splits.items(fill(tmp_path, "rejected", a=9, b=9))
+    with pytest.raises(FileNotFoundError, match="no catalogue"):
+        splits.items(tmp_path / "new")
 
 
 # Groups
 
+
 def joined(images, *facts) -> list[set[int]]:
-    """The places of the images that share any of `facts`, directly or through others, by merging sets."""
+    """The places of the images that share any of `facts`, directly or through others, by merging
+    sets.
+    """
     sets = [{i} for i in range(len(images))]
     for fact in facts:
         for value in {image.get(fact) for image in images} - {None}:
@@ -144,69 +208,116 @@ def joined(images, *facts) -> list[set[int]]:
 
 
 def random_images(rng, spread: float) -> list[dict]:
-    """Up to five periods of painters and duplicates; `spread` is the chance that one is of another period."""
-    images, hand = [], lambda home: f"Painter {home}{int(rng.paretovariate(.6)) % 60}o"
-    for period in "abcde"[:rng.randint(2, 5)]:
+    """Up to five periods of painters and duplicates; `spread` is the chance that one is of another
+    period.
+    """
+    images, hand = [], lambda home: f"Painter {home}{int(rng.paretovariate(0.6)) % 60}o"
+    for period in "abcde"[: rng.randint(2, 5)]:
         for _ in range(rng.choice([3, 8, 40, 120])):
             home = rng.choice("abcde") if rng.random() < spread else period
-            images.append({"period": period,
-                           "dup_group": rng.choice([None, None, f"{home}{rng.randint(0, 15)}"]),
-                           "artist": rng.choice([None, "unknown", hand(home)])})
+            images.append(
+                {
+                    "period": period,
+                    "dup_group": rng.choice([None, None, f"{home}{rng.randint(0, 15)}"]),
+                    "artist": rng.choice([None, "unknown", hand(home)]),
+                }
+            )
     return images
 
 
 @pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize(("name", "facts"), [("random", ()), ("grouped", ["dup_group"]),
-                                             ("artist", ["dup_group", "artist"])])
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [("random", ()), ("grouped", ["dup_group"]), ("artist", ["dup_group", "artist"])],
+)
 @pytest.mark.filterwarnings("ignore:--split")
-def test_no_group_crosses_and_every_image_is_in_one_part_near_the_share_asked_for(tmp_path, name, facts, seed):
+def test_no_group_crosses_and_every_image_is_in_one_part_near_the_share_asked_for(
+    tmp_path, name, facts, seed
+):
     rng = random.Random(seed)
-    spread, parts = rng.choice([0, 0, .3]), rng.choice([(70, 15, 15), (50, 25, 25), (80, 20, 0), (90, 5, 5)])
+    spread, parts = (
+        rng.choice([0, 0, 0.3]),
+        rng.choice([(70, 15, 15), (50, 25, 25), (80, 20, 0), (90, 5, 5)]),
+    )
     images = random_images(rng, spread)
     table = splits.items(fill_groups(tmp_path, images), name, parts, seed)
     part = dict(zip(table.file.str[-8:-4].astype(int), table.part, strict=True))
     assert sorted(part) == list(range(len(images)))
-    groups = joined([{**image, "artist": None if image["artist"] == "unknown" else image["artist"]}
-                     for image in images], *facts)
+    groups = joined(
+        [
+            {**image, "artist": None if image["artist"] == "unknown" else image["artist"]}
+            for image in images
+        ],
+        *facts,
+    )
     assert all(len({part[i] for i in group}) == 1 for group in groups)
     inside = defaultdict(list)
     for group in groups:
-        for period in {images[i]["period"] for i in group}: inside[period].append(group)
+        for period in {images[i]["period"] for i in group}:
+            inside[period].append(group)
     for period, its in inside.items():
         found = Counter(part[i] for i, image in enumerate(images) if image["period"] == period)
         wanted = [name for name, share in zip(splits.PARTS, parts, strict=True) if share]
         assert found["train"] and set(found) <= set(wanted)
-        if any(images[i]["period"] != period for group in its for i in group): continue
-        assert set(found) == set(wanted if len(its) >= len(wanted) else ["train", "test"][:len(its)])
+        if any(images[i]["period"] != period for group in its for i in group):
+            continue
+        assert set(found) == set(
+            wanted if len(its) >= len(wanted) else ["train", "test"][: len(its)]
+        )
         largest, n = max(map(len, its)), found.total()
         single = any(len([g for g in its if part[min(g)] == name]) <= 1 for name in wanted)
         for name, share in zip(splits.PARTS, parts, strict=True):
             ahead = found[name] - share / sum(parts) * n
-            assert ahead <= largest and -ahead <= largest * (2 if single else 1), (period, found, largest)
+            assert ahead <= largest and -ahead <= largest * (2 if single else 1), (
+                period,
+                found,
+                largest,
+            )
 
 
 def test_groups_are_random_by_seed_repeatable_and_without_regard_to_other_periods(tmp_path):
-    images = [{"period": period, "artist": f"Hand {i % 9}{period}ston"} for period in "ab" for i in range(90)]
+    images = [
+        {"period": period, "artist": f"Hand {i % 9}{period}ston"}
+        for period in "ab"
+        for i in range(90)
+    ]
     fill_groups(tmp_path / "two", images)
-    fill_groups(tmp_path / "one", [*images, *({"period": "c", "artist": f"M {i}"} for i in range(30))])
+    fill_groups(
+        tmp_path / "one", [*images, *({"period": "c", "artist": f"M {i}"} for i in range(30))]
+    )
     one, again, other = (splits.items(tmp_path / "two", "artist", seed=seed) for seed in (1, 1, 2))
     assert one.equals(again) and parts_of(one) != parts_of(other)
-    assert parts_of(one).items() <= parts_of(splits.items(tmp_path / "one", "artist", seed=1)).items()
-    assert parts_of(splits.items(tmp_path / "one", "artist", seed=1, exclude=["c"])) == parts_of(one)
+    assert (
+        parts_of(one).items() <= parts_of(splits.items(tmp_path / "one", "artist", seed=1)).items()
+    )
+    assert parts_of(splits.items(tmp_path / "one", "artist", seed=1, exclude=["c"])) == parts_of(
+        one
+    )
 
 
 def test_one_painter_by_several_spellings_stays_in_one_part(tmp_path):
     names = ["Vincent van Gogh", "van Gogh, Vincent", "VAN GOGH", "Gogh, Vincent Willem van"]
     images = [{"period": period, "artist": name} for period in "ab" for name in names]
-    images += [{"period": period, "artist": f"Somebody Else{i}"} for period in "ab" for i in range(40)]
+    images += [
+        {"period": period, "artist": f"Somebody Else{i}"} for period in "ab" for i in range(40)
+    ]
     for seed in range(5):
         table = splits.items(fill_groups(tmp_path, images), "artist", seed=seed)
-        assert table[table.file.isin([f"clean/{image['period']}/{i:04}.jpg" for i, image in enumerate(images[:8])])
-                     ].part.nunique() == 1
+        assert (
+            table[
+                table.file.isin(
+                    [f"clean/{image['period']}/{i:04}.jpg" for i, image in enumerate(images[:8])]
+                )
+            ].part.nunique()
+            == 1
+        )
 
 
 def test_a_duplicate_joins_two_painters(tmp_path):
-    images = [{"period": "ab"[i % 2], "artist": "John Smith" if i < 10 else "Mary Jones"} for i in range(20)]
+    images = [
+        {"period": "ab"[i % 2], "artist": "John Smith" if i < 10 else "Mary Jones"}
+        for i in range(20)
+    ]
     images[3]["dup_group"] = images[14]["dup_group"] = "same"
     images += [{"period": "ab"[i % 2]} for i in range(60)]
     table = splits.items(fill_groups(tmp_path, images), "artist")
@@ -216,23 +327,37 @@ def test_a_duplicate_joins_two_painters(tmp_path):
 
 def test_a_period_of_one_painter_is_learned_from_and_the_warning_names_it(tmp_path):
     images = [{"period": "one", "artist": "Anna Lee"}] * 12 + [
-        {"period": "two", "artist": f"{name} Roe"} for name in ("Ada", "Bert") for _ in range(6)]
+        {"period": "two", "artist": f"{name} Roe"} for name in ("Ada", "Bert") for _ in range(6)
+    ]
     images += [{"period": "many", "artist": f"Painter Number{i}"} for i in range(40)]
-    with pytest.warns(UserWarning) as told: table = splits.items(fill_groups(tmp_path, images), "artist")
+    with pytest.warns(UserWarning) as told:
+        table = splits.items(fill_groups(tmp_path, images), "artist")
     assert [str(warning.message).split(":")[0] for warning in told] == [
-        "--split artist leaves no valid images in one, two", "--split artist leaves no test images in one"]
-    assert numbers(table)["one"] == {"train": 12} and numbers(table)["two"] == {"train": 6, "test": 6}
-    with warnings.catch_warnings(action="error"): assert set(numbers(splits.items(tmp_path))["one"]) == set(splits.PARTS)
+        "--split artist leaves no valid images in one, two",
+        "--split artist leaves no test images in one",
+    ]
+    assert numbers(table)["one"] == {"train": 12} and numbers(table)["two"] == {
+        "train": 6,
+        "test": 6,
+    }
+    with warnings.catch_warnings(action="error"):
+        assert set(numbers(splits.items(tmp_path))["one"]) == set(splits.PARTS)
 
 
 def test_periods_of_one_painter_each_cannot_be_cut_by_painter(tmp_path):
-    fill_groups(tmp_path, [{"period": f"p{i % 2}", "artist": ("Anna Lee", "Ben Cox")[i % 2]} for i in range(40)])
-    with pytest.raises(ValueError, match="leaves no images for valid and test, .* take another --split"):
+    fill_groups(
+        tmp_path,
+        [{"period": f"p{i % 2}", "artist": ("Anna Lee", "Ben Cox")[i % 2]} for i in range(40)],
+    )
+    with pytest.raises(
+        ValueError, match="leaves no images for valid and test, .* take another --split"
+    ):
         splits.items(tmp_path, "artist")
     assert read_catalogue(tmp_path).split_artist.isna().all()
 
 
 # A split of the user's own
+
 
 def own(data, *parts, **change):
     images = [{"period": "ab"[i % 2], "split": part} for i, part in enumerate(parts)]
@@ -242,7 +367,9 @@ def own(data, *parts, **change):
 def test_a_split_of_ones_own_is_honoured(tmp_path):
     given = ["train", "train", "test", "valid", "valid", "test", "train", "train"]
     table = splits.items(own(tmp_path, *given), "own", parts=(1, 0, 0))
-    assert dict(zip(table.file.str[-8:-4].astype(int), table.part, strict=True)) == dict(enumerate(given))
+    assert dict(zip(table.file.str[-8:-4].astype(int), table.part, strict=True)) == dict(
+        enumerate(given)
+    )
     assert splits.fingerprint(table) != splits.fingerprint(splits.items(tmp_path))
 
 
@@ -251,11 +378,14 @@ def test_a_manifest_brings_ones_own_split_and_may_change_it(tmp_path):
 
     from artclf import download
     from artclf.data import cleaning
+
     folder, data = tmp_path / "gallery", tmp_path / "data"
     for period in "ab":
         (folder / period).mkdir(parents=True)
         for i in range(4):
-            Image.effect_noise((90 + i, 80), 60 + ord(period) % 7).convert("RGB").save(folder / period / f"{i}.png")
+            Image.effect_noise((90 + i, 80), 60 + ord(period) % 7).convert("RGB").save(
+                folder / period / f"{i}.png"
+            )
     for order in (("train", "valid", "test", "train"), ("test", "train", "train", "valid")):
         lines = [f"{period}/{i}.png,{part}" for period in "ab" for i, part in enumerate(order)]
         (folder / "manifest.csv").write_text("\n".join(["file,split", *lines]), encoding="utf-8")
@@ -263,26 +393,50 @@ def test_a_manifest_brings_ones_own_split_and_may_change_it(tmp_path):
         cleaning.normalise(data, workers=1)
         rows = read_catalogue(data).sort_values(["period", "width"])
         table = splits.items(data, "own").set_index("file").part
-        assert [table[f"clean/{row.period}/{row.file[-20:-4]}.jpg"] for row in rows.itertuples()] == [*order, *order]
+        assert [
+            table[f"clean/{row.period}/{row.file[-20:-4]}.jpg"] for row in rows.itertuples()
+        ] == [*order, *order]
 
 
-@pytest.mark.parametrize(("parts", "message"), [
-    (["train", "train", "dev", "Test", "train", None], "says 'Test', 'dev', nothing for 3 images .*example/2: it may"),
-    (["train", "valid", "train", "test"], "no train images in b"),
-])
-def test_a_split_of_ones_own_that_makes_no_sense_is_an_error_that_names_it(tmp_path, parts, message):
-    with pytest.raises(ValueError, match=message): splits.items(own(tmp_path, *parts), "own")
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            ["train", "train", "dev", "Test", "train", None],
+            "says 'Test', 'dev', nothing for 3 images .*example/2: it may",
+        ),
+        (["train", "valid", "train", "test"], "no train images in b"),
+    ],
+)
+def test_a_split_of_ones_own_that_makes_no_sense_is_an_error_that_names_it(
+    tmp_path, parts, message
+):
+    with pytest.raises(ValueError, match=message):
+        splits.items(own(tmp_path, *parts), "own")
 
 
 # The review
+
 
 def test_a_review_keeps_drops_and_moves(tmp_path):
     data = fill(tmp_path, a=9, b=3, c=4)
     with Catalogue(data) as cat:
         rows = [row for row in cat.select() if row["period"] == "a"]
-        for row, status, review in zip(rows, ("ok", "conflict", "rejected", "duplicate", "conflict"),
-                                       ("drop", "keep", "keep", "move:b", "move:c"), strict=False):
-            cat.update([{**{k: row[k] for k in ("url", "period")}, "clean_status": status, "review": review}])
+        for row, status, review in zip(
+            rows,
+            ("ok", "conflict", "rejected", "duplicate", "conflict"),
+            ("drop", "keep", "keep", "move:b", "move:c"),
+            strict=False,
+        ):
+            cat.update(
+                [
+                    {
+                        **{k: row[k] for k in ("url", "period")},
+                        "clean_status": status,
+                        "review": review,
+                    }
+                ]
+            )
     table = splits.usable(data).set_index("url")
     found = [table.period.get(row["url"]) for row in rows[:6]]
     assert found == [None, "a", None, None, "c", "a"]
@@ -299,7 +453,9 @@ def test_a_review_keeps_drops_and_moves(tmp_path):
 def test_copies_with_the_same_pixels_are_in_one_part(tmp_path):
     data = fill(tmp_path, a=20, b=20)
     with Catalogue(data) as cat:
-        cat.update({"url": row["url"], "period": row["period"], "clean_sha256": row["url"][-1]}
-                   for row in cat.select())
+        cat.update(
+            {"url": row["url"], "period": row["period"], "clean_sha256": row["url"][-1]}
+            for row in cat.select()
+        )
     parts = splits.items(data, parts=(60, 20, 20))
     assert (parts.groupby("clean_sha256").part.nunique() == 1).all()

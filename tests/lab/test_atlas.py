@@ -1,4 +1,7 @@
-"""The atlas: its maps, what its page holds, and what a reader sees who points, clicks and types in Chromium."""
+"""The atlas: its maps, what its page holds, and what a reader sees who points, clicks and types in
+Chromium.
+"""
+
 import html
 import importlib.machinery
 import json
@@ -24,7 +27,9 @@ def clouds(n=45, d=12, seed=0):
     """Embeddings in three clouds, and the place in time of each."""
     rng = np.random.default_rng(seed)
     group = np.arange(n) % 3
-    return (rng.normal(size=(3, d))[group] * 4 + rng.normal(size=(n, d))).astype(np.float32), group.astype(float)
+    return (rng.normal(size=(3, d))[group] * 4 + rng.normal(size=(n, d))).astype(
+        np.float32
+    ), group.astype(float)
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +45,19 @@ def vectors(predictions):
 
 @pytest.fixture(scope="module")
 def page_text(errors_of_a_run, predictions, vectors):
-    return atlas.page(predictions, vectors, errors_of_a_run[0], atlas.project(vectors, atlas.places(predictions)))
+    return atlas.page(
+        predictions, vectors, errors_of_a_run[0], atlas.project(vectors, atlas.places(predictions))
+    )
 
 
 def content(page):
-    return json.loads(re.search('<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+    return json.loads(
+        re.search('<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1]
+    )
 
 
 # Maps
+
 
 def test_maps_are_the_same_each_time_and_keep_neighbourhoods():
     vectors, places = clouds()
@@ -56,22 +66,27 @@ def test_maps_are_the_same_each_time_and_keep_neighbourhoods():
     for name, points in maps.items():
         assert points.shape == (45, 2) and np.abs(points).max() == pytest.approx(1)
         assert (points == again[name]).all() and np.isfinite(points).all()
-        assert trustworthiness(vectors, points, n_neighbors=10, metric="cosine") > .8
+        assert trustworthiness(vectors, points, n_neighbors=10, metric="cosine") > 0.8
 
 
 def test_pca_keeps_its_distances_and_time_runs_to_the_right():
     from sklearn.decomposition import PCA
+
     vectors, places = clouds()
     maps = atlas.project(vectors, places, umap=False)
-    ours, theirs = (pairwise_distances(points) for points in (maps["PCA"], PCA(2).fit_transform(vectors)))
+    ours, theirs = (
+        pairwise_distances(points) for points in (maps["PCA"], PCA(2).fit_transform(vectors))
+    )
     assert np.ptp(ours[theirs > 0] / theirs[theirs > 0]) < 1e-4
     for points in maps.values():
         x, y = np.linalg.lstsq(points - points.mean(0), places - places.mean(), rcond=None)[0]
         assert x > 0 and abs(y) < 1e-6 * x
 
 
-@pytest.mark.parametrize("n, d, names", [(1, 4, ["PCA"]), (4, 4, ["PCA"]), (5, 4, ["PCA", "t-SNE"]),
-                                         (12, 1, ["PCA", "t-SNE"])])
+@pytest.mark.parametrize(
+    "n, d, names",
+    [(1, 4, ["PCA"]), (4, 4, ["PCA"]), (5, 4, ["PCA", "t-SNE"]), (12, 1, ["PCA", "t-SNE"])],
+)
 def test_few_pictures_or_numbers_have_maps_too(n, d, names):
     vectors, places = clouds(n, d)
     maps = atlas.project(vectors, places, umap=False)
@@ -85,7 +100,8 @@ def test_equal_pictures_of_one_period_lie_in_one_place():
 
 
 def test_embeddings_that_are_no_numbers_are_refused():
-    with pytest.raises(ValueError, match="artclf train"): atlas.project(np.full((6, 3), np.nan))
+    with pytest.raises(ValueError, match="artclf train"):
+        atlas.project(np.full((6, 3), np.nan))
 
 
 def test_umap_is_drawn_where_it_is_installed(monkeypatch):
@@ -93,13 +109,18 @@ def test_umap_is_drawn_where_it_is_installed(monkeypatch):
     assert ("UMAP" in atlas.project(vectors, places)) == atlas.has_umap()
 
     class UMAP:
-        def __init__(self, neighbours, **options): assert neighbours == 15 and options["random_state"] == 3
-        def fit_transform(self, points): return points[:, :2]
+        def __init__(self, neighbours, **options):
+            assert neighbours == 15 and options["random_state"] == 3
+
+        def fit_transform(self, points):
+            return points[:, :2]
 
     fake = types.ModuleType("umap")
     fake.UMAP, fake.__spec__ = UMAP, importlib.machinery.ModuleSpec("umap", None)
     monkeypatch.setitem(sys.modules, "umap", fake)
-    monkeypatch.setattr(atlas.importlib.metadata, "version", lambda name: {"umap-learn": "0.5"}[name])
+    monkeypatch.setattr(
+        atlas.importlib.metadata, "version", lambda name: {"umap-learn": "0.5"}[name]
+    )
     assert list(atlas.project(vectors, places, seed=3)) == ["PCA", "t-SNE", "UMAP"]
 
 
@@ -109,22 +130,33 @@ def test_trust_is_scikit_learns_and_the_share_of_neighbours_is_counted():
     maps = {"same": vectors[:, :2], "PCA": atlas.project(vectors, places, umap=False)["PCA"]}
     table = atlas.trust(maps, vectors, periods, k=4)
     assert table.trustworthiness["PCA"] == pytest.approx(
-        trustworthiness(vectors, maps["PCA"], n_neighbors=4, metric="cosine"))
+        trustworthiness(vectors, maps["PCA"], n_neighbors=4, metric="cosine")
+    )
     gaps = pairwise_distances(maps["PCA"]) + 9 * np.eye(30)
     near = np.argsort(gaps, axis=1)[:, :4]
-    assert table.same_period["PCA"] == pytest.approx(np.mean([periods[j] == periods[i] for i in range(30)
-                                                              for j in near[i]]))
-    assert table.chance.to_list() == pytest.approx([9 / 29] * 3) and table.trustworthiness["embeddings"] == 1
+    assert table.same_period["PCA"] == pytest.approx(
+        np.mean([periods[j] == periods[i] for i in range(30) for j in near[i]])
+    )
+    assert (
+        table.chance.to_list() == pytest.approx([9 / 29] * 3)
+        and table.trustworthiness["embeddings"] == 1
+    )
     assert atlas.trust({"PCA": np.zeros((2, 2))}, vectors[:2], ["a", "b"]).same_period.isna().all()
 
 
 # The page
 
+
 def test_the_page_holds_every_picture_with_its_like(page_text, predictions, vectors):
     held = content(page_text)
-    assert held["classes"] == evaluation.classes(predictions) and list(held["maps"]) == ["PCA", "t-SNE"]
+    assert held["classes"] == evaluation.classes(predictions) and list(held["maps"]) == [
+        "PCA",
+        "t-SNE",
+    ]
     assert [image[0] for image in held["images"]] == predictions.file.tolist()
-    near = np.argsort(pairwise_distances(vectors, metric="cosine") + 9 * np.eye(len(vectors)), axis=1)[:, :6]
+    near = np.argsort(
+        pairwise_distances(vectors, metric="cosine") + 9 * np.eye(len(vectors)), axis=1
+    )[:, :6]
     for row, image, alike in zip(predictions.itertuples(), held["images"], near, strict=True):
         file, part, title, artist, year, given, predicted, probability, thumb, like = image
         assert (part, title, artist, year) == (row.part, row.title, row.artist, row.year)
@@ -139,9 +171,10 @@ def test_no_title_can_end_the_script_that_holds_it(page_text):
 
 def test_colours_follow_time_in_lightness_for_any_number_of_classes():
     from matplotlib.colors import to_rgb
+
     for n in (1, 5, 30, 40):
         for colours in atlas._colours(n).values():
-            light = np.array([to_rgb(colour) for colour in colours]) @ (.2126, .7152, .0722)
+            light = np.array([to_rgb(colour) for colour in colours]) @ (0.2126, 0.7152, 0.0722)
             assert len(colours) == n and (np.diff(light) > 0).all()
 
 
@@ -156,14 +189,19 @@ def test_the_frame_has_what_the_page_has_and_a_notebook_shows_the_frame(page_tex
 def test_the_atlas_is_written_beside_the_export(errors_of_a_run, predictions, vectors, tmp_path):
     data, out = errors_of_a_run
     (tmp_path / "predictions.csv").write_bytes((out / "predictions.csv").read_bytes())
-    with pytest.raises(FileNotFoundError, match="artclf train"): atlas.write(tmp_path, data)
+    with pytest.raises(FileNotFoundError, match="artclf train"):
+        atlas.write(tmp_path, data)
     embeddings.write(tmp_path / embeddings.NAME, predictions.file, vectors)
     path = atlas.write(tmp_path, data)
     held = content(path.read_text(encoding="utf-8"))
-    assert path == tmp_path / "atlas.html" and (path.parent / held["pictures"]).resolve() == Path(data).resolve()
+    assert (
+        path == tmp_path / "atlas.html"
+        and (path.parent / held["pictures"]).resolve() == Path(data).resolve()
+    )
 
 
 # In the browser
+
 
 def spot(tab, index):
     """Where picture `index` is on the screen."""
@@ -174,7 +212,9 @@ def spot(tab, index):
 
 def lonely(tab, candidates):
     """The first of `candidates` that the pointer, put on its mark, is nearest to."""
-    return next(i for i in candidates if tab.evaluate("index => nearest(...screen(index), 16) === index", i))
+    return next(
+        i for i in candidates if tab.evaluate("index => nearest(...screen(index), 16) === index", i)
+    )
 
 
 @pytest.mark.slow
@@ -194,7 +234,9 @@ def test_pointing_shows_a_picture_and_a_click_keeps_it(opened, predictions, vect
     assert row.title in text and f"given {row.period}" in text and f"part {row.part}" in text
     assert f"predicted {row.predicted} ({row.probability:.0%})" in text
     near = np.argsort(pairwise_distances(vectors[[index]], vectors, metric="cosine")[0])[1:7]
-    alike = opened.locator("#like button").evaluate_all("nodes => nodes.map(node => node.dataset.file)")
+    alike = opened.locator("#like button").evaluate_all(
+        "nodes => nodes.map(node => node.dataset.file)"
+    )
     assert alike == predictions.file.iloc[near].tolist()
     opened.locator("#like button").first.click()
     assert predictions.title.iloc[near[0]] in opened.locator("#pinned h2").inner_text()
@@ -246,12 +288,16 @@ def test_part_period_and_words_filter_what_answers(opened, predictions):
     opened.locator("#find").fill("NO. 14")
     assert count() == predictions.title.str.contains("No. 14").sum() == 11
     counts = opened.locator("#legend small").all_inner_texts()
-    assert counts == [str((predictions.predicted == name).sum()) for name in evaluation.classes(predictions)]
+    assert counts == [
+        str((predictions.predicted == name).sum()) for name in evaluation.classes(predictions)
+    ]
 
 
 @pytest.mark.slow
 def test_the_maps_and_the_colours_change(opened):
-    def paint(): return opened.evaluate("canvas.toDataURL()")
+    def paint():
+        return opened.evaluate("canvas.toDataURL()")
+
     pictures = [paint()]
     for name, value in (("#which", "PCA"), ("#colour", "predicted"), ("#colour", "right")):
         opened.locator(name).select_option(value)
@@ -267,11 +313,15 @@ def test_the_maps_and_the_colours_change(opened):
     opened.mouse.move(box["x"] + 300, box["y"] + 300)
     opened.mouse.wheel(0, -300)
     opened.wait_for_timeout(200)
-    assert opened.evaluate("state.zoom") == 1.5, "the wheel scrolls the page until the map is clicked"
+    assert opened.evaluate("state.zoom") == 1.5, (
+        "the wheel scrolls the page until the map is clicked"
+    )
     opened.mouse.down()
     opened.mouse.move(box["x"] + 340, box["y"] + 320, steps=4)
     opened.mouse.up()
-    assert spot(opened, 30) == pytest.approx((x + 40, y + 20)) and opened.locator("#hint").is_visible()
+    assert (
+        spot(opened, 30) == pytest.approx((x + 40, y + 20)) and opened.locator("#hint").is_visible()
+    )
     opened.locator("#map").focus()
     opened.mouse.wheel(0, -300)
     opened.wait_for_function("state.zoom > 1.5")
@@ -289,7 +339,9 @@ def test_strangers_text_is_text_and_a_moved_picture_a_grey_tile(opened, predicti
 
 
 @pytest.mark.slow
-def test_larger_pictures_come_from_the_data_folder_where_it_is(tab, errors_of_a_run, predictions, vectors, tmp_path):
+def test_larger_pictures_come_from_the_data_folder_where_it_is(
+    tab, errors_of_a_run, predictions, vectors, tmp_path
+):
     data, failed = errors_of_a_run[0], []
     tab.on("requestfailed", lambda request: failed.append(request.url))
     for pictures in (pages.relative_address(data, tmp_path), "nowhere/"):
@@ -308,8 +360,19 @@ def test_larger_pictures_come_from_the_data_folder_where_it_is(tab, errors_of_a_
 def test_one_class_or_forty_fit(browser, tmp_path, n, scheme):
     names = [f"{i:02d}-northern_renaissance" for i in range(n)]
     table = pd.DataFrame({"period": names * 3, "predicted": names * 3}).assign(
-        file="a.jpg", part="test", probability=1., loss=0., title="", artist="", year="", source="", p_x=1.)
-    (tmp_path / "page.html").write_text(atlas.page(table, clouds(3 * n)[0], tmp_path), encoding="utf-8")
+        file="a.jpg",
+        part="test",
+        probability=1.0,
+        loss=0.0,
+        title="",
+        artist="",
+        year="",
+        source="",
+        p_x=1.0,
+    )
+    (tmp_path / "page.html").write_text(
+        atlas.page(table, clouds(3 * n)[0], tmp_path), encoding="utf-8"
+    )
     tab = browser.new_page(viewport={"width": 1200, "height": 800}, color_scheme=scheme)
     tab.goto((tmp_path / "page.html").as_uri())
     assert tab.locator("#legend button").count() == n + 1  # class x has no picture
@@ -342,13 +405,34 @@ def test_the_notebook_runs_on_canvases(drawn, export, tmp_path):
     import nbformat
 
     from artclf import run
+
     out = tmp_path / "export"
     shutil.copytree(export, out)
-    copy = run.execute(ROOT / "notebooks/experiments/18_time.ipynb", tmp_path / "copy.ipynb", {
-        "DATA": str(drawn), "EXPORT": str(out), "PARTS": ("train", "valid", "test"), "LEAST": 2, "RESAMPLES": 50})
-    outputs = [out for cell in nbformat.read(copy, 4).cells if cell.cell_type == "code" for out in cell.outputs]
-    text = " ".join(str(out.get("data", {}).get("text/plain", "")) + out.get("text", "") for out in outputs)
-    assert "within periods" in text and "periods wide, a random one" in text and "trustworthiness" in text
+    copy = run.execute(
+        ROOT / "notebooks/experiments/18_time.ipynb",
+        tmp_path / "copy.ipynb",
+        {
+            "DATA": str(drawn),
+            "EXPORT": str(out),
+            "PARTS": ("train", "valid", "test"),
+            "LEAST": 2,
+            "RESAMPLES": 50,
+        },
+    )
+    outputs = [
+        out
+        for cell in nbformat.read(copy, 4).cells
+        if cell.cell_type == "code"
+        for out in cell.outputs
+    ]
+    text = " ".join(
+        str(out.get("data", {}).get("text/plain", "")) + out.get("text", "") for out in outputs
+    )
+    assert (
+        "within periods" in text
+        and "periods wide, a random one" in text
+        and "trustworthiness" in text
+    )
     assert sum("image/png" in out.get("data", {}) for out in outputs) == 5
     assert sum("artclf-atlas" in out.get("data", {}).get("text/html", "") for out in outputs) == 1
     assert len(content((out / "atlas.html").read_text(encoding="utf-8"))["images"]) == 40

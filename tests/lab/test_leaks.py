@@ -1,4 +1,7 @@
-"""Leaks and shortcuts: figures that agree with scikit-learn's, folds that no group crosses, levelled sources."""
+"""Leaks and shortcuts: figures that agree with scikit-learn's, folds that no group crosses,
+levelled sources.
+"""
+
 import hashlib
 import shutil
 import warnings
@@ -25,9 +28,11 @@ FAST = {"folds": 3, "seeds": (1, 2), "resamples": 50}
 
 @pytest.fixture
 def dataset(tmp_path, monkeypatch):
-    """A function that makes a data set of rows of the catalogue; its pictures are only made-up features.
+    """A function that makes a data set of rows of the catalogue; its pictures are only made-up
+    features.
 
-    A feature vector says a little of the period, more of the painter, and all but all of the picture (`look`).
+    A feature vector says a little of the period, more of the painter, and all but all of the
+    picture (`look`).
     """
     rng, known, seen = np.random.default_rng(5), {}, {}
 
@@ -39,24 +44,52 @@ def dataset(tmp_path, monkeypatch):
             cat.add({"url": f"u:{i}", **row} for i, row in enumerate(rows))
             for i, row in enumerate(rows):
                 sha = hashlib.sha256(str(i).encode()).hexdigest()
-                seen[sha] = (vector(row["period"], .2) + vector(row.get("artist"), 2.) * bool(row.get("artist"))
-                             + vector(row.get("look", i), 1.) + rng.normal(size=120) * .01)
-                cat.update([{"url": f"u:{i}", "period": row["period"], "status": "ok", "file": f"raw/p/{i}.jpg",
-                             "sha256": sha, "clean_sha256": sha, "clean_status": "ok", "width": 100, "height": 80,
-                             "bytes": int(rng.integers(900, 1100)),
-                             **{k: v for k, v in row.items() if k not in ("artist", "source", "look")}}])
+                seen[sha] = (
+                    vector(row["period"], 0.2)
+                    + vector(row.get("artist"), 2.0) * bool(row.get("artist"))
+                    + vector(row.get("look", i), 1.0)
+                    + rng.normal(size=120) * 0.01
+                )
+                cat.update(
+                    [
+                        {
+                            "url": f"u:{i}",
+                            "period": row["period"],
+                            "status": "ok",
+                            "file": f"raw/p/{i}.jpg",
+                            "sha256": sha,
+                            "clean_sha256": sha,
+                            "clean_status": "ok",
+                            "width": 100,
+                            "height": 80,
+                            "bytes": int(rng.integers(900, 1100)),
+                            **{
+                                k: v
+                                for k, v in row.items()
+                                if k not in ("artist", "source", "look")
+                            },
+                        }
+                    ]
+                )
         return tmp_path
 
-    monkeypatch.setattr(features, "extract", lambda data, rows: np.array([seen[sha] for sha in rows.clean_sha256]))
+    monkeypatch.setattr(
+        features, "extract", lambda data, rows: np.array([seen[sha] for sha in rows.clean_sha256])
+    )
     return make
 
 
 def painted(periods=("01-a", "02-b", "04-c"), painters=4, each=4) -> list[dict]:
-    return [{"period": period, "artist": f"{period[3:]}. Hand{n} of{period[3:]}"}
-            for period in periods for n in range(painters) for _ in range(each)]
+    return [
+        {"period": period, "artist": f"{period[3:]}. Hand{n} of{period[3:]}"}
+        for period in periods
+        for n in range(painters)
+        for _ in range(each)
+    ]
 
 
 # The splits
+
 
 def test_figures_are_those_of_scikit_learn_on_its_own_out_of_fold_predictions(dataset):
     data = dataset(painted())
@@ -65,7 +98,9 @@ def test_figures_are_those_of_scikit_learn_on_its_own_out_of_fold_predictions(da
     x, place = features.extract(data, rows), rows.period.str[:2].astype(int)
     for name, groups in (("random", rows.index.astype(str)), ("artist", rows.by_artist)):
         cuts = [StratifiedGroupKFold(3, shuffle=True, random_state=seed) for seed in FAST["seeds"]]
-        found = np.concatenate([cross_val_predict(leaks.HEAD, x, rows.period, groups=groups, cv=cut) for cut in cuts])
+        found = np.concatenate(
+            [cross_val_predict(leaks.HEAD, x, rows.period, groups=groups, cv=cut) for cut in cuts]
+        )
         given = np.tile(rows.period, 2)
         assert table.accuracy[name] == pytest.approx(accuracy_score(given, found))
         assert table.macro_f1[name] == pytest.approx(f1_score(given, found, average="macro"))
@@ -76,7 +111,7 @@ def test_figures_are_those_of_scikit_learn_on_its_own_out_of_fold_predictions(da
 def test_a_painter_on_both_sides_helps_and_the_difference_is_paired(dataset):
     table = leaks.compare(dataset(painted(painters=8)), **FAST)
     gain = table.loc["grouped - artist"]
-    assert table.accuracy["grouped"] > table.accuracy["artist"] + .1 and gain.accuracy_low > 0
+    assert table.accuracy["grouped"] > table.accuracy["artist"] + 0.1 and gain.accuracy_low > 0
     assert gain.accuracy == pytest.approx(table.accuracy["grouped"] - table.accuracy["artist"])
     assert gain.groups == 24 and table.groups["random"] == 96
     assert table.loc["random - grouped", "accuracy":].eq(0).all()  # there are no copies
@@ -84,11 +119,20 @@ def test_a_painter_on_both_sides_helps_and_the_difference_is_paired(dataset):
 
 def test_no_group_crosses_folds_and_every_image_is_tested_once_a_seed(dataset):
     groups = ["both" if i in (3, 4) else f"g{i // 2}" for i in range(60)]  # one of two painters
-    data = dataset([{**row, "dup_group": group} for row, group in zip(painted(painters=5), groups, strict=True)])
+    data = dataset(
+        [
+            {**row, "dup_group": group}
+            for row, group in zip(painted(painters=5), groups, strict=True)
+        ]
+    )
     for name, columns in (("grouped", ["dup_group"]), ("artist", ["dup_group", "artist"])):
         rows = leaks.images(data, [name], 3)
-        run = folds.out_of_fold(leaks.HEAD, features.extract(data, rows), rows.period, rows[f"by_{name}"], 3, (1, 2, 3))
-        assert (run.groupby("seed").image.agg(list).map(lambda images: images == list(range(60)))).all()
+        run = folds.out_of_fold(
+            leaks.HEAD, features.extract(data, rows), rows.period, rows[f"by_{name}"], 3, (1, 2, 3)
+        )
+        assert (
+            run.groupby("seed").image.agg(list).map(lambda images: images == list(range(60)))
+        ).all()
         for column in columns:
             units = [run.seed, rows[column].to_numpy()[run.image]]
             assert (run.fold.groupby(units).nunique() == 1).all()
@@ -97,7 +141,8 @@ def test_no_group_crosses_folds_and_every_image_is_tested_once_a_seed(dataset):
 
 def test_without_painters_the_artist_split_says_so_and_is_the_grouped_one(dataset):
     data = dataset([{**row, "artist": None} for row in painted()])
-    with pytest.warns(UserWarning, match="no painter is known .* column `artist`"): table = leaks.compare(data, **FAST)
+    with pytest.warns(UserWarning, match="no painter is known .* column `artist`"):
+        table = leaks.compare(data, **FAST)
     figures = ["accuracy", "accuracy_low", "macro_f1", "distance"]
     assert table.loc["artist", figures].equals(table.loc["grouped", figures])
     assert table.loc["grouped - artist", figures].eq(0).all()
@@ -105,7 +150,8 @@ def test_without_painters_the_artist_split_says_so_and_is_the_grouped_one(datase
 
 def test_periods_that_are_one_group_are_left_out_of_every_split(dataset):
     data = dataset(painted() + [{"period": "09-one", "artist": "Only Hand"}] * 6)
-    with pytest.warns(UserWarning, match="left out: 09-one.*one group"): table = leaks.compare(data, **FAST)
+    with pytest.warns(UserWarning, match="left out: 09-one.*one group"):
+        table = leaks.compare(data, **FAST)
     assert table.images.eq(48).all() and table.periods.eq(3).all()
 
 
@@ -115,17 +161,27 @@ def test_two_images_in_a_period_are_measured_and_named(dataset):
         warnings.simplefilter("always")
         table = leaks.compare(data, **FAST)
     assert [str(w.message) for w in said if issubclass(w.category, UserWarning)] == [
-        "fewer than 3 groups in 09-two: some folds test none of their images, and figures say little of them"]
+        "fewer than 3 groups in 09-two: some folds test none of their images, and figures say little of them"
+    ]
     assert table.images.eq(50).all() and table.periods.eq(4).all()
 
 
 def test_two_periods_of_two_images_and_too_few_periods(dataset, tmp_path):
-    data = dataset([{"period": period, "artist": f"Hand{n} Of{period[3:]}"} for period in ("01-a", "02-b")
-                    for n in range(2)])
-    with pytest.warns(UserWarning, match="fewer than 3 groups"): assert leaks.compare(data, **FAST).images.eq(4).all()
+    data = dataset(
+        [
+            {"period": period, "artist": f"Hand{n} Of{period[3:]}"}
+            for period in ("01-a", "02-b")
+            for n in range(2)
+        ]
+    )
+    with pytest.warns(UserWarning, match="fewer than 3 groups"):
+        assert leaks.compare(data, **FAST).images.eq(4).all()
     with Catalogue(data) as cat:
         cat.update([{"url": f"u:{i}", "period": "01-a", "artist": "One Hand"} for i in range(2)])
-    with pytest.warns(UserWarning, match="left out: 01-a"), pytest.raises(ValueError, match="fewer than two periods"):
+    with (
+        pytest.warns(UserWarning, match="left out: 01-a"),
+        pytest.raises(ValueError, match="fewer than two periods"),
+    ):
         leaks.compare(data, **FAST)
 
 
@@ -138,18 +194,29 @@ def test_copies_that_were_set_aside_come_back_to_measure_them(dataset):
     without = leaks.compare(data, splits, **FAST)
     table = leaks.compare(data, splits, with_duplicates=True, **FAST)
     assert without.images.eq(72).all() and table.images.eq(144).all()
-    assert table.groups["grouped"] == 72 and table.loc["random - grouped"].accuracy_low > .1
+    assert table.groups["grouped"] == 72 and table.loc["random - grouped"].accuracy_low > 0.1
 
 
 def test_the_drawn_canvases_give_a_whole_table(drawn):
     table = leaks.compare(drawn, folds=2, seeds=(1,), resamples=20)
-    assert list(table.index) == ["random", "grouped", "artist", "random - grouped", "grouped - artist"]
-    assert table.notna().all(axis=None) and table.accuracy["random"] > .4 and table.images.eq(40).all()
+    assert list(table.index) == [
+        "random",
+        "grouped",
+        "artist",
+        "random - grouped",
+        "grouped - artist",
+    ]
+    assert (
+        table.notna().all(axis=None)
+        and table.accuracy["random"] > 0.4
+        and table.images.eq(40).all()
+    )
     text = leaks.readable(table)
     assert text.loc["random", "accuracy"].startswith(f"{table.accuracy['random']:.3f} [")
 
 
 # The shortcuts
+
 
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory) -> Path:
@@ -160,8 +227,10 @@ def uneven(tmp_path_factory) -> Path:
         for n in range(12):
             noise = rng.integers(0, 256, (10, 10, 3), np.uint8)
             Image.fromarray(noise).resize(size).save(data / "gallery" / period / f"{n}.png")
-    lines = [f"{path.relative_to(data / 'gallery')},Noise {path.stem},Painter {path.stem}"
-             for path in sorted(data.rglob("*.png"))]
+    lines = [
+        f"{path.relative_to(data / 'gallery')},Noise {path.stem},Painter {path.stem}"
+        for path in sorted(data.rglob("*.png"))
+    ]
     (data / "gallery/manifest.csv").write_text("\n".join(["file,title,artist", *lines]))
     download.import_folder(data / "gallery", data)
     cleaning.normalise(data, workers=1)
@@ -170,58 +239,80 @@ def uneven(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def level(uneven, tmp_path_factory) -> Path:
-    with Catalogue(uneven) as cat: cat.update([{**key(cat.select()[0]), "dup_group": "g1"}])
+    with Catalogue(uneven) as cat:
+        cat.update([{**key(cat.select()[0]), "dup_group": "g1"}])
     before = state(uneven)
     out = levels.level_sources(uneven, tmp_path_factory.mktemp("level") / "data", 64, workers=1)
     assert state(uneven) == before
     return out
 
 
-def key(row) -> dict: return {name: row[name] for name in ("url", "period")}
+def key(row) -> dict:
+    return {name: row[name] for name in ("url", "period")}
 
 
 def state(data):
     """All that a data folder holds: its pictures' bytes and its rows."""
-    files = {path: path.read_bytes() for path in sorted(data.rglob("*")) if path.suffix in (".jpg", ".png")}
+    files = {
+        path: path.read_bytes()
+        for path in sorted(data.rglob("*"))
+        if path.suffix in (".jpg", ".png")
+    }
     return files, read_catalogue(data).to_csv()
 
 
 @pytest.fixture
 def seen(monkeypatch):
     """Features that tell the periods, but for some noise."""
+
     def extract(data, rows):
         rng = np.random.default_rng(0)
-        return pd.get_dummies(rows.period).to_numpy(float) * 3 + rng.normal(size=(len(rows), rows.period.nunique()))
+        return pd.get_dummies(rows.period).to_numpy(float) * 3 + rng.normal(
+            size=(len(rows), rows.period.nunique())
+        )
+
     monkeypatch.setattr(features, "extract", extract)
 
 
 def test_a_size_that_tells_the_period_is_warned_of_and_a_level_gallery_is_not(uneven, level, seen):
     table = leaks.shortcuts(uneven, level, **FAST)
     said, rows = leaks.warning(table), table.set_index("sees")
-    assert "Warning: width, height and file size alone" in said and f"{rows.macro_f1[leaks.SIZES]:.2f}" in said
-    assert rows.macro_f1[leaks.SIZES] > .6 > .5 > rows.macro_f1[f"{leaks.SIZES}, levelled"]
-    assert rows.macro_f1[leaks.FEATURES] == rows.macro_f1[f"{leaks.FEATURES}, levelled"] > .9
+    assert (
+        "Warning: width, height and file size alone" in said
+        and f"{rows.macro_f1[leaks.SIZES]:.2f}" in said
+    )
+    assert rows.macro_f1[leaks.SIZES] > 0.6 > 0.5 > rows.macro_f1[f"{leaks.SIZES}, levelled"]
+    assert rows.macro_f1[leaks.FEATURES] == rows.macro_f1[f"{leaks.FEATURES}, levelled"] > 0.9
     assert list(rows.images) == [36] * 5 and set(rows.pictures) == {"all"}
     assert rows.accuracy[leaks.FREQUENT] == pytest.approx(1 / 3)
     assert leaks.warning(leaks.shortcuts(level, **FAST)) == ""
 
 
 def test_the_source_with_most_images_is_measured_apart(dataset):
-    rows = [{**row, "source": ("web", "museum", None)[i % 4 % 3]} for i, row in enumerate(painted(each=8))]
+    rows = [
+        {**row, "source": ("web", "museum", None)[i % 4 % 3]}
+        for i, row in enumerate(painted(each=8))
+    ]
     data = dataset(rows)
     table = leaks.shortcuts(data, **FAST)
-    assert list(table.pictures) == ["all"] * 3 + ["only web"] * 3 and list(table.images) == [96] * 3 + [48] * 3
+    assert (
+        list(table.pictures) == ["all"] * 3 + ["only web"] * 3
+        and list(table.images) == [96] * 3 + [48] * 3
+    )
     assert set(leaks.shortcuts(data, source="unknown", **FAST).images) == {96, 24}
     with pytest.raises(ValueError, match="no image of source 'X': there are museum, unknown, web"):
         leaks.shortcuts(data, source="X", **FAST)
 
 
 def test_one_source_alone_is_not_measured_twice(dataset):
-    assert len(leaks.shortcuts(dataset([{**row, "source": "web"} for row in painted()]), **FAST)) == 3
+    assert (
+        len(leaks.shortcuts(dataset([{**row, "source": "web"} for row in painted()]), **FAST)) == 3
+    )
 
 
 def test_plots_show_each_row_with_its_interval(dataset):
     import matplotlib.pyplot as plt
+
     data = dataset(painted())
     table, other = leaks.compare(data, **FAST), leaks.shortcuts(data, **FAST)
     _, ax = plt.subplots()
@@ -231,27 +322,37 @@ def test_plots_show_each_row_with_its_interval(dataset):
     [axes] = leaks.plot_shortcuts(other).axes
     assert axes.get_yticklabels()[1].get_text() == f"{leaks.SIZES}\n(all pictures)"
     assert [(a, b) for (a, _), (b, _) in axes.collections[0].get_segments()] == [
-        pytest.approx(pair) for pair in zip(other.macro_f1_low, other.macro_f1_high, strict=True)]
+        pytest.approx(pair) for pair in zip(other.macro_f1_low, other.macro_f1_high, strict=True)
+    ]
     plt.close(ax.figure)
 
 
 # Levelled sources
 
+
 def test_levelled_pictures_are_alike_and_keep_what_is_known_of_them(uneven, level):
-    before, after = (read_catalogue(data).sort_values("url").reset_index(drop=True) for data in (uneven, level))
+    before, after = (
+        read_catalogue(data).sort_values("url").reset_index(drop=True) for data in (uneven, level)
+    )
     same = ["url", "period", "title", "artist", "source", "year", "dup_group"]
     assert after[same].equals(before[same]) and "g1" in set(after.dup_group)
     assert set(zip(after.width, after.height, after.format, strict=True)) == {(64, 64, "JPEG")}
     assert after.clean_status.eq("ok").all() and after.bytes.lt(before.bytes).any()
-    tables = {tuple(map(tuple, Image.open(level / file).quantization.values())) for file in after.file}
+    tables = {
+        tuple(map(tuple, Image.open(level / file).quantization.values())) for file in after.file
+    }
     assert len(tables) == 1
-    for file in [*level.glob("raw/*/*"), *level.glob("clean/*/*")]: assert Image.open(file).size == (64, 64)
+    for file in [*level.glob("raw/*/*"), *level.glob("clean/*/*")]:
+        assert Image.open(file).size == (64, 64)
 
 
 def test_a_second_run_does_nothing(uneven, level):
     before = state(level), [path.stat().st_mtime_ns for path in sorted(level.rglob("*.jpg"))]
     levels.level_sources(uneven, level, 64, workers=1)
-    assert (state(level), [path.stat().st_mtime_ns for path in sorted(level.rglob("*.jpg"))]) == before
+    assert (
+        state(level),
+        [path.stat().st_mtime_ns for path in sorted(level.rglob("*.jpg"))],
+    ) == before
 
 
 def test_what_the_source_no_longer_uses_is_dropped(uneven, tmp_path):
@@ -264,23 +365,30 @@ def test_what_the_source_no_longer_uses_is_dropped(uneven, tmp_path):
             cat.update([{"url": row.url, "period": row.listed, "review": review}])
     cleaning.normalise(source, workers=1)
     levels.level_sources(source, out, 64, workers=1)
-    here, there = (splits.usable(folder).set_index("url").period.to_dict() for folder in (source, out))
+    here, there = (
+        splits.usable(folder).set_index("url").period.to_dict() for folder in (source, out)
+    )
     assert here == there and len(here) == len(rows) - 1
 
 
 def test_what_the_folder_holds_is_never_mixed(uneven, level):
-    with pytest.raises(ValueError, match="64 px, quality 75: name another"): levels.level_sources(uneven, level, 80)
-    with pytest.raises(ValueError, match="holds another data set"): levels.level_sources(uneven, uneven)
+    with pytest.raises(ValueError, match="64 px, quality 75: name another"):
+        levels.level_sources(uneven, level, 80)
+    with pytest.raises(ValueError, match="holds another data set"):
+        levels.level_sources(uneven, uneven)
 
 
 def test_a_gallery_folder_is_levelled_too_and_a_bad_file_gets_its_reason(uneven, tmp_path):
     shutil.copytree(uneven / "gallery", tmp_path / "gallery")
     body = (tmp_path / "gallery/01-a/0.png").read_bytes()
-    (tmp_path / "gallery/01-a/cut.png").write_bytes(body[:len(body) // 2])
+    (tmp_path / "gallery/01-a/cut.png").write_bytes(body[: len(body) // 2])
     (tmp_path / "gallery/01-a/page.jpg").write_text("<html>")
     levels.level_sources(tmp_path / "gallery", tmp_path / "out", 64, workers=1)
     table = read_catalogue(tmp_path / "out")
-    assert table.clean_status.value_counts().to_dict() == {"ok": 36, "rejected": 1} and len(table) == 38
+    assert (
+        table.clean_status.value_counts().to_dict() == {"ok": 36, "rejected": 1}
+        and len(table) == 38
+    )
     assert set(table.url[table.clean_status == "ok"]) == set(read_catalogue(uneven).url)
     assert table.artist.notna().sum() == 36 and table.reason.notna().sum() == 1
 
@@ -290,9 +398,20 @@ def test_the_notebook_runs_on_drawn_canvases(drawn, tmp_path):
     import nbformat
 
     from artclf import run
-    copy = run.execute(ROOT / "notebooks/experiments/17_leaks.ipynb", tmp_path / "copy.ipynb",
-                       {"DATA": str(drawn), "LEVELLED": str(tmp_path / "level"), "FOLDS": 2, "SEEDS": (1,)})
-    outputs = [out for cell in nbformat.read(copy, 4).cells if cell.cell_type == "code" for out in cell.outputs]
-    text = " ".join(str(out.get("data", {}).get("text/plain", "")) + out.get("text", "") for out in outputs)
+
+    copy = run.execute(
+        ROOT / "notebooks/experiments/17_leaks.ipynb",
+        tmp_path / "copy.ipynb",
+        {"DATA": str(drawn), "LEVELLED": str(tmp_path / "level"), "FOLDS": 2, "SEEDS": (1,)},
+    )
+    outputs = [
+        out
+        for cell in nbformat.read(copy, 4).cells
+        if cell.cell_type == "code"
+        for out in cell.outputs
+    ]
+    text = " ".join(
+        str(out.get("data", {}).get("text/plain", "")) + out.get("text", "") for out in outputs
+    )
     assert "grouped - artist" in text and leaks.SIZES in text and "levelled" in text
     assert sum("image/png" in out.get("data", {}) for out in outputs) >= 3

@@ -1,4 +1,7 @@
-"""Embeddings: the features of the body in few numbers, and the pictures that are nearest by scipy's cosine, too."""
+"""Embeddings: the features of the body in few numbers, and the pictures that are nearest by scipy's
+cosine, too.
+"""
+
 import shutil
 
 import numpy as np
@@ -12,7 +15,8 @@ from artclf.model import embeddings
 
 
 @pytest.fixture
-def features(): return np.random.default_rng(0).normal(3, np.arange(1, 41), (90, 40)).astype(np.float32)
+def features():
+    return np.random.default_rng(0).normal(3, np.arange(1, 41), (90, 40)).astype(np.float32)
 
 
 def test_an_export_has_the_embedding_of_every_picture(export, drawn):
@@ -21,25 +25,34 @@ def test_an_export_has_the_embedding_of_every_picture(export, drawn):
     _, errors = clf.probabilities(files := [drawn / file for file in predictions.file])
     learn = clf.learner
     with torch.inference_mode():
-        seen = torch.cat([learn.model[0](x) for x, in learn.dls.test_dl(files, num_workers=0)]).numpy()
+        seen = torch.cat(
+            [learn.model[0](x) for (x,) in learn.dls.test_dl(files, num_workers=0)]
+        ).numpy()
     known = embeddings.read(export, predictions.file)
-    assert known.shape == (len(predictions), min(128, train.sum())) and known.dtype == np.float32 and not any(errors)
+    assert (
+        known.shape == (len(predictions), min(128, train.sum()))
+        and known.dtype == np.float32
+        and not any(errors)
+    )
     scaled = ((seen - seen[train].mean(0)) / np.maximum(seen[train].std(0), 1e-6)).clip(-10, 10)
     centred = scaled - scaled[train].mean(0)  # clipping moves the mean
     axes = np.linalg.svd(centred[train], full_matrices=False)[2]
-    np.testing.assert_allclose(np.abs(known[:, :5]), np.abs(centred @ axes.T)[:, :5], atol=.1)
+    np.testing.assert_allclose(np.abs(known[:, :5]), np.abs(centred @ axes.T)[:, :5], atol=0.1)
     with np.load(export / "embeddings.npz") as stored:
-        assert stored["embedding"].dtype == np.float16 and stored["file"].tolist() == predictions.file.tolist()
+        assert (
+            stored["embedding"].dtype == np.float16
+            and stored["file"].tolist() == predictions.file.tolist()
+        )
 
 
 def test_distances_are_kept_and_train_alone_says_how_they_are_measured(features):
     train = np.arange(90) < 60
     known = embeddings.project(features, train).astype(float)
     scaled = (features - features[train].mean(0)) / features[train].std(0)
-    np.testing.assert_allclose(cdist(known, known), cdist(scaled, scaled), atol=.05)
+    np.testing.assert_allclose(cdist(known, known), cdist(scaled, scaled), atol=0.05)
     other = features + 100 * ~train[:, None]
     again = embeddings.project(other, train)
-    np.testing.assert_allclose(again[train], known[train], atol=.01)
+    np.testing.assert_allclose(again[train], known[train], atol=0.01)
     assert np.abs(again[~train] - known[~train]).max() > 1
 
 
@@ -69,12 +82,15 @@ def test_they_come_in_the_order_asked_for(tmp_path, features):
 
 
 def test_what_is_missing_or_broken_is_said(export, tmp_path):
-    with pytest.raises(FileNotFoundError, match="artclf train"): embeddings.read(tmp_path, [])
+    with pytest.raises(FileNotFoundError, match="artclf train"):
+        embeddings.read(tmp_path, [])
     shutil.copy(export / "embeddings.npz", tmp_path)
     with pytest.raises(ValueError, match="lacks 1 pictures, such as clean/new.jpg.*artclf train"):
         embeddings.read(tmp_path, ["clean/new.jpg"])
     for content in (b"", b"PK no archive"):
         (tmp_path / "embeddings.npz").write_bytes(content)
-        with pytest.raises(ValueError, match="no embeddings.*artclf train"): embeddings.read(tmp_path, [])
+        with pytest.raises(ValueError, match="no embeddings.*artclf train"):
+            embeddings.read(tmp_path, [])
     np.savez(tmp_path / "embeddings.npz", embedding=np.zeros((1, 2)))
-    with pytest.raises(ValueError, match="no embeddings.*artclf train"): embeddings.read(tmp_path, ["a"])
+    with pytest.raises(ValueError, match="no embeddings.*artclf train"):
+        embeddings.read(tmp_path, ["a"])

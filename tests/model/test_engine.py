@@ -1,4 +1,7 @@
-"""The engine: what is stored is what the learner's own loaders and body give, and nothing is computed twice."""
+"""The engine: what is stored is what the learner's own loaders and body give, and nothing is
+computed twice.
+"""
+
 import json
 
 import numpy as np
@@ -17,14 +20,17 @@ SMALL = {"arch": "efficientnet_lite0", "size": 64, "batch_size": 8}
 
 
 @pytest.fixture(autouse=True)
-def no_workers_here(no_workers): pass
+def no_workers_here(no_workers):
+    pass
 
 
 class Batches(Callback):
     """Collects what the network is given and what it answers."""
+
     order = 1
 
-    def __init__(self): self.given, self.answers = {True: [], False: []}, {True: [], False: []}
+    def __init__(self):
+        self.given, self.answers = {True: [], False: []}, {True: [], False: []}
 
     def after_pred(self):
         self.given[self.training].append(torch.as_tensor(self.x).clone())
@@ -45,20 +51,26 @@ def test_the_logits_of_stored_features_are_those_of_the_slow_way(drawn, tmp_path
     assert learn.batches.given[False][0].ndim == 2
     learn.remove_cbs([engine.Stored])
     x, _ = zip(*learn.dls.valid, strict=True)
-    with torch.no_grad(): slow = learn.model.eval()(torch.as_tensor(torch.cat(x)))
+    with torch.no_grad():
+        slow = learn.model.eval()(torch.as_tensor(torch.cat(x)))
     torch.testing.assert_close(torch.as_tensor(slow), stored, atol=1e-3, rtol=1e-3)
 
 
 def test_in_bfloat16_they_differ_by_rounding(drawn, tmp_path, monkeypatch):
     found = []
     for precision in engine.PRECISIONS:
-        best = {"format": "channels last", "precision": precision, "threads": None, "seconds": .01}
+        best = {"format": "channels last", "precision": precision, "threads": None, "seconds": 0.01}
         monkeypatch.setattr(engine, "best_settings", lambda *_, best=best: best)
         learn = learner(drawn, tmp_path / precision, pool="stages")
-        learn.fit_one_cycle(1, 0.)
+        learn.fit_one_cycle(1, 0.0)
         found.append(torch.cat(learn.batches.given[False]))
-    assert not torch.equal(*found) and torch.corrcoef(torch.stack([x.flatten() for x in found]))[0, 1] > .999
-    assert learn.model[0].precision is None  # outside of a fit, everything is looked at in full precision
+    assert (
+        not torch.equal(*found)
+        and torch.corrcoef(torch.stack([x.flatten() for x in found]))[0, 1] > 0.999
+    )
+    assert (
+        learn.model[0].precision is None
+    )  # outside of a fit, everything is looked at in full precision
 
 
 def test_unfrozen_the_network_is_given_what_its_own_loaders_give(drawn, tmp_path):
@@ -68,18 +80,28 @@ def test_unfrozen_the_network_is_given_what_its_own_loaders_give(drawn, tmp_path
     learn.batches.__init__()
     learn.fit_one_cycle(1, 1e-6)
     x, _ = zip(*learn.dls.valid, strict=True)
-    torch.testing.assert_close(torch.cat(learn.batches.given[False]), torch.as_tensor(torch.cat(x)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        torch.cat(learn.batches.given[False]), torch.as_tensor(torch.cat(x)), atol=1e-5, rtol=0
+    )
     trained = torch.cat(learn.batches.given[True])
     assert trained.shape[1:] == (3, 64, 64) and len(trained) == 24
     pixels = learn.stored.pictures["train"].pixels(range(30)).float() / 127.5 - 1
-    assert not any((batch == picture).all() for batch in trained for picture in pixels)  # they were augmented
-    assert abs(float(trained.mean() - pixels.mean())) < .2
+    assert not any(
+        (batch == picture).all() for batch in trained for picture in pixels
+    )  # they were augmented
+    assert abs(float(trained.mean() - pixels.mean())) < 0.2
 
 
 def test_no_picture_is_decoded_twice_and_nothing_looked_at_twice(fresh, tmp_path, monkeypatch):
     seen, decode, looked, look = [], features.Pictures._decode, [], engine.features.view_of
-    monkeypatch.setattr(features.Pictures, "_decode", lambda self, file: seen.append(file.name) or decode(self, file))
-    monkeypatch.setattr(features, "view_of", lambda pixels, *args: looked.append(len(pixels)) or look(pixels, *args))
+    monkeypatch.setattr(
+        features.Pictures,
+        "_decode",
+        lambda self, file: seen.append(file.name) or decode(self, file),
+    )
+    monkeypatch.setattr(
+        features, "view_of", lambda pixels, *args: looked.append(len(pixels)) or look(pixels, *args)
+    )
     for out in ("one", "two"):
         learn = learner(fresh, tmp_path / out, depth=int(out == "two"))
         learn.fit_one_cycle(2, 2e-3)
@@ -93,7 +115,11 @@ def test_a_linear_head_standardises_by_all_of_train(drawn, tmp_path):
     learn.fit_one_cycle(2, 1e-3)
     body, (norm, *_), pictures = learn.model[0], learn.model[1], learn.stored.pictures["train"]
     name = f"efficientnet_lite0 {body.pool} {engine.PRECISIONS[learn.stored._best(False)['precision']]}"
-    x = features.views(pictures, body, learn.stored.backbone, name, [0, 1]).reshape(-1, body.width).astype(float)
+    x = (
+        features.views(pictures, body, learn.stored.backbone, name, [0, 1])
+        .reshape(-1, body.width)
+        .astype(float)
+    )
     expected = StandardScaler().fit(x)
     np.testing.assert_allclose(norm.running_mean, expected.mean_, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(norm.running_var, expected.var_, rtol=1e-3, atol=1e-4)
@@ -107,8 +133,10 @@ def test_frozen_the_linear_head_ends_at_the_minimum_that_scikit_learn_finds(draw
     assert not learn.stored.loaders  # what a fit has loaded goes with it
     x, y = data.create_batch(list(range(30)))
     z = head[0](x).numpy()
-    theirs = LogisticRegression(C=1 / (.3 * len(z)), tol=1e-8, max_iter=5000).fit(z, y)
-    np.testing.assert_allclose(head(x).detach().softmax(1).numpy(), theirs.predict_proba(z), atol=.03)
+    theirs = LogisticRegression(C=1 / (0.3 * len(z)), tol=1e-8, max_iter=5000).fit(z, y)
+    np.testing.assert_allclose(
+        head(x).detach().softmax(1).numpy(), theirs.predict_proba(z), atol=0.03
+    )
 
 
 def test_more_views_are_more_batches(drawn, tmp_path):
@@ -118,12 +146,16 @@ def test_more_views_are_more_batches(drawn, tmp_path):
     assert sum(map(len, learn.batches.given[False])) == 5
 
 
-def test_the_head_learns_the_same_from_stored_batches_in_whatever_order_they_were_computed(drawn, tmp_path):
+def test_the_head_learns_the_same_from_stored_batches_in_whatever_order_they_were_computed(
+    drawn, tmp_path
+):
     first, again = (learner(drawn, tmp_path / out) for out in ("first", "again"))
     first.fit_one_cycle(1, 2e-3)
     Store(drawn / "features.db").write("another", {"x": b"1"})
     again.fit_one_cycle(1, 2e-3)
-    assert all(map(torch.equal, first.model.state_dict().values(), again.model.state_dict().values()))
+    assert all(
+        map(torch.equal, first.model.state_dict().values(), again.model.state_dict().values())
+    )
 
 
 @pytest.mark.parametrize(("first", "learning"), [(0, "all"), (4, "block 4"), (3, "blocks 3 and 4")])
@@ -131,12 +163,15 @@ def test_only_blocks_from_the_wanted_one_on_learn(drawn, tmp_path, first, learni
     learn = learner(drawn, tmp_path, unfreeze_from=first)
     learn.fit_one_cycle(1, 2e-3)
     before = {name: value.clone() for name, value in learn.model.named_parameters()}
-    learn.keep.best.update(f1=-1., loss=float("inf"))  # so that the epoch to come is the best
+    learn.keep.best.update(f1=-1.0, loss=float("inf"))  # so that the epoch to come is the best
     learn.unfreeze()
     learn.fit_one_cycle(1, 1e-3)
     blocks = learn.model[0].blocks
-    changed = {blocks[int(name.split(".")[2])] for name, value in learn.model[0].named_parameters("0")
-               if not torch.equal(value, before[name])}
+    changed = {
+        blocks[int(name.split(".")[2])]
+        for name, value in learn.model[0].named_parameters("0")
+        if not torch.equal(value, before[name])
+    }
     assert changed == {block for block in blocks if block >= first}, learning
 
 
@@ -144,7 +179,11 @@ def test_settings_are_measured_once_and_said(tmp_path, capsys):
     body, store = torch.nn.Conv2d(3, 2, 3), Store(tmp_path / "features.db")
     found = MEASURE(body, 32, True, store, "tiny")
     said = capsys.readouterr().out
-    assert found["format"] in said and found["precision"] in said and f"{found['threads']} threads" in said
+    assert (
+        found["format"] in said
+        and found["precision"] in said
+        and f"{found['threads']} threads" in said
+    )
     assert set(found) == {"format", "precision", "threads", "seconds"} and found["seconds"] > 0
     assert MEASURE(body, 32, True, store, "tiny") == found and not capsys.readouterr().out
     json.dumps(found)
@@ -158,6 +197,7 @@ def test_weights_of_periods_are_scikit_learns(drawn):
     from sklearn.utils.class_weight import compute_class_weight
 
     from artclf.data import splits
+
     table = splits.items(drawn)
     table = table[~((table.period == "09-realism") & (table.index % 2 == 0))]
     given = table[table.part == "train"].period
@@ -167,21 +207,27 @@ def test_weights_of_periods_are_scikit_learns(drawn):
 
 def test_cleaned_anew_a_picture_is_looked_at_anew(drawn, tmp_path):
     from artclf.data import splits
+
     table = splits.items(drawn)
     assert set(table.clean_sha256).isdisjoint(table.sha256)
     learn = learner(drawn, tmp_path, split=table)
-    assert learn.stored.pictures["valid"].hashes == table[table.part == "valid"].clean_sha256.tolist()
+    assert (
+        learn.stored.pictures["valid"].hashes == table[table.part == "valid"].clean_sha256.tolist()
+    )
 
 
 def test_frozen_again_the_head_sees_what_the_changed_body_sees(drawn, tmp_path):
     learn = learner(drawn, tmp_path)
     learn.fit_one_cycle(1, 2e-3)
     learn.unfreeze()
-    learn.keep.best.update(f1=-1., loss=float("inf"))  # so that the epoch to come is the best
+    learn.keep.best.update(f1=-1.0, loss=float("inf"))  # so that the epoch to come is the best
     learn.fit_one_cycle(1, 1e-2)
     learn.freeze()
     learn.batches.__init__()
-    learn.fit_one_cycle(1, 0.)
+    learn.fit_one_cycle(1, 0.0)
     x, _ = zip(*learn.dls.valid, strict=True)
-    with torch.no_grad(): expected = learn.model[0].eval()(torch.as_tensor(torch.cat(x)))
-    torch.testing.assert_close(learn.batches.given[False][0], torch.as_tensor(expected), atol=1e-3, rtol=1e-3)
+    with torch.no_grad():
+        expected = learn.model[0].eval()(torch.as_tensor(torch.cat(x)))
+    torch.testing.assert_close(
+        learn.batches.given[False][0], torch.as_tensor(expected), atol=1e-3, rtol=1e-3
+    )

@@ -1,4 +1,5 @@
 """Features: equal to what a fastai learner's body gives, computed once, whole after a kill."""
+
 import platform
 import sqlite3
 import subprocess
@@ -24,15 +25,20 @@ def rows(drawn, no_workers):
 
 def by_hand(data, rows, body, size, change=lambda x: x):
     """The feature maps from torch alone, image by image."""
-    stats = torch.tensor(.5)
+    stats = torch.tensor(0.5)
     with torch.no_grad():
-        pictures = [Image.open(data / clean_path(row)).resize((size, size), Image.Resampling.BILINEAR)
-                    for row in rows.to_dict("records")]
-        x = torch.stack([torch.tensor(np.asarray(picture)).permute(2, 0, 1) / 255 for picture in pictures])
+        pictures = [
+            Image.open(data / clean_path(row)).resize((size, size), Image.Resampling.BILINEAR)
+            for row in rows.to_dict("records")
+        ]
+        x = torch.stack(
+            [torch.tensor(np.asarray(picture)).permute(2, 0, 1) / 255 for picture in pictures]
+        )
         return body(change((x - stats) / stats))
 
 
-def table_of(rows): return rows.assign(file=[clean_path(row) for row in rows.to_dict("records")])
+def table_of(rows):
+    return rows.assign(file=[clean_path(row) for row in rows.to_dict("records")])
 
 
 def test_features_are_what_the_body_sees(fresh, rows):
@@ -41,13 +47,17 @@ def test_features_are_what_the_body_sees(fresh, rows):
     assert found.shape == (6, 1280) and found.dtype == np.float32
     np.testing.assert_allclose(found, by_hand(fresh, rows, body, 64).mean((2, 3)), atol=2e-4)
     mirrored = features.extract(fresh, rows, LITE, size=64, mirror=True)
-    np.testing.assert_allclose(mirrored, by_hand(fresh, rows, body, 64, lambda x: x.flip(-1)).mean((2, 3)), atol=2e-4)
+    np.testing.assert_allclose(
+        mirrored, by_hand(fresh, rows, body, 64, lambda x: x.flip(-1)).mean((2, 3)), atol=2e-4
+    )
 
 
 def seen_by(monkeypatch) -> list:
     """The files that are decoded from now on."""
     seen, look = [], features.Pictures._decode
-    monkeypatch.setattr(features.Pictures, "_decode", lambda self, file: seen.append(file) or look(self, file))
+    monkeypatch.setattr(
+        features.Pictures, "_decode", lambda self, file: seen.append(file) or look(self, file)
+    )
     return seen
 
 
@@ -65,7 +75,8 @@ def test_a_killed_run_keeps_whole_batches(fresh, rows, monkeypatch):
     look = features.Pictures._decode
 
     def dies(self, file):
-        if file.name == last: raise KeyboardInterrupt
+        if file.name == last:
+            raise KeyboardInterrupt
         return look(self, file)
 
     last = clean_path(rows.to_dict("records")[-1]).rsplit("/", 1)[-1]
@@ -74,7 +85,10 @@ def test_a_killed_run_keeps_whole_batches(fresh, rows, monkeypatch):
         patch.setattr(features.Pictures, "_decode", dies)
         features.extract(fresh, rows, LITE, size=64)
     with sqlite3.connect(fresh / "features.db") as db:
-        assert db.execute("SELECT count(*), min(length(value)) FROM kept").fetchone() == (4, 4 * 1280)
+        assert db.execute("SELECT count(*), min(length(value)) FROM kept").fetchone() == (
+            4,
+            4 * 1280,
+        )
     seen = seen_by(monkeypatch)
     assert features.extract(fresh, rows, LITE, size=64).shape == (6, 1280)
     assert [file.relative_to(fresh).as_posix() for file in seen] == table_of(rows).file[4:].tolist()
@@ -84,28 +98,42 @@ def test_views_are_the_picture_its_mirror_image_and_crops_that_never_change(fres
     table, body = table_of(rows), torch.nn.Flatten()
     body.weight = torch.nn.Parameter(torch.zeros(1))
     pictures = features.Pictures(fresh, table.file, table.clean_sha256, 16)
-    grey = backbones.Backbone("pixels", "none", "none", (0., 0., 0.), (1., 1., 1.))
-    plain, mirror, one, other = features.views(pictures, body, grey, "pixels", range(4)).reshape(
-        6, 4, 3, 16, 16).transpose(1, 0, 2, 3, 4)
+    grey = backbones.Backbone("pixels", "none", "none", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    plain, mirror, one, other = (
+        features.views(pictures, body, grey, "pixels", range(4))
+        .reshape(6, 4, 3, 16, 16)
+        .transpose(1, 0, 2, 3, 4)
+    )
     assert (mirror == plain[..., ::-1]).all() and not np.allclose(one, other)
     np.testing.assert_allclose(plain, pictures.pixels(range(6)) / 255)
     again = features.view_of(pictures.pixels([5, 2]), [pictures.hashes[5], pictures.hashes[2]], 2)
     np.testing.assert_allclose(again / 255, one[[5, 2]])  # whatever else is in the batch
 
 
-def test_a_full_store_lets_the_longest_unused_go_and_says_when_nothing_is_left_to_go(tmp_path, monkeypatch, capsys):
+def test_a_full_store_lets_the_longest_unused_go_and_says_when_nothing_is_left_to_go(
+    tmp_path, monkeypatch, capsys
+):
     opened, value = lambda: Store(tmp_path / "kept.db"), bytes(40_000)
     monkeypatch.setattr("artclf.model.store.LIMIT", 200_000)
     opened().write("settings of a processor", {"x": b"{}"})
-    for key in ("read", "unread"): opened().write(key, {"a": value, "b": value})
+    for key in ("read", "unread"):
+        opened().write(key, {"a": value, "b": value})
     opened().read("read", "ab")
     store = opened()
     store.write("new", {"a": value, "b": value})
     assert not opened().read("unread", "ab") and len(opened().read("read", "ab")) == 2
-    store.write("new", dict.fromkeys("cdefgh", value))  # more than there is room for: nothing goes for it
-    assert set(store.read("new", "abcdefgh")) == {"a", "b"} and len(opened().read("read", "ab")) == 2
-    assert "ARTCLF_CACHE_GB" in capsys.readouterr().out and opened().read("settings of a processor", "x")
-    store.write("another view", {"a": value, "b": value})  # in the place of what others have left, not of its own
+    store.write(
+        "new", dict.fromkeys("cdefgh", value)
+    )  # more than there is room for: nothing goes for it
+    assert (
+        set(store.read("new", "abcdefgh")) == {"a", "b"} and len(opened().read("read", "ab")) == 2
+    )
+    assert "ARTCLF_CACHE_GB" in capsys.readouterr().out and opened().read(
+        "settings of a processor", "x"
+    )
+    store.write(
+        "another view", {"a": value, "b": value}
+    )  # in the place of what others have left, not of its own
     assert len(store.read("new", "ab")) == 2 and not opened().read("read", "ab")
     assert (tmp_path / "kept.db").stat().st_size < 300_000
 
@@ -123,7 +151,8 @@ def test_other_weights_give_other_numbers(fresh, rows, monkeypatch):
 
     def shifted(backbone):
         net = real(backbone)
-        with torch.no_grad(): net.model.conv_head.weight.mul_(2)
+        with torch.no_grad():
+            net.model.conv_head.weight.mul_(2)
         return net
 
     monkeypatch.setattr(backbones, "body", shifted)
@@ -131,12 +160,14 @@ def test_other_weights_give_other_numbers(fresh, rows, monkeypatch):
 
 
 def test_what_cannot_be_had_is_said(fresh, rows, monkeypatch):
-    with pytest.raises(ConnectionError, match="--arch auto"): features.extract(fresh, rows, "resnet18")
+    with pytest.raises(ConnectionError, match="--arch auto"):
+        features.extract(fresh, rows, "resnet18")
     with pytest.raises(FileNotFoundError, match="lost.jpg is gone: run `artclf clean"):
         features.extract(fresh, rows.assign(file="raw/x/lost.png"), LITE, size=64)
     flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 64, 2))
     monkeypatch.setattr(backbones, "body", lambda backbone: flat)
-    with pytest.raises(ValueError, match="convolutional"): features.extract(fresh, rows, LITE, size=64)
+    with pytest.raises(ValueError, match="convolutional"):
+        features.extract(fresh, rows, LITE, size=64)
 
 
 @pytest.mark.parametrize("number", [0, 1, 63, 64, 65, 129])
@@ -146,22 +177,30 @@ def test_ahead_keeps_the_order(number):
     assert [start for start, _ in batches] == list(range(0, number, 64))
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept and given back by glibc alone")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="memory is kept and given back by glibc alone"
+)
 def test_memory_is_kept_when_freed_and_given_back_when_asked():
-    code = ("import os\n"
-            "from pathlib import Path\n"
-            "from artclf.base import machine\n"
-            "def resident():\n"
-            "    pages = int(Path('/proc/self/statm').read_text().split()[1])\n"
-            "    return pages * os.sysconf('SC_PAGE_SIZE') // 10**6\n"
-            "machine.keep_freed_memory()\n"
-            "before = resident()\n"
-            "held = [bytes([1]) * 10**6 for _ in range(300)]\n"
-            "last = bytes(10**6)\n"
-            "del held\n"
-            "kept = resident()\n"
-            "machine.keep_freed_memory()\n"
-            "print(kept - before, resident() - before)")
-    kept, after = map(int, subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-                      .stdout.split())
+    code = (
+        "import os\n"
+        "from pathlib import Path\n"
+        "from artclf.base import machine\n"
+        "def resident():\n"
+        "    pages = int(Path('/proc/self/statm').read_text().split()[1])\n"
+        "    return pages * os.sysconf('SC_PAGE_SIZE') // 10**6\n"
+        "machine.keep_freed_memory()\n"
+        "before = resident()\n"
+        "held = [bytes([1]) * 10**6 for _ in range(300)]\n"
+        "last = bytes(10**6)\n"
+        "del held\n"
+        "kept = resident()\n"
+        "machine.keep_freed_memory()\n"
+        "print(kept - before, resident() - before)"
+    )
+    kept, after = map(
+        int,
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        ).stdout.split(),
+    )
     assert kept > 250 and after < 50

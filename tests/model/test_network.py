@@ -1,4 +1,7 @@
-"""The network: stages are what the backbone computes on the way, statistics what torch says they are."""
+"""The network: stages are what the backbone computes on the way, statistics what torch says they
+are.
+"""
+
 import pickle
 
 import pytest
@@ -11,29 +14,39 @@ from artclf.model import backbones, network
 
 
 @pytest.fixture(autouse=True)
-def no_workers_here(no_workers): pass
+def no_workers_here(no_workers):
+    pass
 
 
 def body_of(name: str, **kwargs):
-    return network.Body(backbones.body(backbones.find(name, pretrained=False)), size=96, **kwargs).eval()
+    return network.Body(
+        backbones.body(backbones.find(name, pretrained=False)), size=96, **kwargs
+    ).eval()
 
 
 @torch.no_grad()
 def test_statistics_are_those_of_torchvisions_feature_extractor():
     model, x, body = get_model("resnet18").eval(), torch.randn(2, 3, 96, 96), body_of("resnet18")
-    for ours, theirs in zip(body.state_dict().values(), model.state_dict().values(), strict=False): ours.copy_(theirs)
+    for ours, theirs in zip(body.state_dict().values(), model.state_dict().values(), strict=False):
+        ours.copy_(theirs)
     nodes = ["maxpool", "layer1", "layer2", "layer3", "layer4"]
     maps = create_feature_extractor(model, nodes)(x).values()
     expected = []
     for m in maps:
-        expected += [m.mean((2, 3)), m.flatten(2).std(2, correction=0), *([pairs(m)] if m.shape[1] <= 128 else [])]
+        expected += [
+            m.mean((2, 3)),
+            m.flatten(2).std(2, correction=0),
+            *([pairs(m)] if m.shape[1] <= 128 else []),
+        ]
     torch.testing.assert_close(body(x), torch.cat(expected, 1), atol=1e-3, rtol=1e-3)
     widths = [2 * 1024 + 64 * 63 + 128 * 127 // 2, 2 * 1024, 1024]  # 64, 64, 128, 256, 512 channels
     assert [body_of("resnet18", pool=pool).width for pool in network.POOLS] == widths
 
 
 def pairs(maps: torch.Tensor) -> torch.Tensor:
-    """torch's own covariances of the channels, those above the diagonal, over the root of the mean variance."""
+    """torch's own covariances of the channels, those above the diagonal, over the root of the mean
+    variance.
+    """
     found = [torch.cov(m.flatten(1), correction=0) for m in maps]
     above = torch.ones_like(found[0]).triu(1).bool()
     return torch.stack([c[above] / c.trace().div(len(c)).sqrt() for c in found])
@@ -46,15 +59,23 @@ def test_statistics_and_covariances_double_where_maps_double():
         torch.testing.assert_close(numbers(2 * maps), 2 * numbers(maps), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "blocks"), [
-    ("resnet18", [0, 1, 2, 3, 4]), ("vgg11", [0, 1, 2, 3, 4]), ("efficientnet_lite0", [0, 1, 1, 2, 3, 3, 4, 4, 4]),
-    ("mobilenetv2_035", [0, 1, 1, 2, 3, 3, 4, 4, 4]), ("densenet121", [0, 1, 2, 2, 3, 3, 4, 4, 4])])
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [
+        ("resnet18", [0, 1, 2, 3, 4]),
+        ("vgg11", [0, 1, 2, 3, 4]),
+        ("efficientnet_lite0", [0, 1, 1, 2, 3, 3, 4, 4, 4]),
+        ("mobilenetv2_035", [0, 1, 1, 2, 3, 3, 4, 4, 4]),
+        ("densenet121", [0, 1, 2, 2, 3, 3, 4, 4, 4]),
+    ],
+)
 @torch.no_grad()
 def test_stages_in_a_row_are_the_backbone(name, blocks):
     body, x = body_of(name), torch.randn(2, 3, 96, 96)
     assert body.blocks == blocks and body(x).shape == (2, body.width)
     through = x
-    for stage in body.stages: through = stage(through)
+    for stage in body.stages:
+        through = stage(through)
     last = network._pooled(through)
     whole = body_of(name, pool="last")
     whole.load_state_dict(body.state_dict())
@@ -64,7 +85,7 @@ def test_stages_in_a_row_are_the_backbone(name, blocks):
 @torch.no_grad()
 def test_a_last_norm_belongs_to_the_network_whether_it_has_learned_or_not():
     net = backbones.body(backbones.find("densenet121", pretrained=False))
-    list(net.modules())[-1].running_var.fill_(3.)
+    list(net.modules())[-1].running_var.fill_(3.0)
     trained, loaded = network.Body(net, size=96).eval(), body_of("densenet121")
     loaded.load_state_dict(trained.state_dict())
     x = torch.randn(2, 3, 96, 96)
@@ -86,7 +107,7 @@ def test_of_many_stages_the_last_of_each_block_is_taken():
 
 def test_features_pass_as_they_are_and_constant_maps_have_a_gradient():
     body = body_of("resnet18")
-    assert (body(torch.arange(6.).view(2, 3)) == torch.arange(6.).view(2, 3)).all()
+    assert (body(torch.arange(6.0).view(2, 3)) == torch.arange(6.0).view(2, 3)).all()
     maps = torch.ones(1, 2, 4, 4, requires_grad=True)
     (network.statistics(maps).sum() + network.covariances(maps, 2).sum()).backward()
     assert maps.grad.isfinite().all()
@@ -97,13 +118,18 @@ def test_groups_are_blocks_from_the_wanted_one_on_then_the_head():
     model = nn.Sequential(body, nn.Linear(body.width, 3))
     found = network.groups(model)
     assert [len(group) for group in found] == [
-        *(len(list(stage.parameters())) for stage in body.stages), 2]
+        *(len(list(stage.parameters())) for stage in body.stages),
+        2,
+    ]
     later = network.groups(model, 3)
-    assert len(later) == 3 and [id(p) for p in later[0]] == [id(p) for p in body.stages[3].parameters()]
+    assert len(later) == 3 and [id(p) for p in later[0]] == [
+        id(p) for p in body.stages[3].parameters()
+    ]
 
 
-@pytest.mark.parametrize(("name", "pool"), [("resnet18", "style"), ("efficientnet_lite0", "stages"),
-                                            ("vgg11", "last")])
+@pytest.mark.parametrize(
+    ("name", "pool"), [("resnet18", "style"), ("efficientnet_lite0", "stages"), ("vgg11", "last")]
+)
 @torch.no_grad()
 def test_the_plain_model_gives_the_same_and_pickles_without_a_class_of_ours(name, pool):
     body, x = body_of(name, pool=pool), torch.randn(2, 3, 96, 96)

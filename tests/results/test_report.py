@@ -1,4 +1,7 @@
-"""The report of a run and the comparison of two: against counting and scipy, with little and with hostile input."""
+"""The report of a run and the comparison of two: against counting and scipy, with little and with
+hostile input.
+"""
+
 import json
 import re
 import shlex
@@ -26,7 +29,9 @@ def predictions(errors_of_a_run):
 
 
 def run(folder, names, pairs, part="test", facts=None, seed=0):
-    """A data folder with nothing but a catalogue, and an export of `pairs` of given and predicted class."""
+    """A data folder with nothing but a catalogue, and an export of `pairs` of given and predicted
+    class.
+    """
     data, out, rng, rows = folder / "data", folder / "export", np.random.default_rng(seed), []
     out.mkdir(parents=True)
     with Catalogue(data) as catalogue:
@@ -37,9 +42,17 @@ def run(folder, names, pairs, part="test", facts=None, seed=0):
             p = rng.dirichlet(np.ones(len(names)))
             best, place = p.argmax(), names.index(predicted)
             p[best], p[place] = p[place], p[best]
-            loss = -np.log(p[names.index(given)]) if given in names else 27.
+            loss = -np.log(p[names.index(given)]) if given in names else 27.0
             rows.append([f"clean/{given}/{i:016x}.jpg", part, given, predicted, p.max(), loss, *p])
-    columns = ["file", "part", "period", "predicted", "probability", "loss", *(f"p_{name}" for name in names)]
+    columns = [
+        "file",
+        "part",
+        "period",
+        "predicted",
+        "probability",
+        "loss",
+        *(f"p_{name}" for name in names),
+    ]
     pd.DataFrame(rows, columns=columns).to_csv(out / "predictions.csv", index=False)
     return data, out
 
@@ -47,8 +60,13 @@ def run(folder, names, pairs, part="test", facts=None, seed=0):
 def cells(html, table):
     """The texts of a table of a page, row by row."""
     body = re.search(f'<table[^>]* id="{table}">(.*?)</table>', html, re.DOTALL)[1]
-    return [[re.sub("<[^>]+>", "", cell).strip() for cell in re.findall("<t[hd].*?</t[hd]>", row, re.DOTALL)]
-            for row in re.findall("<tr.*?</tr>", body, re.DOTALL)]
+    return [
+        [
+            re.sub("<[^>]+>", "", cell).strip()
+            for cell in re.findall("<t[hd].*?</t[hd]>", row, re.DOTALL)
+        ]
+        for row in re.findall("<tr.*?</tr>", body, re.DOTALL)
+    ]
 
 
 def shown(html, name):
@@ -58,27 +76,40 @@ def shown(html, name):
 
 # One run
 
+
 def test_the_figures_have_their_intervals(predictions, errors_of_a_run, tmp_path):
     data, _ = errors_of_a_run
     html = report.page(predictions, data, tmp_path)
     figures, (found, units) = evaluation.metrics(predictions)["test"], report.intervals(predictions)
     assert units.startswith("60 pictures, as if no two had one painter")  # one painter is no sample
     assert set(found) == {"accuracy", "macro_f1", "distance"}
-    for name, (low, high) in found.items(): assert low < figures[name] < high
+    for name, (low, high) in found.items():
+        assert low < figures[name] < high
     low, high = found["accuracy"]
-    assert f"95% interval {100 * low:.1f}% to {100 * high:.1f}%" in html and "bootstrap over 60 pictures" in html
+    assert (
+        f"95% interval {100 * low:.1f}% to {100 * high:.1f}%" in html
+        and "bootstrap over 60 pictures" in html
+    )
     row = next(row for row in cells(html, "figures") if row[0] == "mean period distance")
     assert row[-1] == "{:.2f} to {:.2f}".format(*found["distance"])
 
 
-def test_pictures_stand_in_the_order_of_what_they_are_called(predictions, errors_of_a_run, tmp_path):
-    html, test = report.page(predictions, errors_of_a_run[0], tmp_path, n=5), predictions.query("part == 'test'")
+def test_pictures_stand_in_the_order_of_what_they_are_called(
+    predictions, errors_of_a_run, tmp_path
+):
+    html, test = (
+        report.page(predictions, errors_of_a_run[0], tmp_path, n=5),
+        predictions.query("part == 'test'"),
+    )
     by = test.sort_values("probability")
     assert shown(html, "sure") == by[by.period != by.predicted].file.tolist()[::-1][:5]
     assert shown(html, "unsure") == by.file.tolist()[:5]
     right = by[by.period == by.predicted].iloc[::-1]
-    assert shown(html, "typical") == [file for name in evaluation.classes(test)
-                                      for file in right[right.period == name].file.tolist()[:4]]
+    assert shown(html, "typical") == [
+        file
+        for name in evaluation.classes(test)
+        for file in right[right.period == name].file.tolist()[:4]
+    ]
 
 
 def test_errors_by_painter_join_spellings_and_count(predictions):
@@ -102,20 +133,28 @@ def test_the_reliability_plot_shows_the_bins(predictions):
     _, line = ax.lines
     np.testing.assert_allclose(line.get_xydata(), table[["confidence", "accuracy"]])
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [
-        f"as answered (calibration error {calibration.error(test):.3f})"]
-    before = plots.plot_reliability(predictions, temperature=2., ax=plots.axes_of_size(4, 4)).axes[0]
-    untempered = calibration.bins(calibration.untempered(test, 2.)).dropna()
+        f"as answered (calibration error {calibration.error(test):.3f})"
+    ]
+    before = plots.plot_reliability(predictions, temperature=2.0, ax=plots.axes_of_size(4, 4)).axes[
+        0
+    ]
+    untempered = calibration.bins(calibration.untempered(test, 2.0)).dropna()
     np.testing.assert_allclose(before.lines[1].get_xydata(), untempered[["confidence", "accuracy"]])
     sizes = before.collections[0].get_sizes()
     assert np.argmax(sizes) == np.argmax(untempered.images.to_numpy())
     before.figure.canvas.draw()
-    assert before.transData.inverted().transform(before.get_legend().get_window_extent())[0, 1] > 1  # over no dot
+    assert (
+        before.transData.inverted().transform(before.get_legend().get_window_extent())[0, 1] > 1
+    )  # over no dot
 
 
 def test_calibration_stands_in_the_report(predictions, errors_of_a_run, tmp_path):
     data, _ = errors_of_a_run
-    kept = {"temperature": 1.7, "why": "", "test": {"images": 60, "ece": .0421, "ece_before": .1234, "nll": 1.,
-                                                   "nll_before": 1.5}}
+    kept = {
+        "temperature": 1.7,
+        "why": "",
+        "test": {"images": 60, "ece": 0.0421, "ece_before": 0.1234, "nll": 1.0, "nll_before": 1.5},
+    }
     (tmp_path / "metrics.json").write_text(json.dumps({"calibration": kept}), encoding="utf-8")
     html = report.page(predictions, data, tmp_path)
     assert "temperature 1.70" in html and "is 0.042 in test, and was 0.123 before" in html
@@ -123,8 +162,14 @@ def test_calibration_stands_in_the_report(predictions, errors_of_a_run, tmp_path
     for row, (asked, *rest) in zip(table.itertuples(), cells(html, "answerable")[1:], strict=True):
         assert asked == f"{row.asked:.0%}"
         if row.threshold == row.threshold:
-            assert rest == [f"{row.threshold}", f"{row.answered} ({row.share:.1%})", f"{row.accuracy:.1%}"]
-    (tmp_path / "metrics.json").write_text(json.dumps({"calibration": {"temperature": 1., "why": "too few"}}), "utf-8")
+            assert rest == [
+                f"{row.threshold}",
+                f"{row.answered} ({row.share:.1%})",
+                f"{row.accuracy:.1%}",
+            ]
+    (tmp_path / "metrics.json").write_text(
+        json.dumps({"calibration": {"temperature": 1.0, "why": "too few"}}), "utf-8"
+    )
     assert "uncorrected: too few" in report.page(predictions, data, tmp_path)
 
 
@@ -133,26 +178,64 @@ def test_the_command_trains_the_same_again(export, drawn, monkeypatch):
     assert config["lr"] == 1e-3  # as the fit had it
     monkeypatch.chdir(Path(__file__).parents[2] / "notebooks")
     text = recipe.command(config, kept, "../data/my pictures", Path("..", "exports", "x"))
-    assert text == ("artclf train --data 'data/my pictures' --out exports/x --arch efficientnet_lite0 --epochs 1 "
-                    "--unfrozen-epochs 1 --size 64 --batch-size 8")
-    other = {**config, "exclude": ["a", "b c"], "balance": False, "parts": [80, 10.5, 9.5], "weights": "random",
-             "split": "artist", "size": 224, "batch_size": 32, "seed": 7, "lr": .01}
-    words = shlex.split(recipe.command(other, fits((15, .01, .01, 4), (1, 1e-4, .001, 2), (1, 1e-4, .001, 3),
-                                                   (2, 1e-4, .001, 4)), "../d", "../e"))
+    assert text == (
+        "artclf train --data 'data/my pictures' --out exports/x --arch efficientnet_lite0 --epochs 1 "
+        "--unfrozen-epochs 1 --size 64 --batch-size 8"
+    )
+    other = {
+        **config,
+        "exclude": ["a", "b c"],
+        "balance": False,
+        "parts": [80, 10.5, 9.5],
+        "weights": "random",
+        "split": "artist",
+        "size": 224,
+        "batch_size": 32,
+        "seed": 7,
+        "lr": 0.01,
+    }
+    words = shlex.split(
+        recipe.command(
+            other,
+            fits(
+                (15, 0.01, 0.01, 4), (1, 1e-4, 0.001, 2), (1, 1e-4, 0.001, 3), (2, 1e-4, 0.001, 4)
+            ),
+            "../d",
+            "../e",
+        )
+    )
     told = {}
     from artclf import train
     from artclf.model import exports
+
     monkeypatch.setattr(train, "fit", lambda *args, **kwargs: told.update(args=args, **kwargs))
     monkeypatch.setattr(exports, "headline", lambda out: {})
     monkeypatch.setattr("sys.argv", words)
-    with pytest.raises(SystemExit): cli.main()
-    assert told["args"] == (Path("d"), Path("e"), 15, 2, .01, True)
-    assert (told["exclude"], told["balance"], told["parts"]) == (["a", "b c"], False, (80, 10.5, 9.5))
-    assert (told["pretrained"], told["split"], told["seed"], told["batch_size"]) == (False, "artist", 7, 32)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert told["args"] == (Path("d"), Path("e"), 15, 2, 0.01, True)
+    assert (told["exclude"], told["balance"], told["parts"]) == (
+        ["a", "b c"],
+        False,
+        (80, 10.5, 9.5),
+    )
+    assert (told["pretrained"], told["split"], told["seed"], told["batch_size"]) == (
+        False,
+        "artist",
+        7,
+        32,
+    )
 
 
-@pytest.mark.parametrize("changes", [{"artists": ["x"]}, {"split": "table"}, {"callbacks": ["Sampler"]},
-                                     {"arguments": ["loss_func"]}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"artists": ["x"]},
+        {"split": "table"},
+        {"callbacks": ["Sampler"]},
+        {"arguments": ["loss_func"]},
+    ],
+)
 def test_what_no_command_trains_has_none(export, changes):
     config, kept = (exports.read_json(export, name) for name in ("config.json", "metrics.json"))
     assert recipe.command({**config, **changes}, kept, "d", "e") == ""
@@ -160,10 +243,14 @@ def test_what_no_command_trains_has_none(export, changes):
 
 
 def fits(*told, groups=4, scheduled="lr mom"):
-    """metrics.json after fits of these epochs, lowest and highest learning rates, and numbers of groups that learn."""
+    """metrics.json after fits of these epochs, lowest and highest learning rates, and numbers of
+    groups that learn.
+    """
     names = ("epochs", "lr_low", "lr_high", "learning")
     common = {"groups": groups, "scheduled": scheduled}
-    return {"protocol": {"fits": [{**dict(zip(names, fit, strict=True)), **common} for fit in told]}}
+    return {
+        "protocol": {"fits": [{**dict(zip(names, fit, strict=True)), **common} for fit in told]}
+    }
 
 
 HEAD, SLOW = (4, 1e-3, 1e-3, 1), (1e-5, 1e-4)
@@ -178,9 +265,18 @@ def test_fits_of_the_command_have_a_command(export):
     assert "--gradual" in text(HEAD, (1, *SLOW, 2), (1, *SLOW, 3), (2, *SLOW, 4))
 
 
-@pytest.mark.parametrize("told", [
-    [(2, *SLOW, 4)], [HEAD, HEAD], [HEAD, (1, *SLOW, 2)], [HEAD, (1, *SLOW, 2), (1, *SLOW, 3)],
-    [HEAD, (2, 1e-6, 1e-4, 4)], [HEAD, (2, *SLOW, 4), (2, *SLOW, 4)]], ids=str)
+@pytest.mark.parametrize(
+    "told",
+    [
+        [(2, *SLOW, 4)],
+        [HEAD, HEAD],
+        [HEAD, (1, *SLOW, 2)],
+        [HEAD, (1, *SLOW, 2), (1, *SLOW, 3)],
+        [HEAD, (2, 1e-6, 1e-4, 4)],
+        [HEAD, (2, *SLOW, 4), (2, *SLOW, 4)],
+    ],
+    ids=str,
+)
 def test_fits_of_ones_own_have_no_command(export, told):
     config = exports.read_json(export, "config.json")
     assert recipe.command(config, fits(*told), "d", "e") == ""
@@ -192,18 +288,24 @@ def test_the_report_of_an_export_tells_its_command(export, drawn, command):
     html = (export / "report.html").read_text(encoding="utf-8")
     assert code == 0 and f"report: {export / 'report.html'}" in out
     assert "artclf train --data" in html.split('<pre id="command">')[1].split("</pre>")[0]
-    assert "efficientnet_lite0" in html and "too few to fit it on" in html and "so that copies of a picture" in html
+    assert (
+        "efficientnet_lite0" in html
+        and "too few to fit it on" in html
+        and "so that copies of a picture" in html
+    )
     assert command("report", export, "--data", drawn, "--out", "x.html")[0] == 2
 
 
 # Little and odd input
 
 NAMES = [f"{i:02d}-a_rather_long_name_of_a_style" for i in range(40)]
-ODD = {"five images": (NAMES[:3], [(NAMES[i % 3], NAMES[0]) for i in range(5)]),
-       "one class": (NAMES[:1], [(NAMES[0], NAMES[0])] * 6),
-       "40 classes": (NAMES, [(NAMES[i % 40], NAMES[(i * i) % 40]) for i in range(80)]),
-       "an unknown class": (NAMES[:2], [("99-unknown", NAMES[0]), (NAMES[1], NAMES[1])]),
-       "one image": (NAMES[:2], [(NAMES[1], NAMES[0])])}
+ODD = {
+    "five images": (NAMES[:3], [(NAMES[i % 3], NAMES[0]) for i in range(5)]),
+    "one class": (NAMES[:1], [(NAMES[0], NAMES[0])] * 6),
+    "40 classes": (NAMES, [(NAMES[i % 40], NAMES[(i * i) % 40]) for i in range(80)]),
+    "an unknown class": (NAMES[:2], [("99-unknown", NAMES[0]), (NAMES[1], NAMES[1])]),
+    "one image": (NAMES[:2], [(NAMES[1], NAMES[0])]),
+}
 
 
 @pytest.mark.parametrize("case", ODD)
@@ -211,7 +313,8 @@ def test_little_and_odd_input_gives_plots_and_a_report(tmp_path, case):
     part = "valid" if case == "one image" else "test"
     data, out = run(tmp_path, *ODD[case], part=part, facts={"artist": ATTACK, "source": ATTACK})
     predictions = evaluation.read(out, data)
-    for figure in plots.of_run(predictions, data, out, part).values(): figure.draw_without_rendering()
+    for figure in plots.of_run(predictions, data, out, part).values():
+        figure.draw_without_rendering()
     html = re.sub('srcdoc="[^"]*"', "", report.page(predictions, data, out, part))
     assert "<script" not in html and "nan" not in re.sub(r"base64,[^\"]+", "", html)
     assert html.count("no picture") > 0 and "&lt;script&gt;" in html
@@ -221,14 +324,21 @@ def test_little_and_odd_input_gives_plots_and_a_report(tmp_path, case):
 def test_without_painters_and_sources_it_says_so(tmp_path):
     data, out = run(tmp_path, *ODD["five images"])
     html = report.page(evaluation.read(out, data), data, out)
-    assert "No painter is known" in html and "No source is known" in html and 'id="by-artist"' not in html
+    assert (
+        "No painter is known" in html
+        and "No source is known" in html
+        and 'id="by-artist"' not in html
+    )
 
 
 # Two runs
 
+
 @pytest.fixture
 def two(errors_of_a_run, tmp_path):
-    """The run, and one that has every second error right and every fifth right answer wrong, without ten pictures."""
+    """The run, and one that has every second error right and every fifth right answer wrong,
+    without ten pictures.
+    """
     data, out = errors_of_a_run
     table = pd.read_csv(out / "predictions.csv")
     wrong, place = table.period != table.predicted, np.arange(len(table))
@@ -236,7 +346,9 @@ def two(errors_of_a_run, tmp_path):
     table.loc[~wrong & (place % 5 == 3), "predicted"] = "10-late"
     other = tmp_path / "other"
     other.mkdir()
-    table.drop(table.index[table.part == "test"][:10]).to_csv(other / "predictions.csv", index=False)
+    table.drop(table.index[table.part == "test"][:10]).to_csv(
+        other / "predictions.csv", index=False
+    )
     return out, other, data
 
 
@@ -249,33 +361,51 @@ def aligned(one, other, data):
 def test_the_comparison_counts_the_pictures_of_both_alone(two):
     one, other, data = two
     found, both = compare.compare(one, other, data), aligned(*two)
-    assert found["images"] == len(both) == 50 and found["page"] == str(other / f"compare-{one.name}.html")
+    assert found["images"] == len(both) == 50 and found["page"] == str(
+        other / f"compare-{one.name}.html"
+    )
     only, only_other = (both.a & ~both.b).sum(), (both.b & ~both.a).sum()
-    assert (found["only_one"], found["only_other"]) == (only, only_other) and min(only, only_other) > 0
+    assert (found["only_one"], found["only_other"]) == (only, only_other) and min(
+        only, only_other
+    ) > 0
     assert found["p"] == pytest.approx(binomtest(int(only), int(only + only_other)).pvalue)
     assert found["accuracy_other"] == accuracy_score(both.period_b, both.predicted_b)
     assert found["macro_f1_difference"] == pytest.approx(
-        f1_score(both.period_b, both.predicted_b, average="macro") - f1_score(both.period_a, both.predicted_a,
-                                                                              average="macro"))
+        f1_score(both.period_b, both.predicted_b, average="macro")
+        - f1_score(both.period_a, both.predicted_a, average="macro")
+    )
     assert found["accuracy_low"] < found["accuracy_difference"] < found["accuracy_high"]
     swapped = compare.compare(other, one, data)
-    assert swapped["accuracy_difference"] == -found["accuracy_difference"] and swapped["p"] == found["p"]
+    assert (
+        swapped["accuracy_difference"] == -found["accuracy_difference"]
+        and swapped["p"] == found["p"]
+    )
 
 
 def test_the_interval_of_a_difference_is_that_of_paired_pictures(two):
     both, found = aligned(*two), compare.compare(*two)
     gaps, rng = both.b.astype(int) - both.a.astype(int), np.random.default_rng(5)
     draws = [gaps.to_numpy()[rng.integers(50, size=50)].mean() for _ in range(4000)]
-    assert (found["accuracy_low"], found["accuracy_high"]) == pytest.approx(np.quantile(draws, [.025, .975]), abs=.03)
+    assert (found["accuracy_low"], found["accuracy_high"]) == pytest.approx(
+        np.quantile(draws, [0.025, 0.975]), abs=0.03
+    )
 
 
 def test_the_page_shows_periods_and_the_pictures_that_one_run_alone_has_right(two):
     one, other, data = two
-    html, both = Path(compare.compare(one, other, data)["page"]).read_text(encoding="utf-8"), aligned(*two)
+    html, both = (
+        Path(compare.compare(one, other, data)["page"]).read_text(encoding="utf-8"),
+        aligned(*two),
+    )
     rows = {row[0]: row[1:] for row in cells(html, "periods")[1:]}
     for name, own in both.groupby("period_a"):
-        assert rows[name][:5] == [str(len(own)), f"{100 * own.a.mean():.1f}%", f"{100 * own.b.mean():.1f}%",
-                                  str((own.a & ~own.b).sum()), str((own.b & ~own.a).sum())]
+        assert rows[name][:5] == [
+            str(len(own)),
+            f"{100 * own.a.mean():.1f}%",
+            f"{100 * own.b.mean():.1f}%",
+            str((own.a & ~own.b).sum()),
+            str((own.b & ~own.a).sum()),
+        ]
     assert set(rows) == set(both.period_a)
     first = both[both.a & ~both.b].sort_values("probability_b", ascending=False)
     assert shown(html, "only-1") == first.file.tolist()
@@ -286,28 +416,39 @@ def test_the_page_shows_periods_and_the_pictures_that_one_run_alone_has_right(tw
 
 def test_equal_runs_do_not_differ(errors_of_a_run, tmp_path):
     data, out = errors_of_a_run
-    found = compare.compare(out, shutil.copytree(out, tmp_path / out.name), data, tmp_path / "page.html")
-    assert (found["only_one"], found["only_other"], found["p"]) == (0, 0, 1.)
-    assert found["accuracy_low"] == found["accuracy_high"] == 0 and found["page"] == str(tmp_path / "page.html")
-    assert html_of(found).count("None.") == 2 and str(tmp_path) in html_of(found)  # equal names: told by their paths
+    found = compare.compare(
+        out, shutil.copytree(out, tmp_path / out.name), data, tmp_path / "page.html"
+    )
+    assert (found["only_one"], found["only_other"], found["p"]) == (0, 0, 1.0)
+    assert found["accuracy_low"] == found["accuracy_high"] == 0 and found["page"] == str(
+        tmp_path / "page.html"
+    )
+    assert html_of(found).count("None.") == 2 and str(tmp_path) in html_of(
+        found
+    )  # equal names: told by their paths
 
 
-def html_of(found): return Path(found["page"]).read_text(encoding="utf-8")
+def html_of(found):
+    return Path(found["page"]).read_text(encoding="utf-8")
 
 
 def test_runs_that_can_not_be_compared_say_why(errors_of_a_run, tmp_path, command):
     data, out = errors_of_a_run
     table = pd.read_csv(out / "predictions.csv")
-    for name, changed in {"classes": table.rename(columns={"p_12-empty": "p_13-new"}),
-                          "parts": table[table.part == "test"].iloc[:0].combine_first(
-                              table[table.part == "train"].assign(part="test"))}.items():
+    for name, changed in {
+        "classes": table.rename(columns={"p_12-empty": "p_13-new"}),
+        "parts": table[table.part == "test"]
+        .iloc[:0]
+        .combine_first(table[table.part == "train"].assign(part="test")),
+    }.items():
         (tmp_path / name).mkdir()
         changed.to_csv(tmp_path / name / "predictions.csv", index=False)
     with pytest.raises(ValueError, match="different classes .12-empty, 13-new"):
         compare.compare(out, tmp_path / "classes", data)
     with pytest.raises(ValueError, match="no picture is in the same part of both.*--seed"):
         compare.compare(out, tmp_path / "parts", data)
-    with pytest.raises(FileNotFoundError, match="artclf train"): compare.compare(out, tmp_path, data)
+    with pytest.raises(FileNotFoundError, match="artclf train"):
+        compare.compare(out, tmp_path, data)
     code, _, said = command("report", out, tmp_path / "classes", "--data", data)
     assert code == 1 and "different classes" in said
 

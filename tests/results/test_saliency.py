@@ -1,4 +1,7 @@
-"""Maps of the worst errors: those of `explain`, laid where the network looked, for all pictures that are there."""
+"""Maps of the worst errors: those of `explain`, laid where the network looked, for all pictures
+that are there.
+"""
+
 import json
 from pathlib import Path
 
@@ -13,7 +16,8 @@ from artclf.results import saliency
 
 
 @pytest.fixture(autouse=True)
-def alone(no_workers): pass
+def alone(no_workers):
+    pass
 
 
 def errors_of(out):
@@ -33,10 +37,13 @@ def test_the_worst_errors_get_their_maps(own_run, export):
     for path, row in zip(paths, errors.itertuples(), strict=False):
         with Image.open(path) as im, Image.open(data / row.file) as picture:
             assert im.mode == "L" and max(im.size) == 56
-            assert im.width / im.height == pytest.approx(picture.width / picture.height, rel=.05)
+            assert im.width / im.height == pytest.approx(picture.width / picture.height, rel=0.05)
             written, square = np.array(im) / 255, np.array(im.resize((64, 64))) / 255
-        values = explainer.maps(explainer.pictures([data / row.file]), [row.predicted], "stages CAM")[0].clip(0)
-        if values.max() > 0: assert np.corrcoef(values.ravel(), square.ravel())[0, 1] > .95 and written.max() > .9
+        values = explainer.maps(
+            explainer.pictures([data / row.file]), [row.predicted], "stages CAM"
+        )[0].clip(0)
+        if values.max() > 0:
+            assert np.corrcoef(values.ravel(), square.ravel())[0, 1] > 0.95 and written.max() > 0.9
     times = [path.stat().st_mtime_ns for path in paths]
     assert len(saliency.worst(out, data)) == len(errors)
     assert times == [path.stat().st_mtime_ns for path in paths]
@@ -46,7 +53,8 @@ def test_a_picture_that_moved_gets_no_map_and_the_others_do(own_run):
     data, out = own_run
     errors = errors_of(out)
     (data / errors.file.iloc[0]).unlink()
-    with pytest.warns(UserWarning, match="can't be read .* it gets no map"): paths = saliency.worst(out, data, 2)
+    with pytest.warns(UserWarning, match="can't be read .* it gets no map"):
+        paths = saliency.worst(out, data, 2)
     assert [path.stem for path in paths] == [Path(errors.file.iloc[1]).stem]
     table = pd.read_csv(out / "predictions.csv")
     table.assign(predicted=table.period).to_csv(out / "predictions.csv", index=False)
@@ -57,13 +65,23 @@ def test_a_map_is_laid_where_the_network_looked():
     square = Image.new("L", (8, 8), 255)
     assert np.array(saliency.unresized(square, (40, 20), "squish")).min() == 255
     cropped = np.array(saliency.unresized(square, (40, 20), "crop"))
-    assert cropped.shape == (20, 40) and (cropped[:, 10:30] == 255).all() and (cropped[:, :10] == 0).all()
-    left = Image.fromarray(np.repeat(np.uint8([[0] * 4 + [255] * 4]), 8, 0).T.copy())  # below the middle is white
+    assert (
+        cropped.shape == (20, 40)
+        and (cropped[:, 10:30] == 255).all()
+        and (cropped[:, :10] == 0).all()
+    )
+    left = Image.fromarray(
+        np.repeat(np.uint8([[0] * 4 + [255] * 4]), 8, 0).T.copy()
+    )  # below the middle is white
     padded = np.array(saliency.unresized(left, (40, 20), "pad"))
     assert padded.shape == (20, 40) and padded[2].max() < 128 < padded[17].min()
 
 
-def test_without_captum_there_are_no_maps_and_a_line_says_how_to_get_them(own_run, monkeypatch, capsys):
+def test_without_captum_there_are_no_maps_and_a_line_says_how_to_get_them(
+    own_run, monkeypatch, capsys
+):
     data, out = own_run
     monkeypatch.setattr(saliency, "find_spec", lambda name: None)
-    assert saliency.worst(out, data) == [] and 'pip install "artclf[lab]"' in capsys.readouterr().out
+    assert (
+        saliency.worst(out, data) == [] and 'pip install "artclf[lab]"' in capsys.readouterr().out
+    )
