@@ -1,195 +1,199 @@
 """Run the notebooks headless: on drawn canvases, on a gallery folder, or on URL lists.
 
-Reads `notebooks/*.ipynb`; writes executed copies, as `.ipynb` and as `.html` that opens without a
-network, to `EXPORT/notebooks/`.
+Reads `notebooks/*.ipynb`; writes executed copies to `EXPORT/notebooks/`, as `.ipynb` and as `.html`
+that opens without a network.
 """
 
 import ast
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from artclf.base.errors import InputError, StepError
 from artclf.data import gallery, sample
 
 STEPS = ("01_download", "02_clean", "03_train", "04_interpret", "05_predict")
-
-
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
 
 def run_notebooks(
     folder: Path | None = None, lists: Path | None = None, assignments: list[str] = ()
 ):
-    """Execute the notebooks of all steps, and say where to look.
+    """Execute the notebooks of all steps, and print where the results are.
 
-    The pictures come from `folder` (a gallery, served on loopback), from the URL lists in `lists`,
-    or are drawn. What is there already is not computed again. `assignments` are `NAME=VALUE` for
-    the cells tagged `parameters`. Raises FileNotFoundError where the notebooks or the folder aren't
-    there, ValueError for a folder and lists at once, RuntimeError for a cell that failed.
+    The pictures come from `folder` (a gallery, which is served on loopback), from the URL lists in
+    `lists`, or are drawn. What is there already is not computed again. `assignments` are
+    `NAME=VALUE` for the cells tagged `parameters`. Raises FileNotFoundError where the notebooks or
+    the folder are missing, InputError for a folder and lists at once or an unknown parameter,
+    StepError for a cell that failed.
     """
     if folder and lists:
         raise InputError("a gallery folder and --lists are two sources: name one, not both")
-    folder = folder and folder.expanduser()  # zsh leaves the ~ of GALLERY=~/pictures as it is
-    if folder and not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder")
-    parameters = _parsed(assignments)
+    if folder:
+        folder = folder.expanduser()  # zsh leaves the ~ of GALLERY=~/pictures as it is
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is not a folder")
+    parameters = _parse_assignments(assignments)
     if not NOTEBOOKS.is_dir():
         raise FileNotFoundError(
             f"no notebooks in {NOTEBOOKS}: run this in a clone of the repository, "
             "installed with pip install -e ."
         )
-    drawn = not (folder or lists)
-    name = (
-        "sample"
-        if drawn
-        else folder.resolve().name
-        if folder
-        else lists.resolve().name.removesuffix("_urls")
-    )
-    data, out = Path("data") / name, Path("exports") / name
+    name = _name_of(folder, lists)
+    data = Path("data") / name
+    out = Path("exports") / name
+    drawn = not folder and not lists
     if drawn:
-        sample.draw(folder := data / "gallery")
-    server = gallery.serve(folder, data / "urls", faults=drawn) if folder else nullcontext()
-    paths = {
-        "DATA": data,
-        "EXPORT": out,
-        "LISTS": lists or data / "urls",
-        "REVIEW": (lists or data / "urls") / "review.csv",
-    }
-    parameters = {
-        **{k: str(path.resolve()) for k, path in paths.items()},
+        folder = data / "gallery"
+        sample.draw(folder)
+    lists_folder = lists or data / "urls"
+    defaults = {
+        "DATA": str(data.resolve()),
+        "EXPORT": str(out.resolve()),
+        "LISTS": str(lists_folder.resolve()),
+        "REVIEW": str((lists_folder / "review.csv").resolve()),
         "ALLOW_PRIVATE": bool(folder),
         "FIND_LR": False,
-        **parameters,
     }
+    server = gallery.serve(folder, lists_folder, faults=drawn) if folder else nullcontext()
     with server:
         for step in STEPS:
-            execute(NOTEBOOKS / f"{step}.ipynb", out / "notebooks" / f"{step}.ipynb", parameters)
-    print(
-        f"\nOpen {out / 'notebooks' / '04_interpret.html'}\n     {out / 'report.html'}\n     {out / 'notebooks'}\n"
-        "For the real paintings, over the internet: make paintings (artclf run --lists paintings_urls)"
-    )
+            copy = out / "notebooks" / f"{step}.ipynb"
+            execute(NOTEBOOKS / f"{step}.ipynb", copy, {**defaults, **parameters})
+    print(f"\nOpen {out / 'notebooks' / '04_interpret.html'}")
+    print(f"     {out / 'report.html'}")
+    print(f"     {out / 'notebooks'}")
+    print("For the real paintings, over the internet:", end=" ")
+    print("make paintings (artclf run --lists paintings_urls)")
 
 
 def execute(notebook: Path, copy: Path, parameters: dict) -> Path:
-    """Run `notebook` with `parameters` set after its cell tagged `parameters`, and write `copy` and
-    its HTML.
+    """Run `notebook` with `parameters` set after its cell tagged `parameters`; return `copy`.
 
-    Prints a line per code cell. Only names that the tagged cell sets are set. The copy is written
-    when a cell fails, too; then RuntimeError says which.
+    Writes the executed notebook to `copy` and its HTML beside it, and prints a line per code cell.
+    Sets only the names that the tagged cell sets. Where a cell fails, the copy is written all the
+    same, and StepError says which cell it was.
     """
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     book = nbformat.read(notebook, as_version=4)
-    _inject(book, parameters)
-    cells, started = [cell for cell in book.cells if cell.cell_type == "code"], {}
+    _insert_parameters(book, parameters)
+    report = _CellReport(notebook.stem, [c for c in book.cells if c.cell_type == "code"])
     client = NotebookClient(
         book,
         timeout=None,
         resources={"metadata": {"path": str(notebook.parent)}},
-        extra_arguments=[
-            "--IPKernelApp.log_level=ERROR"
-        ],  # it warns that loopback is not encrypted
-        on_cell_start=lambda cell, cell_index: started.update({cell_index: time.time()}),
-        on_cell_executed=lambda cell, cell_index, execute_reply: _say(
-            notebook, cells.index(cell) + 1, cells, started[cell_index]
-        ),
+        # below ERROR, the kernel warns that its connection on loopback is not encrypted
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        on_cell_start=report.start,
+        on_cell_executed=report.finish,
     )
     copy.parent.mkdir(parents=True, exist_ok=True)
+    failed = f"{notebook.name} failed, see {copy}"
     try:
         client.execute()
     except CellExecutionError as error:
-        raise StepError(
-            f"{notebook.name} failed, see {copy}: {error.ename}: {error.evalue}"
-        ) from error
+        raise StepError(f"{failed}: {error.ename}: {error.evalue}") from error
     except DeadKernelError as error:
-        raise StepError(
-            f"{notebook.name} failed, see {copy}: its process ended, perhaps out of memory"
-        ) from error
+        raise StepError(f"{failed}: its process ended, perhaps out of memory") from error
     finally:
         nbformat.write(book, copy)
     copy.with_suffix(".html").write_text(_html(book), encoding="utf-8")
     return copy
 
 
-def _parsed(assignments: list[str]) -> dict:
-    """`NAME=VALUE` strings as a dict; a value that isn't a Python literal is a string."""
-    known = (
-        {name for step in STEPS for name in _names(NOTEBOOKS / f"{step}.ipynb")}
-        if assignments
-        else set()
-    )
-    parsed = {}
+@dataclass
+class _CellReport:
+    """Prints a line for every code cell that ran: which one, its seconds, how it begins."""
+
+    name: str
+    cells: list
+    started: float = 0.0
+
+    def start(self, cell, cell_index):
+        self.started = time.time()
+
+    def finish(self, cell, cell_index, execute_reply):
+        seconds = time.time() - self.started
+        number = self.cells.index(cell) + 1
+        code = [line for line in cell.source.splitlines() if line and not line.startswith("#")]
+        first_line = code[0][:70] if code else ""
+        print(
+            f"{self.name} {number:2}/{len(self.cells)} {seconds:6.1f} s  {first_line}", flush=True
+        )
+
+
+def _name_of(folder: Path | None, lists: Path | None) -> str:
+    """The name of the data set: that of its gallery or of its folder of lists."""
+    if folder:
+        return folder.resolve().name
+    if lists:
+        return lists.resolve().name.removesuffix("_urls")
+    return "sample"
+
+
+def _parse_assignments(assignments: list[str]) -> dict:
+    """`NAME=VALUE` texts as a dict; a value that isn't a Python literal is a text."""
+    if not assignments:
+        return {}
+    names = set()
+    for step in STEPS:
+        names.update(_parameters_of(NOTEBOOKS / f"{step}.ipynb"))
+    parameters = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
-        if not equals or name not in known:
+        if not equals or name not in names:
             raise InputError(
-                f"{assignment!r} is not NAME=VALUE with one of {', '.join(sorted(known))}"
+                f"{assignment!r} is not NAME=VALUE with one of {', '.join(sorted(names))}"
             )
         try:
-            parsed[name] = ast.literal_eval(value)
+            parameters[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
-            parsed[name] = value
-    return parsed
+            parameters[name] = value
+    return parameters
 
 
-def _names(notebook: Path) -> list[str]:
+def _parameters_of(notebook: Path) -> list[str]:
     import nbformat
 
-    return _assigned(_tagged(nbformat.read(notebook, as_version=4)))
+    return _assigned_names(_parameters_cell(nbformat.read(notebook, as_version=4)))
 
 
-def _tagged(book):
+def _parameters_cell(book):
     cells = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise InputError(f"a notebook has {len(cells)} cells tagged `parameters`: it needs one")
     return cells[0]
 
 
-def _assigned(cell) -> list[str]:
-    return [
-        target.id
-        for node in ast.parse(cell.source).body
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    ]
+def _assigned_names(cell) -> list[str]:
+    names = []
+    for statement in ast.parse(cell.source).body:
+        if isinstance(statement, ast.Assign):
+            names += [target.id for target in statement.targets if isinstance(target, ast.Name)]
+    return names
 
 
-def _inject(book, parameters: dict):
+def _insert_parameters(book, parameters: dict):
+    """Put a cell that sets `parameters` after the cell tagged `parameters`."""
     import nbformat
 
-    cell = _tagged(book)
-    lines = [f"{name} = {parameters[name]!r}" for name in _assigned(cell) if name in parameters]
-    injected = nbformat.v4.new_code_cell(
-        "\n".join(lines), metadata={"tags": ["injected-parameters"]}
-    )
-    book.cells.insert(book.cells.index(cell) + 1, injected)
+    cell = _parameters_cell(book)
+    lines = [
+        f"{name} = {parameters[name]!r}" for name in _assigned_names(cell) if name in parameters
+    ]
+    metadata = {"tags": ["injected-parameters"]}
+    new_cell = nbformat.v4.new_code_cell("\n".join(lines), metadata=metadata)
+    book.cells.insert(book.cells.index(cell) + 1, new_cell)
 
 
 def _html(book) -> str:
     """`book` as a page that asks no server for anything."""
     from nbconvert import HTMLExporter
 
-    return HTMLExporter(require_js_url="", mathjax_url="", mermaid_js_url="").from_notebook_node(
-        book
-    )[0]
-
-
-def _say(notebook: Path, place: int, cells: list, started: float):
-    """One line for a cell that ran: which, how long it took, how it begins."""
-    line = next(
-        (
-            line
-            for line in cells[place - 1].source.splitlines()
-            if line and not line.startswith("#")
-        ),
-        "",
-    )
-    print(
-        f"{notebook.stem} {place:2}/{len(cells)} {time.time() - started:6.1f} s  {line[:70]}",
-        flush=True,
-    )
+    exporter = HTMLExporter(require_js_url="", mathjax_url="", mermaid_js_url="")
+    page, _ = exporter.from_notebook_node(book)
+    return page

@@ -1,3 +1,1 @@
-"""Experiments and helpers that a newcomer may ignore; they use the pipeline and are never imported
-by it.
-"""
+"""Experiments: they use the pipeline, and the pipeline never uses them."""
