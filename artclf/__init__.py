@@ -14,7 +14,7 @@ _HOME = {
 
 
 def __getattr__(name):
-    """Import the module behind a public name on its first use, so that `import artclf` is instant."""
+    """Import the module of a public name on its first use, so that `import artclf` is instant."""
     if name not in _HOME:
         raise AttributeError(f"module 'artclf' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

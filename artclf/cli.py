@@ -1,11 +1,10 @@
-"""The command line: one command a step, each a call of the function that the step's notebook
-calls.
-"""
+"""The command line: one command a step, each a call of the function that its notebook calls."""
 
 import json
 import os
 import sqlite3
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from enum import StrEnum
@@ -16,6 +15,7 @@ from typing import Annotated
 import typer
 
 from artclf.base.errors import InputError, StepError
+from artclf.base.machine import keep_freed_memory
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,80 +25,69 @@ app = typer.Typer(
     help="Build a data set of paintings, teach a network their periods, look at what it learned.",
 )
 
-
-EXPECTED = (
-    ValueError,
-    OSError,
-    ImportError,
-    RuntimeError,
-    sqlite3.Error,
-)  # bad input, bad surroundings: exit code 1
-
+# Bad input and bad surroundings end with one line and exit code 1. Any other exception, such as a
+# ValueError out of numpy or a RuntimeError out of torch, is a bug: Python shows its traceback.
+EXPECTED = (InputError, StepError, OSError, ImportError, sqlite3.Error)
+CTRL_C = 130  # the exit code that Typer gives
 
 Data = Annotated[Path, typer.Option(help="Folder of the data set.")]
-
-
 Out = Annotated[Path, typer.Option(help="Folder of the export.")]
-
-
 Lists = Annotated[Path, typer.Option(help="Folder of URL lists, urls_<class>.csv.")]
-
-
 Json = Annotated[
     bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")
 ]
-
-
 Exclude = Annotated[list[str] | None, typer.Option(help="A class to leave out; may be repeated.")]
-
-
 Resize = StrEnum("Resize", ["squish", "crop", "pad"])
-
-
 Pool = StrEnum("Pool", ["style", "stages", "last"])
-
-
 Split = StrEnum("Split", ["random", "grouped", "artist", "own"])
 
-
-DATA, EXPORT, URLS = Path("data/sample"), Path("exports/sample"), Path("paintings_urls")
+DATA = Path("data/sample")
+EXPORT = Path("exports/sample")
+URLS = Path("paintings_urls")
 
 
 def main():
     """Run the command line; an expected error is one line on standard error and exit code 1."""
+    keep_freed_memory()
     try:
-        app()
+        with warnings.catch_warnings():
+            _ignore_warnings_of_pillow()
+            app()
     except EXPECTED as error:
         if os.environ.get("ARTCLF_TRACEBACK"):
             raise
         sys.exit(f"artclf: {error}")
     except SystemExit as end:
-        if end.code == 130:
-            print(
-                "artclf: interrupted; the same command goes on from here", file=sys.stderr
-            )  # Ctrl-C
+        if end.code == CTRL_C:
+            print("artclf: interrupted; the same command goes on from here", file=sys.stderr)
         raise
 
 
+def _ignore_warnings_of_pillow():
+    """It warns of large pictures and damaged tags; step clean judges these itself."""
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"PIL\.Image\b")
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
 def _call(function: Callable, *args, **kwargs):
-    """Call a step with its words on standard error, so that standard output holds the summary
-    alone.
-    """
+    """Call a step; what it prints goes to standard error, for standard output holds the summary."""
     with redirect_stdout(sys.stderr):
         return function(*args, **kwargs)
 
 
 def _print(summary, as_json: bool):
-    """Print a DataFrame or dict for a person, or as JSON."""
-    frame = hasattr(summary, "to_json")
-    if not as_json:
-        return print(
-            summary.to_string() if frame else "\n".join(f"{k}: {v}" for k, v in summary.items())
-        )
-    return print(summary.to_json(orient="index") if frame else json.dumps(summary, default=str))
+    """Print a DataFrame or a dict, for a person or as JSON."""
+    is_table = hasattr(summary, "to_json")
+    if as_json:
+        print(summary.to_json(orient="index") if is_table else json.dumps(summary, default=str))
+    elif is_table:
+        print(summary.to_string())
+    else:
+        print("\n".join(f"{name}: {value}" for name, value in summary.items()))
 
 
-def _parts(text: str) -> tuple[float, ...]:
+def _parse_parts(text: str) -> tuple[float, ...]:
+    """`70,15,15` as three numbers."""
     try:
         parts = tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -315,7 +304,7 @@ def train(
     as_json: Json = False,
 ):
     """Train the head alone, then the upper blocks of the body, too, and export."""
-    shares = _parts(parts)
+    shares = _parse_parts(parts)
     from artclf import predict
     from artclf.train import fit, repeat
 

@@ -11,13 +11,17 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from artclf import cli
+from artclf.data import cleaning
 from artclf.data.catalogue import read_catalogue
 from artclf.data.gallery import serve
 
@@ -160,16 +164,34 @@ def test_what_cannot_be_done_is_exit_code_1_and_one_line(
     assert not list(tmp_path.rglob("*.db"))
 
 
-def test_a_bug_is_not_hidden(artclf, monkeypatch):
-    from artclf.data import cleaning
+def shapes_of_numpy(*args):
+    return np.zeros(2) + np.zeros(3)
 
-    def broken(*args):
-        raise ZeroDivisionError
 
-    monkeypatch.setattr(cleaning, "normalise", broken)
+def shapes_of_torch(*args):
+    return torch.zeros(2) @ torch.zeros(3)
+
+
+@pytest.mark.parametrize(
+    "bug, error, message",
+    [
+        (shapes_of_numpy, ValueError, "could not be broadcast"),
+        (shapes_of_torch, RuntimeError, "inconsistent tensor size"),
+        (lambda *args: {}["absent"], KeyError, "absent"),
+    ],
+)
+def test_a_bug_shows_its_traceback(monkeypatch, bug, error, message):
+    monkeypatch.setattr(cleaning, "normalise", bug)
     monkeypatch.setattr(sys, "argv", ["artclf", "clean"])
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(error, match=message) as raised:
         cli.main()
+    assert not isinstance(raised.value, cli.EXPECTED)
+
+
+def test_the_command_line_leaves_the_filters_of_warnings_as_they_were(artclf):
+    before = list(warnings.filters)
+    artclf("runs", "nothing")
+    assert warnings.filters == before
 
 
 def test_the_traceback_can_be_had(monkeypatch, tmp_path):
@@ -267,12 +289,11 @@ def test_train_as_json_is_the_headline(artclf, drawn, export, tmp_path):
 
 
 def test_train_hands_every_option_on(artclf, monkeypatch, tmp_path):
-    from artclf import train
-    from artclf.model import exports
+    from artclf import predict, train
 
     asked = {}
     monkeypatch.setattr(train, "fit", lambda *args, **kwargs: asked.update(kwargs, args=args))
-    monkeypatch.setattr(exports, "headline", lambda out: {})
+    monkeypatch.setattr(predict, "headline", lambda out: {})
     options = {
         "arch": "a",
         "epochs": 3,
@@ -385,7 +406,8 @@ def test_sample_draws(artclf, tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_interrupted_training_is_one_line_and_goes_on(drawn, tmp_path):
     code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell may have it ignored
+        # a shell may have told its processes to ignore SIGINT
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from artclf.cli import main; main()"
     )
     command = [
