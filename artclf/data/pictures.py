@@ -1,7 +1,7 @@
 """Pictures: the one way from the bytes of a picture to its pixels, at a size.
 
-Reads files and streams; writes nothing. Cleaning, training, prediction and maps all decode and
-resize by it.
+Cleaning, training, prediction, saliency maps, thumbnails and experiments all decode and resize with
+these functions. Reads files, streams and what is in memory; writes nothing.
 """
 
 import struct
@@ -14,9 +14,12 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, ImageOps
 
-MAX_PIXELS = 100_000_000
+from artclf.base.errors import InputError
 
-# whatever the decoders have been seen to raise on damaged files
+MAX_PIXELS = 100_000_000
+RESIZE = ("squish", "crop", "pad")  # fastai's ways to bring a picture to a square
+
+# All that decoders have raised on damaged files.
 DECODER_ERRORS = (
     OSError,
     SyntaxError,
@@ -39,48 +42,154 @@ class Rejected(Exception):
     """An image that can't be used, and why."""
 
 
-def open_rgb(file, max_size: int = 500) -> Image.Image:
-    """The picture in `file` (a path or a binary stream) decoded whole: upright, RGB, longer side at
-    most `max_size`.
+def open_rgb(source, max_size: int = 500) -> Image.Image:
+    """The picture in `source`, decoded whole: upright, RGB, longer side at most `max_size` px.
 
-    Alpha is laid on white, 16 bits are scaled to 8. Raises `Rejected` with the reason, in words,
-    where that fails.
+    `source` is a path, bytes, a binary stream, a PIL image (which stays as it is), or a uint8 array
+    of shape (height, width) or (height, width, 3 or 4). Transparent parts become white, 16 bits are
+    scaled to 8. Raises `Rejected` with the reason, in words, where the picture can't be used.
     """
+    if isinstance(source, Image.Image | np.ndarray):
+        return _from_memory(source, max_size)
     try:
-        im = Image.open(
-            BytesIO(data := file.read() if hasattr(file, "read") else Path(file).read_bytes())
-        )
-        if im.width * im.height > MAX_PIXELS:
-            raise Rejected("over 100 megapixels")
-        if getattr(im, "n_frames", 1) > 1 and im.format != "MPO":
-            raise Rejected("animated or of several pages")
-        parts = 2 ** min(
-            3, max(0, (max(im.size) // max_size).bit_length() - 1)
-        )  # JPEGs shrink fast by 2, 4 or 8
-        least = [max(1, side // parts) for side in im.size]
-        if im.format == "JPEG" and (plain := _decode_jpeg(im, data, least, max_size)):
-            return plain
-        im.draft("RGB", least)
-        im.load()
-        ImageOps.exif_transpose(im, in_place=True)
-        return shrink(to_rgb(im), max_size)
-    except DECODER_ERRORS as e:
-        raise Rejected(_reason(e)) from e
+        return _from_bytes(_read(source), max_size)
+    except DECODER_ERRORS as error:
+        raise Rejected(_reason(error)) from error
+
+
+def square(source, size: int, resize: str = "squish") -> np.ndarray:
+    """The pixels of a picture at the size of a network's input: uint8 of shape (3, size, size).
+
+    `source` is what `open_rgb` takes, `resize` is one of `RESIZE`. The result is what fastai's
+    `Resize` gives for a picture that is not augmented. Raises `Rejected` as `open_rgb` does.
+    """
+    from fastai.vision.all import PILImage
+
+    picture = PILImage(open_rgb(source))
+    resized = resizing(size, resize)(picture, split_idx=1)  # 1: as in validation, without chance
+    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+
+
+def thumbnail(file, size: int) -> Image.Image | None:
+    """A small copy for a page: RGB, longer side at most `size` px; None where it can't be read."""
+    try:
+        picture = open_reduced(file, 2 * size)
+    except DECODER_ERRORS:
+        return None
+    picture.thumbnail((size, size))
+    return picture
+
+
+def open_reduced(file, size: int) -> Image.Image:
+    """The picture in a file as RGB; a JPEG is decoded at a half, a quarter or an eighth of its size
+    where both of its sides stay at least `size` px.
+
+    For clean copies that are made much smaller next: it is faster than `open_rgb`, turns nothing
+    upright and judges nothing. Raises what Pillow raises.
+    """
+    with Image.open(file) as image:
+        image.draft("RGB", (size, size))
+        return image.convert("RGB")
+
+
+def to_rgb(im: Image.Image) -> Image.Image:
+    """`im` in mode RGB: alpha on white, 16-bit and floating-point greys scaled to 0..255."""
+    if im.mode == "RGB" and not im.has_transparency_data:
+        return im
+    if im.mode.startswith("I") or im.mode == "F":
+        im = _to_8_bits(im)
+    if im.has_transparency_data:
+        im = im.convert("RGBA")
+        white = Image.new("RGBA", im.size, "white")
+        return Image.alpha_composite(white, im).convert("RGB")
+    return im.convert("RGB")
+
+
+def shrink(im: Image.Image, max_size: int) -> Image.Image:
+    """`im` with its longer side at most `max_size` px, its shape kept; never enlarged."""
+    if max(im.size) <= max_size:
+        return im
+    return Image.fromarray(_shrink_pixels(np.asarray(im), max_size))
+
+
+def resizing(size: int, resize: str):
+    """fastai's transform that brings a picture to `size` x `size` px; `resize` is one of
+    `RESIZE`.
+    """
+    from fastai.vision.all import PadMode, Resize, ResizeMethod
+
+    methods = {
+        "squish": ResizeMethod.Squish,
+        "crop": ResizeMethod.Crop,
+        "pad": ResizeMethod.Pad,
+    }
+    return Resize(size, method=methods[resize], pad_mode=PadMode.Zeros)
+
+
+def _read(source) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    if hasattr(source, "read"):
+        return source.read()
+    if isinstance(source, str | Path):
+        return Path(source).read_bytes()
+    raise Rejected(f"{type(source).__name__} is not a picture")
+
+
+def _from_bytes(content: bytes, max_size: int) -> Image.Image:
+    im = Image.open(BytesIO(content))
+    if im.width * im.height > MAX_PIXELS:
+        raise Rejected("over 100 megapixels")
+    if getattr(im, "n_frames", 1) > 1 and im.format != "MPO":
+        raise Rejected("animated or of several pages")
+    factor = _reduction(max(im.size), max_size)
+    min_width = max(1, im.width // factor)
+    min_height = max(1, im.height // factor)
+    if im.format == "JPEG":
+        decoded = _decode_jpeg(im, content, min_width, min_height, max_size)
+        if decoded is not None:
+            return decoded
+    im.draft("RGB", (min_width, min_height))
+    im.load()
+    ImageOps.exif_transpose(im, in_place=True)
+    return shrink(to_rgb(im), max_size)
+
+
+def _reduction(longer_side: int, max_size: int) -> int:
+    """By how much a JPEG may be reduced while it is decoded, which is fast: 8, 4, 2 or 1."""
+    for factor in (8, 4, 2):
+        if longer_side // max_size >= factor:
+            return factor
+    return 1
 
 
 def _decode_jpeg(
-    im: Image.Image, data: bytes, least: list[int], max_size: int
+    im: Image.Image, content: bytes, min_width: int, min_height: int, max_size: int
 ) -> Image.Image | None:
-    """What Pillow makes of a JPEG, pixel for pixel, in less time; None where there is anything for
-    Pillow to judge.
-    """
+    """What Pillow makes of a JPEG, pixel for pixel, in less time; None where Pillow must decide."""
     if im.mode != "RGB" or im.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         return None
     try:
-        pixels = simplejpeg.decode_jpeg(data, min_width=least[0], min_height=least[1], min_factor=1)
-        return Image.fromarray(_shrunk(pixels, max_size))
+        pixels = simplejpeg.decode_jpeg(
+            content, min_width=min_width, min_height=min_height, min_factor=1
+        )
     except ValueError:
         return None
+    return Image.fromarray(_shrink_pixels(pixels, max_size))
+
+
+def _from_memory(source: Image.Image | np.ndarray, max_size: int) -> Image.Image:
+    try:
+        im = Image.fromarray(source) if isinstance(source, np.ndarray) else source
+        if min(im.size) == 0:
+            raise InputError("no pixels")
+        upright = ImageOps.exif_transpose(im)  # a copy: the caller's picture stays as it is
+        return shrink(to_rgb(upright), max_size)
+    except DECODER_ERRORS as error:
+        name = type(source).__name__
+        if isinstance(source, np.ndarray):
+            name = f"{name} {source.shape}"
+        raise Rejected(f"{name} is not a picture ({error})") from error
 
 
 def _reason(error: Exception) -> str:
@@ -90,57 +199,29 @@ def _reason(error: Exception) -> str:
         return "not an image"
     if isinstance(error, FileNotFoundError):
         return "file is missing"
-    return (
-        "truncated"
-        if "truncated" in str(error)
-        else f"cannot be decoded ({str(error) or type(error).__name__})"
-    )
+    if "truncated" in str(error):
+        return "truncated"
+    return f"cannot be decoded ({str(error) or type(error).__name__})"
 
 
-def to_rgb(im: Image.Image) -> Image.Image:
-    """`im` in mode RGB: alpha on white, 16-bit and floating-point greys scaled to 0..255."""
-    if im.mode == "RGB" and not im.has_transparency_data:
-        return im
-    if im.mode.startswith("I") or im.mode == "F":
-        pixels = np.nan_to_num(np.asarray(im, dtype=float))
-        top = (
-            1
-            if im.mode == "F" and pixels.max() <= 1
-            else 65535
-            if "16" in im.mode or pixels.max() > 255
-            else 255
-        )
-        im = Image.fromarray((pixels.clip(0, top) * (255 / top)).astype("uint8"))
-    if im.has_transparency_data:
-        im = im.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", im.size, "white"), im).convert("RGB")
-    return im.convert("RGB")
+def _to_8_bits(im: Image.Image) -> Image.Image:
+    """A grey picture of integers or floating-point numbers in mode L; NaN is black."""
+    pixels = np.nan_to_num(np.asarray(im, dtype=float))
+    highest = pixels.max()
+    if im.mode == "F" and highest <= 1:
+        white = 1
+    elif "16" in im.mode or highest > 255:
+        white = 65535
+    else:
+        white = 255
+    return Image.fromarray((pixels.clip(0, white) * (255 / white)).astype("uint8"))
 
 
-def shrink(im: Image.Image, max_size: int) -> Image.Image:
-    """`im` with its longer side at most `max_size` px, its shape kept; never enlarged."""
-    return im if max(im.size) <= max_size else Image.fromarray(_shrunk(np.asarray(im), max_size))
-
-
-def _shrunk(pixels: np.ndarray, max_size: int) -> np.ndarray:
-    if (scale := max_size / max(pixels.shape[:2])) >= 1:
+def _shrink_pixels(pixels: np.ndarray, max_size: int) -> np.ndarray:
+    height, width = pixels.shape[:2]
+    scale = max_size / max(width, height)
+    if scale >= 1:
         return pixels
-    size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
-    return cv2.resize(
-        pixels, size, interpolation=cv2.INTER_LINEAR if scale > 0.5 else cv2.INTER_AREA
-    )
-
-
-RESIZE = ("squish", "crop", "pad")
-
-
-def resizing(size: int, resize: str):
-    """fastai's transform that brings a picture to `size` x `size` px; `resize` is one of
-    `RESIZE`.
-    """
-    from fastai.vision.all import PadMode, Resize, ResizeMethod
-
-    methods = dict(
-        zip(RESIZE, (ResizeMethod.Squish, ResizeMethod.Crop, ResizeMethod.Pad), strict=True)
-    )
-    return Resize(size, method=methods[resize], pad_mode=PadMode.Zeros)
+    size = [max(1, round(width * scale)), max(1, round(height * scale))]
+    interpolation = cv2.INTER_LINEAR if scale > 0.5 else cv2.INTER_AREA
+    return cv2.resize(pixels, size, interpolation=interpolation)
