@@ -1,11 +1,8 @@
-"""The frame: one source of dependencies, instant imports, a small pipeline, clean notebooks, a
-setup that is gentle.
-"""
+"""The frame: one source of dependencies, imports that change nothing, notebooks, set-up."""
 
 import ast
 import importlib.util
 import re
-import statistics
 import subprocess
 import sys
 import tomllib
@@ -20,8 +17,7 @@ from artclf.model import backbones
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 STEPS = ("search", "download", "clean", "train", "interpret", "predict")
-MODULES = sorted((ROOT / "artclf").glob("*.py"))
-SOURCES = sorted((ROOT / "artclf").rglob("*.py"))
+MODULES = sorted((ROOT / "artclf").rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 HEAVY = "torch", "torchvision", "fastai", "timm", "pandas", "numpy", "PIL", "matplotlib", "sklearn"
 
@@ -55,31 +51,6 @@ def test_conda_installs_the_project_of_pyproject():
 def test_the_extra_for_developers_has_all_others():
     dev, *others = (PROJECT["optional-dependencies"][name] for name in ("dev", "search", "lab"))
     assert "artclf[search,lab]" in dev and all(others)
-
-
-def test_every_import_is_a_dependency():
-    known = {
-        "PIL": "pillow",
-        "cv2": "opencv-python-headless",
-        "sklearn": "scikit-learn",
-        "fastcore": "fastai",
-        "huggingface_hub": "timm",
-        "nbformat": "nbconvert",
-        "IPython": "ipykernel",
-        "yarl": "aiohttp",
-        "markupsafe": "jinja2",
-        "threadpoolctl": "scikit-learn",
-        "scipy": "scikit-learn",
-    }
-    named = PROJECT["dependencies"] + [
-        requirement
-        for extra in ("search", "lab")
-        for requirement in PROJECT["optional-dependencies"][extra]
-    ]
-    declared = {re.match(r"[\w-]+", requirement)[0] for requirement in named}
-    used = {name for path in SOURCES for name in imports(path)}
-    ours = {known.get(name, name) for name in used - set(sys.stdlib_module_names) - {"artclf"}}
-    assert ours <= declared and len(ours) > 10
 
 
 def test_the_wheels_with_weights_are_dependencies():
@@ -118,7 +89,10 @@ def test_data_and_exports_hold_a_readme_that_git_keeps():
 
 
 def test_importing_artclf_imports_nothing_heavy():
-    code = f"import sys, artclf; print(artclf.__version__, [name for name in {HEAVY} if name in sys.modules])"
+    code = (
+        "import sys, artclf\n"
+        f"print(artclf.__version__, [name for name in {HEAVY} if name in sys.modules])"
+    )
     assert python(code).strip() == f"{PROJECT['version']} []"
 
 
@@ -128,50 +102,50 @@ def test_the_help_of_the_command_line_imports_nothing_heavy():
         f"except SystemExit: print('HEAVY', [name for name in {HEAVY} if name in sys.modules])"
     )
     shown = python(code)
-    assert "HEAVY []" in shown and all(
-        f" {step} " in shown for step in (*STEPS, "import", "run", "sample")
-    )
+    assert "HEAVY []" in shown
+    for command in (*STEPS, "import", "run", "sample"):
+        assert f" {command} " in shown
 
 
-def test_the_libraries_below_warn_of_nothing():
-    assert (
-        python(
-            "import artclf\nfrom fastai.vision.all import *\nfrom artclf import train, predict, interpret"
-        )
-        == ""
-    )
+IMPORTS = {
+    "all steps": "from artclf import search, download, clean, train, interpret, predict, run",
+    "train first": "from artclf import train",
+    "predict first": "from artclf import predict",
+    "an experiment first": "from artclf.lab import imbalance",
+}
+
+
+@pytest.mark.parametrize("code", IMPORTS.values(), ids=IMPORTS)
+def test_importing_a_step_warns_of_nothing_and_changes_no_filter(code):
+    before = "import os, warnings; import torch, pandas; filters = list(warnings.filters)\n"
+    before += "environment = dict(os.environ)\n"
+    after = "\nours = [f for f in warnings.filters if f not in filters and 'PIL' in str(f)]"
+    after += "\nassert not ours and environment == dict(os.environ), ours"
+    assert python(before + code + after) == ""
 
 
 def test_a_notebook_without_ipywidgets_is_not_warned():
-    assert (
-        python(
-            "import sys, ipykernel.zmqshell, artclf\nsys.modules['ipywidgets'] = None\nimport tqdm.auto"
-        )
-        == ""
-    )
+    without = "import sys, ipykernel.zmqshell\nsys.modules['ipywidgets'] = None\n"
+    assert python(without + "from artclf import train") == ""
 
 
 def test_public_names_are_there_and_none_is_a_modules():
-    code = "import artclf\nfor name in artclf.__all__: print(name, callable(getattr(artclf, name)))\nartclf.nonsense"
+    code = (
+        "import artclf\n"
+        "for name in artclf.__all__: print(name, callable(getattr(artclf, name)))\n"
+        "artclf.nonsense"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.split() == [
-        word
-        for name in ("Classifier", "load", "load_learner", "read_catalogue")
-        for word in (name, "True")
+    lines = done.stdout.splitlines()
+    assert lines == [
+        "Classifier True",
+        "load True",
+        "load_learner True",
+        "read_catalogue True",
     ]
     assert "no attribute 'nonsense'" in done.stderr
     for path in MODULES:
         assert path.stem not in defined(path), path
-
-
-def imports(path: Path) -> set[str]:
-    """The top-level names of all modules that a file imports, at once or lazily."""
-    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    return {
-        name.split(".")[0]
-        for name in [*names, *(n.module for n in nodes if isinstance(n, ast.ImportFrom))]
-    }
 
 
 def defined(path: Path) -> set[str]:
@@ -180,65 +154,6 @@ def defined(path: Path) -> set[str]:
         for node in ast.parse(path.read_text(encoding="utf-8")).body
         if isinstance(node, ast.FunctionDef)
     }
-
-
-def test_the_pipeline_never_imports_the_lab_but_in_a_command():
-    for path in MODULES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        nodes = tree.body if path.name == "cli.py" else ast.walk(tree)
-        lab = [
-            node
-            for node in nodes
-            if isinstance(node, ast.Import | ast.ImportFrom)
-            and "artclf.lab"
-            in f"{getattr(node, 'module', '')}.{'.'.join(alias.name for alias in node.names)}"
-        ]
-        assert not lab, path
-
-
-# Measures
-
-
-def test_the_pipeline_is_small():
-    assert [path.stem for path in MODULES] == [
-        "__init__",
-        "backbones",
-        "calibration",
-        "catalogue",
-        "classifier",
-        "clean",
-        "cli",
-        "download",
-        "duplicates",
-        "embeddings",
-        "engine",
-        "explorer",
-        "features",
-        "fetch",
-        "interpret",
-        "matching",
-        "network",
-        "plots",
-        "predict",
-        "report",
-        "search",
-        "significance",
-        "split",
-        "train",
-    ]
-    assert [
-        path.name for path in SOURCES if len(path.read_text(encoding="utf-8").splitlines()) > 250
-    ] == []
-
-
-def test_functions_are_short():
-    lengths = {}
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                lengths[f"{path.name}:{node.name}"] = node.end_lineno - node.lineno + 1
-    assert {name for name, length in lengths.items() if length > 40} == set()
-    assert statistics.median(lengths.values()) <= 8
 
 
 def test_every_step_has_a_notebook_a_module_and_a_command():
@@ -280,25 +195,6 @@ def test_the_first_code_cell_alone_holds_the_parameters(notebook):
     assert tagged == code_of(notebook)[:1]
     for line in ast.parse(tagged[0].source).body:
         assert isinstance(line, ast.Assign | ast.Import | ast.ImportFrom), ast.unparse(line)
-
-
-def test_cells_are_short_and_there_is_more_prose_than_code(notebook):
-    lines = [
-        len(cell.source.splitlines()) for cell in code_of(notebook)
-    ]  # the first has one for every setting
-    assert (
-        max(lines[1:]) <= 10
-        and statistics.median(lines) < 3
-        and statistics.quantiles(lines, n=4)[2] <= 4
-    )
-    assert len(lines) < len(notebook.cells) - len(lines) <= 1.3 * len(lines)
-
-
-def test_a_sentence_ending_in_a_colon_leads_to_every_code_cell(notebook):
-    assert notebook.cells[0].source.startswith("# ")
-    for before, cell in zip(notebook.cells, notebook.cells[1:], strict=False):
-        if cell.cell_type == "code":
-            assert before.cell_type == "markdown" and before.source.endswith(":"), cell.source
 
 
 def test_notebooks_hold_no_plumbing(notebook):
