@@ -1,95 +1,128 @@
-"""Work in parallel: in processes that may die, and in threads that keep ahead of the one who
-asks.
-"""
+"""Work in processes: a job that kills its process, as a decoder may, costs only itself."""
 
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import get_context, parent_process
 
 from artclf.base.errors import StepError
 
+MOST_WORKERS = 61  # Windows cannot wait for more processes
 
-def map_in_processes(fn: Callable, jobs: Iterable, workers: int, size: int = 16) -> Iterator[list]:
-    """Lists of up to `size` pairs of job and `fn(job)`, in any order, computed by `workers`
-    processes.
 
-    When a process dies, the jobs under way are done again in processes of their own; the result of
-    a job that kills its own is None. Raises RuntimeError where no process starts at all.
+def map_in_processes(
+    function: Callable,
+    jobs: Iterable,
+    workers: int,
+    chunk_size: int = 16,
+    initializer: Callable | None = None,
+) -> Iterator[list[tuple]]:
+    """Lists of up to `chunk_size` pairs (job, result), in any order; each result is
+    `function(job)`, computed by one of `workers` processes.
+
+    When a process dies, the jobs under way are done again, one at a time; the result of a job that
+    kills its process again is None. `initializer` is called first in every process. Raises
+    StepError where no process starts at all.
     """
-    jobs = iter(jobs)
-    chunks, under_way, pool = iter(lambda: list(islice(jobs, size)), []), {}, process_pool(workers)
+    chunks = _chunks(jobs, chunk_size)
+    pool = process_pool(workers, initializer)
+    under_way: dict[Future, list] = {}
     try:
         while True:
-            under_way |= {
-                pool.submit(_map, fn, chunk): chunk
-                for chunk in islice(chunks, 2 * workers - len(under_way))
-            }
+            for chunk in islice(chunks, 2 * workers - len(under_way)):
+                under_way[_submit(pool, function, chunk)] = chunk
             if not under_way:
                 return
-            ready = next(iter(wait(under_way, return_when=FIRST_COMPLETED).done))
-            try:
-                results = ready.result()
-            except BrokenProcessPool:
-                pool = process_pool(workers)
-                for chunk in under_way.values():
-                    yield list(zip(chunk, _alone(fn, chunk), strict=True))
+            done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+            future = done.pop()
+            if isinstance(future.exception(), BrokenProcessPool):
+                # The pool and all chunks under way are lost, and any of their jobs may be to blame.
+                yield from _map_one_by_one(function, under_way.values(), initializer)
                 under_way = {}
+                pool = process_pool(workers, initializer)
             else:
-                yield list(zip(under_way.pop(ready), results, strict=True))
+                chunk = under_way.pop(future)
+                yield list(zip(chunk, future.result(), strict=True))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def process_pool(workers: int) -> ProcessPoolExecutor:
-    """Processes that leave Ctrl-C to their parent and end with it; spawned, for a fork of torch's
-    threads may hang.
+def process_pool(workers: int, initializer: Callable | None = None) -> ProcessPoolExecutor:
+    """Up to `workers` processes that leave Ctrl-C to their parent and end when it ends.
+
+    They are spawned: a process that is forked from one with threads, such as torch's, may hang.
     """
     return ProcessPoolExecutor(
-        min(workers, 61), get_context("spawn"), _follow_parent
-    )  # Windows waits for 61
+        min(workers, MOST_WORKERS), get_context("spawn"), _start_worker, (initializer,)
+    )
 
 
-def _follow_parent():  # a worker would wait forever for a parent that was killed
+def _start_worker(initializer: Callable | None):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if initializer is not None:
+        initializer()
 
 
-def _map(fn: Callable, jobs: list) -> list:
-    return [fn(job) for job in jobs]
+def _end_with_parent():
+    """A worker whose parent was killed would wait for its next job for ever."""
+    parent_process().join()
+    os._exit(1)
 
 
-def _alone(fn: Callable, jobs: list) -> list:
-    with process_pool(1) as pool:
-        try:
-            pool.submit(int).result()
-        except BrokenProcessPool as e:
-            raise StepError(
-                "no process starts: a script calls this under `if __name__ == '__main__':`"
-            ) from e
-        try:
-            return pool.submit(_map, fn, jobs).result()
-        except BrokenProcessPool:
-            middle = len(jobs) // 2
-    return [*_alone(fn, jobs[:middle]), *_alone(fn, jobs[middle:])] if middle else [None]
+def _chunks(jobs: Iterable, size: int) -> Iterator[list]:
+    jobs = iter(jobs)
+    while chunk := list(islice(jobs, size)):
+        yield chunk
 
 
-def prefetch(
-    function: Callable, items: Sequence, batch_size: int = 64
-) -> Iterator[tuple[int, list]]:
-    """Pairs of a place and `function` of the `batch_size` items from there; threads work on the
-    next meanwhile.
+def _map(function: Callable, jobs: list) -> list:
+    return [function(job) for job in jobs]
+
+
+def _submit(pool: ProcessPoolExecutor, function: Callable, chunk: list) -> Future:
+    """The future of a chunk's results; one that has failed where the pool is broken already."""
+    try:
+        return pool.submit(_map, function, chunk)
+    except BrokenProcessPool as error:
+        future = Future()
+        future.set_exception(error)
+        return future
+
+
+def _map_one_by_one(
+    function: Callable, chunks: Iterable[list], initializer: Callable | None
+) -> Iterator[list[tuple]]:
+    """The pairs (job, result) of each chunk; the result is None for a job that kills its
+    process.
     """
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        coming = []
-        for start in range(0, len(items) + batch_size, batch_size):
-            now, coming = (
-                coming,
-                [pool.submit(function, item) for item in items[start : start + batch_size]],
-            )
-            if now:
-                yield start - batch_size, [future.result() for future in now]
+    pool = _one_process(initializer)
+    try:
+        for chunk in chunks:
+            pairs = []
+            for job in chunk:
+                try:
+                    result = pool.submit(function, job).result()
+                except BrokenProcessPool:
+                    result = None
+                    pool = _one_process(initializer)
+                pairs.append((job, result))
+            yield pairs
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _one_process(initializer: Callable | None) -> ProcessPoolExecutor:
+    """A pool of one process that has started. Raises StepError where it doesn't start."""
+    pool = process_pool(1, initializer)
+    try:
+        pool.submit(int).result()
+    except BrokenProcessPool as error:
+        raise StepError(
+            "no process starts: a script calls this under `if __name__ == '__main__':`"
+        ) from error
+    return pool

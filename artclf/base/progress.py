@@ -1,33 +1,39 @@
-"""Progress: a bar for whoever waits."""
+"""Progress bars on standard error and in notebooks."""
 
 import io
 import sys
 
+from tqdm import tqdm
 
-def progress_bar(items=None, total: int | None = None, desc: str = ""):
-    """A tqdm bar over `items` on standard error; in a notebook one line that is updated in place,
-    elsewhere silent.
+
+def progress_bar(items=None, total: int | None = None, desc: str = "") -> tqdm:
+    """A tqdm bar over `items`: on standard error if that is a terminal, in a notebook in one line
+    below the cell, elsewhere silent.
     """
-    from tqdm import tqdm
-
-    try:
-        in_notebook = get_ipython().__class__.__name__ == "ZMQInteractiveShell"
-    except NameError:
-        in_notebook = False
-    if not in_notebook:
+    if not _in_notebook():
         return tqdm(items, total=total, desc=desc, file=sys.stderr, disable=None)
-    from IPython.display import display
-
-    class NotebookBar(tqdm):
-        """tqdm, drawn as plain text into one output of the cell."""
-
-        handle = None
-
-        def display(self, msg=None, pos=None):
-            line = {"text/plain": msg if msg is not None else str(self)}
-            if self.handle:
-                self.handle.update(line, raw=True)
-            elif line["text/plain"]:
-                self.handle = display(line, raw=True, display_id=True)
-
     return NotebookBar(items, total=total, desc=desc, file=io.StringIO(), ncols=80, mininterval=0.5)
+
+
+class NotebookBar(tqdm):
+    """A bar of plain text that is updated in place; tqdm's own takes ipywidgets."""
+
+    handle = None  # of the output below the cell, once there is one
+
+    def display(self, msg=None, pos=None):
+        from IPython.display import display
+
+        text = str(self) if msg is None else msg
+        output = {"text/plain": text}
+        if self.handle:
+            self.handle.update(output, raw=True)
+        elif text:
+            self.handle = display(output, raw=True, display_id=True)
+
+
+def _in_notebook() -> bool:
+    try:
+        shell = get_ipython()
+    except NameError:
+        return False
+    return type(shell).__name__ == "ZMQInteractiveShell"

@@ -17,7 +17,7 @@ from fastai.vision.all import PILImage, Resize
 from PIL import Image, ImageOps
 
 from artclf.base.errors import InputError
-from artclf.base.processes import prefetch
+from artclf.base.threads import prefetch
 from artclf.data.galleries import IMAGE_SUFFIXES
 from artclf.data.pictures import DECODER_ERRORS, Rejected, open_rgb, shrink, to_rgb
 from artclf.model import network

@@ -21,7 +21,7 @@ from torch import nn
 
 from artclf.base.errors import InputError
 from artclf.base.machine import keep_freed_memory
-from artclf.base.processes import prefetch
+from artclf.base.threads import prefetch
 from artclf.base.progress import progress_bar
 from artclf.data.catalogue import clean_path
 from artclf.data.pictures import open_rgb, resizing

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from artclf.base.processes import prefetch
+from artclf.base.threads import prefetch
 from artclf.data.pictures import Rejected, open_rgb
 from artclf.model import exports
 from artclf.model.features import BATCH

@@ -2,7 +2,6 @@
 are killed.
 """
 
-import os
 import sqlite3
 import subprocess
 import sys
@@ -10,7 +9,6 @@ import time
 
 import pytest
 
-from artclf.base.progress import progress_bar
 from artclf.data import catalogue
 from artclf.data.catalogue import Catalogue, read_catalogue
 from artclf.data.galleries import read_gallery
@@ -360,60 +358,3 @@ def test_no_catalogue_is_an_error_and_makes_none(tmp_path):
     with pytest.raises(FileNotFoundError, match="artclf download"):
         read_catalogue(tmp_path / "new")
     assert not (tmp_path / "new").exists()
-
-
-def test_progress_off_a_terminal_is_silent(capfd):
-    assert list(progress_bar([1, 2], desc="work")) == [1, 2]
-    with progress_bar(desc="work", total=2) as bar:
-        bar.update(2)
-    assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.skipif(os.name == "nt", reason="no pseudo-terminals")
-def test_progress_on_a_terminal_goes_to_standard_error(tmp_path):
-    import pty
-    import termios
-
-    main, terminal = pty.openpty()
-    termios.tcsetwinsize(terminal, (24, 80))
-    code = "from artclf.base.progress import progress_bar; [1 for _ in progress_bar(range(3), desc='working')]"
-    done = subprocess.run(
-        [sys.executable, "-c", code], stderr=terminal, stdout=subprocess.PIPE, check=True
-    )
-    os.close(terminal)
-    shown = os.read(main, 10_000).decode()
-    os.close(main)
-    assert "working: 100%" in shown and "3/3" in shown and done.stdout == b""
-
-
-class ZMQInteractiveShell:
-    """Named as the shell of a notebook."""
-
-
-def test_progress_in_a_notebook_is_one_output_updated_in_place(monkeypatch, capfd):
-    import builtins
-
-    import IPython.display
-
-    shown = []
-
-    class Handle:
-        def update(self, line, raw):
-            shown.append(("update", line, raw))
-
-    def display(line, raw, display_id):
-        shown.append(("display", line, raw))
-        return Handle()
-
-    monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
-    monkeypatch.setattr(IPython.display, "display", display)
-    with progress_bar(desc="work", total=3) as bar:
-        for _ in range(3):
-            bar.update()
-        bar.set_postfix(ok=3)
-    assert [list(line) for _, line, _ in shown] == [["text/plain"]] * len(shown) and all(
-        raw for *_, raw in shown
-    )
-    assert [call for call, *_ in shown].count("display") == 1 and shown[0][0] == "display"
-    assert "3/3" in shown[-1][1]["text/plain"] and "ok=3" in shown[-1][1]["text/plain"]
-    assert capfd.readouterr() == ("", "")

@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from artclf.base.processes import prefetch
 from artclf.data.catalogue import clean_path, read_catalogue
 from artclf.model import backbones, features
 from artclf.model.store import Store
@@ -168,13 +167,6 @@ def test_what_cannot_be_had_is_said(fresh, rows, monkeypatch):
     monkeypatch.setattr(backbones, "body", lambda backbone: flat)
     with pytest.raises(ValueError, match="convolutional"):
         features.extract(fresh, rows, LITE, size=64)
-
-
-@pytest.mark.parametrize("number", [0, 1, 63, 64, 65, 129])
-def test_ahead_keeps_the_order(number):
-    batches = list(prefetch(lambda x: x * 2, range(number), 64))
-    assert [x for _, batch in batches for x in batch] == [2 * i for i in range(number)]
-    assert [start for start, _ in batches] == list(range(0, number, 64))
 
 
 @pytest.mark.skipif(
