@@ -1,32 +1,39 @@
-"""Step clean: decode every raw image whole and write a normalised copy.
+"""Cleaning: decode every raw picture whole, judge it, and write a normalised copy.
 
 Reads `DATA/raw/` and the catalogue; writes `DATA/clean/<period>/<stem>.jpg` and the columns
-`clean_status` (ok, flagged, rejected, duplicate, conflict) and `clean_reason`. Raw files are never
-changed or deleted. Notebook: `02_clean`.
+`clean_status` (ok, flagged, rejected, duplicate, conflict), `clean_reason` and `clean_sha256`. Raw
+files are never changed or deleted. Step `clean`, notebook `02_clean`.
 """
 
 import hashlib
 import json
 import os
+import warnings
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
+from PIL import Image
+
+from artclf.base.files import replace_whole
 from artclf.base.processes import map_in_processes
 from artclf.base.progress import progress_bar
 from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue, require
 from artclf.data.pictures import Rejected, open_rgb
 
-CRASHED = {"clean_status": "rejected", "clean_reason": "crashed the decoder"}
+NEAR_DUPLICATE = "near-duplicate"  # how reasons begin that module `duplicates` gives
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a clean copy is: longer side at most `max_size` px, JPEG `quality`, shorter side at
-    least `min_size` px; and flagged as of one colour where each channel (0..255), at about 32 px,
-    varies by less than `min_contrast`.
+    """What a clean copy is: longer side at most `max_size` px, JPEG `quality`, shorter side of the
+    raw picture at least `min_size` px.
+
+    A picture whose channels (0..255) all vary by less than `min_contrast`, at about 32 px, is
+    flagged as of one colour.
     """
 
     max_size: int = 500
@@ -35,37 +42,43 @@ class Settings:
     min_contrast: int = 12
 
 
+@dataclass(frozen=True)
+class Job:
+    """A picture to clean: its row of the catalogue, its raw file, and the copy to write."""
+
+    row: dict
+    raw: Path
+    copy: Path
+
+
+class Verdict(NamedTuple):
+    """What the catalogue says of a picture; both are None for one that is to be decoded again."""
+
+    clean_status: str | None
+    clean_reason: str | None
+
+
+CRASHED = Verdict("rejected", "crashed the decoder")
+
+
 def normalise(data, max_size: int = 500, quality: int = 90, workers: int | None = None):
     """Clean what is new, find exact duplicates, and return the counts: a DataFrame, a row a period,
     a column a status.
 
-    A rerun decodes only what is new, unless the settings changed. Uses `workers` processes (all
-    cores); an image that crashes the decoder gets that as its reason. Raises FileNotFoundError
-    where there is no catalogue.
+    A second run decodes only what is new, unless the settings changed. Uses `workers` processes
+    (all cores); a picture that crashes the decoder gets that as its reason. Raises
+    FileNotFoundError where there is no catalogue.
     """
-    data, settings = require(data), Settings(max_size, quality)
+    data = require(data)
+    settings = Settings(max_size, quality)
     with Catalogue(data) as cat:
-        _forget_if_changed(cat, settings)
-        _mark_duplicates(cat)
-        while todo := [row for row in cat.select("status = 'ok'") if not _done(data, row)]:
-            _decode(cat, data, todo, settings, workers or os.cpu_count())
-            _mark_duplicates(
-                cat
-            )  # may find that what was set aside has no double left: that is decoded anew
+        _forget_verdicts_of_other_settings(cat, settings)
+        _mark_exact_duplicates(cat)
+        while rows := _rows_to_clean(cat, data):
+            _clean_pictures(cat, data, rows, settings, workers or os.cpu_count())
+            # A picture that was set aside may have lost its duplicate now: it is decoded again.
+            _mark_exact_duplicates(cat)
     return counts(data)
-
-
-def _decode(cat: Catalogue, data: Path, todo: list[dict], settings: Settings, workers: int):
-    for folder in {(data / clean_path(row)).parent for row in todo}:
-        folder.mkdir(parents=True, exist_ok=True)
-    jobs = ((row, data / row["file"], data / clean_path(row)) for row in todo)
-    with progress_bar(desc="clean", total=len(todo)) as bar:
-        for results in map_in_processes(partial(_job, settings), jobs, workers):
-            cat.update(
-                {"url": row["url"], "period": row["period"], **(new or CRASHED)}
-                for (row, *_), new in results
-            )
-            bar.update(len(results))
 
 
 def counts(data):
@@ -77,84 +90,114 @@ def counts(data):
 
 
 def issues(data):
-    """The issues found: a DataFrame with `issue`, the `number` of images, and one of them as
-    `example` (a raw file).
+    """The issues that cleaning found, the most frequent first: a DataFrame with `issue`, the
+    `number` of images, and one of them as `example` (a raw file).
     """
     table = read_catalogue(data)
     table = table[table.clean_status.notna() & (table.clean_status != "ok")]
-    issue = (
-        table.clean_status
-        + ": "
-        + table.clean_reason.str.replace(r"( of raw/.*)? \(.*", "", regex=True)
-    )
-    found = table.groupby(issue.rename("issue")).file.agg(number="size", example="first")
-    return found.sort_values("number", ascending=False).reset_index()
+    reason = table.clean_reason.str.replace(r"( of raw/.*)? \(.*", "", regex=True)  # no details
+    issue = (table.clean_status + ": " + reason).rename("issue")
+    result = table.groupby(issue).file.agg(number="size", example="first")
+    return result.sort_values("number", ascending=False).reset_index()
 
 
-def _job(settings: Settings, job) -> dict:
-    """Clean one image; the columns of the catalogue to set."""
-    row, raw, copy = job
-    try:
-        if min(row["width"], row["height"]) < settings.min_size:
-            raise Rejected(f"under {settings.min_size} px")
-        im = open_rgb(raw, settings.max_size)
-    except Rejected as e:
-        return {"clean_status": "rejected", "clean_reason": str(e)}
-    small = im.reduce(max(1, min(im.size) // 32)).getextrema()
-    flat = max(high - low for low, high in small) < settings.min_contrast
-    im.save(jpeg := BytesIO(), "JPEG", quality=settings.quality)
-    copy.write_bytes(
-        jpeg.getbuffer()
-    )  # a copy that was cut short has no verdict in the catalogue: it is made again
-    return {
-        "clean_status": "flagged" if flat else "ok",
-        "clean_reason": "of one colour or nearly so" if flat else None,
-        "clean_sha256": hashlib.sha256(jpeg.getbuffer()).hexdigest(),
-    }
-
-
-def _done(data: Path, row: dict) -> bool:
-    return (
-        row["clean_status"] == "rejected"
-        or bool(row["clean_status"])
-        and (data / clean_path(row)).exists()
-    )
-
-
-def _forget_if_changed(cat: Catalogue, settings: Settings):
-    wanted = json.dumps(asdict(settings))
-    if cat.setting("clean") == wanted:
+def _forget_verdicts_of_other_settings(cat: Catalogue, settings: Settings):
+    current = json.dumps(asdict(settings))
+    if cat.setting("clean") == current:
         return
     with cat.transaction() as db:
         db.execute("UPDATE images SET clean_status = NULL, clean_reason = NULL")
-    cat.set_setting("clean", wanted)
+    cat.set_setting("clean", current)
 
 
-def _mark_duplicates(cat: Catalogue):
+def _rows_to_clean(cat: Catalogue, data: Path) -> list[dict]:
+    return [row for row in cat.select("status = 'ok'") if not _is_clean(data, row)]
+
+
+def _is_clean(data: Path, row: dict) -> bool:
+    if row["clean_status"] is None:
+        return False
+    return row["clean_status"] == "rejected" or (data / clean_path(row)).exists()
+
+
+def _clean_pictures(cat: Catalogue, data: Path, rows: list[dict], settings: Settings, workers: int):
+    jobs = (Job(row, data / row["file"], data / clean_path(row)) for row in rows)
+    results = map_in_processes(
+        partial(_clean_picture, settings), jobs, workers, initializer=_ignore_pillow_warnings
+    )
+    with progress_bar(desc="clean", total=len(rows)) as bar:
+        for chunk in results:
+            cat.update(
+                {
+                    "url": job.row["url"],
+                    "period": job.row["period"],
+                    **(columns or CRASHED._asdict()),
+                }
+                for job, columns in chunk
+            )
+            bar.update(len(chunk))
+
+
+def _ignore_pillow_warnings():
+    """Pillow warns of large pictures and damaged tags; cleaning judges these by itself.
+
+    For the worker processes alone: what a caller's process shows is for its owner to say.
+    """
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"PIL\.Image\b")
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
+def _clean_picture(settings: Settings, job: Job) -> dict:
+    """Write the clean copy of one picture; the columns of the catalogue to set."""
+    try:
+        if min(job.row["width"], job.row["height"]) < settings.min_size:
+            raise Rejected(f"under {settings.min_size} px")
+        im = open_rgb(job.raw, settings.max_size)
+    except Rejected as error:
+        return Verdict("rejected", str(error))._asdict()
+    verdict = Verdict("ok", None)
+    if _is_of_one_colour(im, settings.min_contrast):
+        verdict = Verdict("flagged", "of one colour or nearly so")
+    stream = BytesIO()
+    im.save(stream, "JPEG", quality=settings.quality)
+    jpeg = stream.getvalue()
+    replace_whole(job.copy, lambda part: part.write_bytes(jpeg))
+    return {**verdict._asdict(), "clean_sha256": hashlib.sha256(jpeg).hexdigest()}
+
+
+def _is_of_one_colour(im: Image.Image, min_contrast: int) -> bool:
+    small = im.reduce(max(1, min(im.size) // 32))
+    return all(high - low < min_contrast for low, high in small.getextrema())
+
+
+def _mark_exact_duplicates(cat: Catalogue):
     """Of the images with equal clean copies keep the first in a period; under two periods set them
     all aside.
     """
     groups = defaultdict(list)
     for row in cat.select("clean_sha256 IS NOT NULL AND clean_status != 'rejected'"):
         groups[row["clean_sha256"]].append(row)
-    verdicts = ((row, _verdict(row, group)) for group in groups.values() for row in group)
-    cat.update(
-        {"url": row["url"], "period": row["period"], "clean_status": status, "clean_reason": reason}
-        for row, (status, reason) in verdicts
-        if (status, reason) != (row["clean_status"], row["clean_reason"])
-    )
+    changes = []
+    for group in groups.values():
+        for row in group:
+            verdict = _verdict_in_group(row, group)
+            if verdict != (row["clean_status"], row["clean_reason"]):
+                changes.append({"url": row["url"], "period": row["period"], **verdict._asdict()})
+    cat.update(changes)
 
 
-def _verdict(row, group) -> tuple[str, str | None]:
+def _verdict_in_group(row: dict, group: list[dict]) -> Verdict:
+    """The verdict on `row`, one of the rows with the same clean copy."""
     used = [other for other in group if other["review"] != "drop"]
-    others = sorted({label(other) for other in used} - {label(row)})
-    if row in used and others:
-        return "conflict", f"same picture under another period ({', '.join(others)})"
+    other_periods = sorted({label(other) for other in used} - {label(row)})
+    if row in used and other_periods:
+        return Verdict(
+            "conflict", f"same picture under another period ({', '.join(other_periods)})"
+        )
     if row in used[1:]:
-        return "duplicate", f"same picture twice ({used[0]['file']})"
-    near = (row["clean_reason"] or "").startswith(
-        "near-duplicate"
-    )  # says module duplicates, which takes it back
-    if row["clean_status"] in ("duplicate", "conflict") and not near:
-        return None, None  # its double is gone
-    return row["clean_status"], row["clean_reason"]
+        return Verdict("duplicate", f"same picture twice ({used[0]['file']})")
+    reason = row["clean_reason"] or ""
+    was_set_aside = row["clean_status"] in ("duplicate", "conflict")
+    if was_set_aside and not reason.startswith(NEAR_DUPLICATE):
+        return Verdict(None, None)  # its duplicate is gone
+    return Verdict(row["clean_status"], row["clean_reason"])
