@@ -213,20 +213,9 @@ def clean(
     as_json: Json = False,
 ):
     """Verify every image by decoding it whole, write normalised copies, set duplicates aside."""
-    from artclf.data import cleaning
+    from artclf.clean import clean_all
 
-    if review:
-        from artclf.data.review import read_csv
-
-        if not review.exists():
-            raise FileNotFoundError(f"no {review}: name a review.csv with --review")
-        _call(read_csv, data, review)
-    _call(cleaning.normalise, data, max_size, quality)
-    if near:
-        from artclf.data import duplicates
-
-        _call(duplicates.mark, data)
-    _print(cleaning.counts(data), as_json)
+    _print(_call(clean_all, data, max_size, quality, near, review), as_json)
 
 
 @app.command()
@@ -236,14 +225,12 @@ def review(
     labels: Annotated[bool, typer.Option(help="Look for doubtful labels and outliers.")] = True,
 ):
     """List the pictures that a person should look at; 02_clean shows them with buttons."""
-    from artclf.data import review
-    from artclf.model import doubts
+    from artclf.clean import export_decisions, list_flagged
 
-    if labels:
-        _call(doubts.mark, data)
+    flagged = _call(list_flagged, data, find_doubtful=labels)
     if export:
-        print(f"{_call(review.export_csv, data, export)} decisions in {export}", file=sys.stderr)
-    _print(doubts.flagged(data)[["period", "file", "likelier", "review", "reasons"]], False)
+        print(f"{_call(export_decisions, data, export)} decisions in {export}", file=sys.stderr)
+    _print(flagged, False)
 
 
 @app.command()

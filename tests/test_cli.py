@@ -20,8 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from artclf import cli
-from artclf.data import cleaning
+from artclf import clean, cli
 from artclf.data.catalogue import read_catalogue
 from artclf.data.gallery import serve
 
@@ -181,7 +180,7 @@ def shapes_of_torch(*args):
     ],
 )
 def test_a_bug_shows_its_traceback(monkeypatch, bug, error, message):
-    monkeypatch.setattr(cleaning, "normalise", bug)
+    monkeypatch.setattr(clean, "clean_all", bug)
     monkeypatch.setattr(sys, "argv", ["artclf", "clean"])
     with pytest.raises(error, match=message) as raised:
         cli.main()
