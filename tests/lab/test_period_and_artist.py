@@ -16,7 +16,7 @@ from torch.nn import functional
 import artclf
 from artclf import train
 from artclf.data import splits
-from artclf.lab import artists, frozen
+from artclf.lab import experiment, period_and_artist
 
 matplotlib.use("Agg")
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,10 +50,10 @@ def test_the_losses_are_those_of_torch_and_missing_artists_count_nothing():
     y = torch.tensor([[0, 1], [2, -100], [1, 3], [0, -100], [2, 0], [1, 2]])
     period = functional.cross_entropy(x[:, :3], y[:, 0])
     artist = functional.cross_entropy(x[[0, 2, 4, 5], 3:], y[[0, 2, 4, 5], 1])
-    torch.testing.assert_close(artists.Both(3, "sum")(x, y), period + artist)
-    torch.testing.assert_close(artists.Both(3, "period alone")(x, y), period)
-    torch.testing.assert_close(artists.Both(3, "artist alone")(x, y), artist)
-    loss = artists.Both(3, "uncertainty")
+    torch.testing.assert_close(period_and_artist.Both(3, "sum")(x, y), period + artist)
+    torch.testing.assert_close(period_and_artist.Both(3, "period alone")(x, y), period)
+    torch.testing.assert_close(period_and_artist.Both(3, "artist alone")(x, y), artist)
+    loss = period_and_artist.Both(3, "uncertainty")
     torch.testing.assert_close(loss(x, y), period + artist)  # s is 0 at first
     loss.log_vars.data = torch.tensor([0.5, -1.0])
     by_hand = (
@@ -64,11 +64,11 @@ def test_the_losses_are_those_of_torch_and_missing_artists_count_nothing():
     )
     torch.testing.assert_close(loss(x, y).detach(), by_hand.float())
     y[:, 1] = -100
-    torch.testing.assert_close(artists.Both(3, "sum")(x, y), period)
+    torch.testing.assert_close(period_and_artist.Both(3, "sum")(x, y), period)
 
 
 def test_artists_with_few_train_pictures_are_missing(data):
-    table = artists.cut(data, artists.configuration(**TINY))
+    table = period_and_artist.cut(data, period_and_artist.configuration(**TINY))
     facts = splits.usable(data).set_index("file").artist
     counts = facts[table.file[table.part == "train"]].value_counts()
     known = table[table.artist != ""]
@@ -78,26 +78,26 @@ def test_artists_with_few_train_pictures_are_missing(data):
     assert (counts.reindex(facts[table.file[table.artist == ""]]).fillna(0) < 2).all()
     assert table.drop(columns="artist").equals(splits.items(data))
     with pytest.raises(ValueError, match="fewer than two artists"):
-        artists.cut(data, artists.configuration(fewest=99))
+        period_and_artist.cut(data, period_and_artist.configuration(fewest=99))
     with pytest.raises(ValueError, match="method is 'x'"):
-        artists.configuration(method="x")
+        period_and_artist.configuration(method="x")
 
 
-@pytest.mark.parametrize("method", artists.METHODS)
+@pytest.mark.parametrize("method", period_and_artist.METHODS)
 def test_a_run_is_kept_and_its_figures_are_scikit_learns(data, out, tmp_path, method, monkeypatch):
-    config = artists.configuration(**TINY, method=method)
-    run = artists.fit(data, out, config)
-    assert artists.fit(data, tmp_path, config).predictions.equals(run.predictions)
+    config = period_and_artist.configuration(**TINY, method=method)
+    run = period_and_artist.fit(data, out, config)
+    assert period_and_artist.fit(data, tmp_path, config).predictions.equals(run.predictions)
     test, figures = (
         run.predictions[run.predictions.part == "test"],
-        artists.figures(run.predictions),
+        period_and_artist.figures(run.predictions),
     )
     known = test[test.artist != ""]
     for task, answers, rows in (
         ("period", "predicted", test),
         ("artist", "predicted_artist", known),
     ):
-        if task not in artists.METHODS[method]:
+        if task not in period_and_artist.METHODS[method]:
             assert np.isnan(figures[f"{task}_accuracy"]) and answers not in test
             continue
         assert figures[f"{task}_accuracy"] == accuracy_score(rows[task], rows[answers])
@@ -106,12 +106,12 @@ def test_a_run_is_kept_and_its_figures_are_scikit_learns(data, out, tmp_path, me
         )
     assert (run.facts["log_vars"] is not None) == (method == "uncertainty")
     monkeypatch.setattr(train, "learner", lambda *args, **kwargs: pytest.fail("trained again"))
-    assert artists.fit(data, out, config).predictions.equals(run.predictions)
+    assert period_and_artist.fit(data, out, config).predictions.equals(run.predictions)
 
 
 def test_an_export_gives_period_and_artist(data, tmp_path):
-    config = artists.configuration(**TINY, method="uncertainty")
-    artists.export(data, tmp_path, config)
+    config = period_and_artist.configuration(**TINY, method="uncertainty")
+    period_and_artist.export(data, tmp_path, config)
     clf, files = artclf.load(tmp_path), sorted((data / "clean").rglob("*.jpg"))[:6]
     found = clf.predict([*files, b"no picture"])
     assert list(found) == [
@@ -141,21 +141,23 @@ def test_an_export_gives_period_and_artist(data, tmp_path):
     assert set(pd.read_csv(tmp_path / "predictions.csv").predicted) <= set(clf.vocab)
     assert json.loads((tmp_path / "config.json").read_text())["artists"] == clf.artists
     with pytest.raises(ValueError, match="has one head"):
-        artists.export(data, tmp_path, {**config, "method": "artist alone"})
+        period_and_artist.export(data, tmp_path, {**config, "method": "artist alone"})
 
 
 def test_results_are_means_with_a_ring_for_each_run():
-    table = pd.DataFrame({"label": ["sum", "sum"], **dict.fromkeys(artists.FIGURES, [0.2, 0.4])})
-    means = artists.summary(table)
+    table = pd.DataFrame(
+        {"label": ["sum", "sum"], **dict.fromkeys(period_and_artist.FIGURES, [0.2, 0.4])}
+    )
+    means = period_and_artist.summary(table)
     assert means.period_f1.item() == pytest.approx(
         0.3
     ) and means.artist_range.item() == pytest.approx(0.2)
-    [ax] = artists.plot_results(table).axes
+    [ax] = period_and_artist.plot_results(table).axes
     assert [text.get_text() for text in ax.get_yticklabels()] == ["sum"]
     assert list(ax.lines[0].get_xdata()) == pytest.approx([0.3]) and list(
         ax.lines[1].get_xdata()
     ) == [0.2, 0.4]
-    assert frozen.plot_means(table, artists.FIGURES, ax) is ax.figure
+    assert experiment.plot_means(table, period_and_artist.FIGURES, ax) is ax.figure
 
 
 # What takes long
@@ -191,17 +193,23 @@ def test_the_notebook_runs_on_canvases(data, tmp_path):
     text = " ".join(
         str(out.get("data", {}).get("text/plain", "")) + out.get("text", "") for out in outputs
     )
-    assert "artist_range" in text and artists.FREQUENT in text and "artist_probability" in text
+    assert (
+        "artist_range" in text
+        and period_and_artist.FREQUENT in text
+        and "artist_probability" in text
+    )
     assert sum("image/png" in out.get("data", {}) for out in outputs) >= 2
     results = pd.read_csv(out / "results.csv")
     assert results.label.value_counts().to_dict() == dict.fromkeys(
-        [artists.FREQUENT, *artists.METHODS], 2
+        [period_and_artist.FREQUENT, *period_and_artist.METHODS], 2
     )
-    for figure in artists.FIGURES:
+    for figure in period_and_artist.FIGURES:
         learned = [
-            label for label, tasks in artists.METHODS.items() if figure.split("_")[0] in tasks
+            label
+            for label, tasks in period_and_artist.METHODS.items()
+            if figure.split("_")[0] in tasks
         ]
-        assert set(results.label[results[figure].notna()]) == {artists.FREQUENT, *learned}
+        assert set(results.label[results[figure].notna()]) == {period_and_artist.FREQUENT, *learned}
     config = json.loads((out / "export/config.json").read_text())
     assert len(config["vocab"]) == 3 and len(config["artists"]) >= 2
     assert f"({len(config['vocab'])}, {len(config['artists'])})" in text
