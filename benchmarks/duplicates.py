@@ -30,9 +30,11 @@ from PIL import Image, ImageDraw, ImageOps
 
 from artclf import download
 from artclf.base.progress import progress_bar
-from artclf.data import cleaning, duplicates, matching
+from artclf.data import cleaning, duplicates
+from artclf.data.candidates import close_pairs
 from artclf.data.catalogue import clean_path, read_catalogue
 from artclf.data.galleries import find_manifest
+from artclf.data.matching import MAX_BITS, MIRROR_BITS
 from artclf.data.names import artist_keys
 from artclf.results import plots
 
@@ -154,7 +156,7 @@ def measure(args):
         table = read_catalogue(data).dropna(subset="clean_sha256")
         table[["origin", "change"]] = [known[sha256] for sha256 in table.sha256]
         files = {row["clean_sha256"]: data / clean_path(row) for row in table.to_dict("records")}
-        found = duplicates.pairs(data, files)[1]
+        found = duplicates.compare(data, files).kinds
     print(
         f"{len(table)} pictures with {args.number} copies of each of {len(CHANGES)} kinds; "
         f"{first:.0f} s, a rerun {again:.0f} s\n"
@@ -198,7 +200,7 @@ def precision(args, table, found: dict, data: Path):
     painter = painters(args.folder)
     with sqlite3.connect(data / "duplicates.db") as db:
         compared = {
-            tuple(sorted((origin[a], origin[b]))) for a, b in db.execute("SELECT a, b FROM pairs")
+            tuple(sorted((origin[a], origin[b]))) for a, b in db.execute("SELECT a, b FROM verdicts")
         }
     joined = Counter(tuple(sorted((origin[a], origin[b]))) for a, b in found)
     rows = [
@@ -260,12 +262,12 @@ def index(number: int):
         ("in crowds", crowds),
     ):
         started = time.perf_counter()
-        found = len(duplicates.near(hashes)) + len(
-            duplicates.near(hashes, hashes ^ matching.MIRROR)
-        )
+        plain = close_pairs(hashes, hashes)
+        mirrored = close_pairs(hashes, hashes ^ MIRROR_BITS)
+        found = len(plain) + len(mirrored)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(
-            f"{number} hashes, {name}: {found} pairs within {matching.RADIUS} bits, plain or mirrored, "
+            f"{number} hashes, {name}: {found} pairs within {MAX_BITS} bits, plain or mirrored, "
             f"in {time.perf_counter() - started:.1f} s, at most {memory:.0f} MB for the process"
         )
 

@@ -1,8 +1,8 @@
 """Near-duplicates: which clean images show the same picture, whole or in part.
 
 Reads `DATA/clean/` and the catalogue; writes its columns `phash`, `dup_group`, `clean_status` and
-`clean_reason`, and keeps what it saw in `DATA/duplicates.db`, which may be deleted at any time.
-Notebook: `02_clean`.
+`clean_reason`, and keeps descriptions and compared pairs in `DATA/duplicates.db`, which may be
+deleted at any time. Notebook: `02_clean`.
 
 Candidates come from a perceptual hash and from visual words. A pair counts when one picture, laid
 onto the other by the points that they share, is light and dark in the same places.
@@ -10,37 +10,61 @@ onto the other by the points that they share, is light and dark in the same plac
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from artclf.base.progress import progress_bar
-from artclf.data.catalogue import Catalogue, clean_path, read_catalogue
+from artclf.data.candidates import by_hash, by_words
+from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue
+from artclf.data.cleaning import NEAR_DUPLICATE
 from artclf.data.groups import components
 from artclf.data.matching import (
-    FLIPPED,
-    JUDGING,
-    MIRROR,
-    RADIUS,
-    SEEING,
+    DESCRIPTION_VERSION,
+    VERDICT_VERSION,
+    Description,
+    candidate_maps,
     describe,
-    kind,
-    light,
-    maps,
-    root,
+    kind_of_copy,
+    luminance,
 )
 
-NEAR, FLAGGED = "near-duplicate", "; flagged: "
+FLAGGED = "; flagged: "  # what follows in a reason is that of an image that was flagged before
 
 
-NEIGHBOURS, WORDS = (
-    8,
-    512,
-)  # candidates: the likest by visual words, which are pairs of so many half words
+@dataclass(frozen=True)
+class SetAside:
+    """Why an image is set aside: its `kind` (same, mirror, detail), the file that is `kept` in its
+    place (None in a conflict), and the `periods` of its group.
+    """
+
+    kind: str
+    kept: str | None
+    periods: list[str]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of the image of a catalogue row; `set_aside` is None where it stays."""
+
+    row: dict
+    status: str
+    reason: str | None
+    set_aside: SetAside | None = None
+
+
+class Comparison(NamedTuple):
+    """The `phash` of every picture, and the kind (same, mirror, detail) of every pair of pictures,
+    in order, that show the same.
+    """
+
+    hashes: dict[str, str | None]
+    kinds: dict[tuple[str, str], str]
 
 
 def mark(data):
@@ -48,314 +72,233 @@ def mark(data):
 
     Its columns: `dup_group`, `file`, `kind` (same, mirror, detail), `kept` (a file; None in a
     conflict), `periods`. The largest of a group stays; a group under several periods is set aside
-    whole, until a review moves or drops images. What no longer holds is taken back. No picture and
-    no pair is looked at twice, but candidates are looked for anew. Raises FileNotFoundError without
-    a catalogue or for a clean copy that is gone.
+    whole, until a review moves or drops images. What no longer holds is taken back. No picture is
+    described and no pair is compared twice, but candidates are looked for anew. Raises
+    FileNotFoundError without a catalogue or for a clean copy that is gone.
     """
     import pandas as pd
 
-    table = read_catalogue(data)
-    words = ["clean_status", "clean_reason", "review"]
-    table[words] = table[words].astype(object).fillna("")
-    table["used_as"] = table.review.where(
-        table.review.str.startswith("move:"), "move:" + table.period
-    ).str[5:]
-    rows = table[~table.clean_status.isin(["", "rejected"]) & table.clean_sha256.notna()].to_dict(
-        "records"
-    )
-    hashes, found = pairs(data, {row["clean_sha256"]: Path(data) / clean_path(row) for row in rows})
-    names, groups, judged = components(found), defaultdict(list), []
-    for row in rows:
-        groups[names.get(row["clean_sha256"], row["clean_sha256"])].append(row)
-    for group in groups.values():
-        name = min(row["sha256"] for row in group)[:16] if len(group) > 1 else None
-        judged += [
-            (row, {"phash": hashes[row["clean_sha256"]], "dup_group": name, **verdict}, facts)
-            for row, verdict, facts in _judged(group, found)
-        ]
+    rows = _clean_rows(read_catalogue(data))
+    files = {row["clean_sha256"]: Path(data) / clean_path(row) for row in rows}
+    comparison = compare(data, files)
+    changes = []
+    set_aside = []
+    for group in _groups(rows, comparison):
+        name = None
+        if len(group) > 1:
+            name = min(row["sha256"] for row in group)[:16]
+        for row in group:
+            columns = {"phash": comparison.hashes[row["clean_sha256"]], "dup_group": name}
+            changes.append({"url": row["url"], "period": row["period"], **columns})
+        for verdict in judge(group, comparison.kinds):
+            row = verdict.row
+            columns = {"clean_status": verdict.status, "clean_reason": verdict.reason}
+            changes.append({"url": row["url"], "period": row["period"], **columns})
+            if verdict.set_aside:
+                facts = verdict.set_aside
+                periods = ", ".join(facts.periods)
+                set_aside.append([name, row["file"], facts.kind, facts.kept, periods])
     with Catalogue(data) as cat:
-        cat.update(
-            {"url": row["url"], "period": row["period"], **changes} for row, changes, _ in judged
-        )
-    return pd.DataFrame(
-        [{**changes, "file": row["file"], **facts} for row, changes, facts in judged if facts],
-        columns=["dup_group", "file", "kind", "kept", "periods"],
-    )
+        cat.update(changes)
+    return pd.DataFrame(set_aside, columns=["dup_group", "file", "kind", "kept", "periods"])
 
 
-def _judged(group: list[dict], found: dict) -> Iterator[tuple]:
-    """The rows of a group, each with its verdict and, if it is set aside, the facts."""
-    live = [
+def _clean_rows(table) -> list[dict]:
+    """The rows of a catalogue that have a clean copy, as dicts; texts are '' where missing."""
+    texts = ["clean_status", "clean_reason", "review"]
+    table[texts] = table[texts].astype(object).fillna("")
+    is_clean = ~table.clean_status.isin(["", "rejected"]) & table.clean_sha256.notna()
+    return table[is_clean].to_dict("records")
+
+
+def _groups(rows: list[dict], comparison: Comparison) -> list[list[dict]]:
+    """The rows in groups: those in one group have the same clean copy, or pairs join them."""
+    first_of_group = components(comparison.kinds)
+    groups = defaultdict(list)
+    for row in rows:
+        image = row["clean_sha256"]
+        groups[first_of_group.get(image, image)].append(row)
+    return list(groups.values())
+
+
+def judge(group: list[dict], kinds: dict[tuple[str, str], str]) -> list[Verdict]:
+    """The verdicts on the rows of a group, except for those that cleaning has set aside: exact
+    duplicates and conflicts.
+    """
+    judged = [
         row
         for row in group
-        if row["clean_status"] in ("ok", "flagged") or row["clean_reason"].startswith(NEAR)
+        if row["clean_status"] in ("ok", "flagged")
+        or row["clean_reason"].startswith(NEAR_DUPLICATE)
     ]
-    voting = [row for row in group if row["review"] != "drop"]
-    periods, several = (
-        {row["used_as"] for row in voting},
-        len({row["clean_sha256"] for row in voting}) > 1,
-    )
-    kept = max(
-        (row for row in live if row in voting),
-        default=None,
-        key=lambda row: (row["width"] * row["height"], row["bytes"], row["sha256"]),
-    )
-    yield from (
-        (row, {}, None) for row in group if row not in live
-    )  # step clean has set them aside
-    for row in live:
-        flag = (
-            row["clean_reason"]
-            if row["clean_status"] == "flagged"
-            else row["clean_reason"].partition(FLAGGED)[2]
-        )
-        others = ", ".join(sorted(periods - {row["used_as"]}))
-        if row not in voting or not several or row is kept and not others:
-            yield (
-                row,
-                {"clean_status": "flagged" if flag else "ok", "clean_reason": flag or None},
-                None,
-            )
+    used = [row for row in group if row["review"] != "drop"]
+    periods = {label(row) for row in used}
+    pictures = {row["clean_sha256"] for row in used}
+    candidates = [row for row in judged if row["review"] != "drop"]
+    largest = max(candidates, key=_size, default=None)
+    verdicts = []
+    for row in judged:
+        other_periods = sorted(periods - {label(row)})
+        flag = _flag(row)
+        is_alone = row["review"] == "drop" or len(pictures) < 2
+        if is_alone or (row is largest and not other_periods):
+            verdicts.append(Verdict(row, "flagged" if flag else "ok", flag or None))
             continue
-        pair = tuple(
-            sorted((row["clean_sha256"], kept["clean_sha256"]))
-        )  # others may have joined them
-        kind = found.get(pair) or next(
-            said for pair, said in found.items() if row["clean_sha256"] in pair
-        )
-        reason = (
-            f"{NEAR} under another period ({others})"
-            if others
-            else f"{NEAR} of {kept['file']} ({kind})"
-        )
-        yield (
-            row,
-            {
-                "clean_status": "conflict" if others else "duplicate",
-                "clean_reason": reason + (FLAGGED + flag if flag else ""),
-            },
-            {
-                "kind": kind,
-                "kept": None if others else kept["file"],
-                "periods": ", ".join(sorted(periods)),
-            },
-        )
+        kind = _kind_in_group(row["clean_sha256"], largest["clean_sha256"], kinds)
+        if other_periods:
+            status, kept = "conflict", None
+            reason = f"{NEAR_DUPLICATE} under another period ({', '.join(other_periods)})"
+        else:
+            status, kept = "duplicate", largest["file"]
+            reason = f"{NEAR_DUPLICATE} of {kept} ({kind})"
+        if flag:
+            reason += FLAGGED + flag
+        verdicts.append(Verdict(row, status, reason, SetAside(kind, kept, sorted(periods))))
+    return verdicts
 
 
-def pairs(data, files: dict[str, Path]) -> tuple[dict, dict]:
-    """The hashes of the clean pictures `files` (SHA-256: path), and the pairs (a, b), a < b, that
-    show one picture.
+def _size(row: dict) -> tuple:
+    return row["width"] * row["height"], row["bytes"], row["sha256"]
 
-    Hashes are as `phash` has them. The value of a pair is its kind: same, mirror, or detail, which
-    covers less than about half of the other. What was seen of pictures and of pairs is kept in
-    `DATA/duplicates.db`.
+
+def _flag(row: dict) -> str:
+    """Why cleaning flagged an image, be it set aside since; '' where it did not."""
+    if row["clean_status"] == "flagged":
+        return row["clean_reason"]
+    return row["clean_reason"].partition(FLAGGED)[2]
+
+
+def _kind_in_group(image: str, largest: str, kinds: dict[tuple[str, str], str]) -> str:
+    """The kind of an image: against the largest of its group, or, where a third joins them, against
+    the first that it is a pair with.
+    """
+    pair = min(image, largest), max(image, largest)
+    if pair in kinds:
+        return kinds[pair]
+    return next(kind for pair, kind in kinds.items() if image in pair)
+
+
+def compare(data, files: dict[str, Path]) -> Comparison:
+    """Compare the pictures in `files`, named by the SHA-256 of their bytes.
+
+    A detail covers less than about half of the other picture. Descriptions and compared pairs are
+    kept in `DATA/duplicates.db`.
     """
     from threadpoolctl import threadpool_limits
 
+    images = sorted(files)
     with (
         closing(sqlite3.connect(Path(data) / "duplicates.db", timeout=30)) as db,
         threadpool_limits(1, "blas"),
     ):
-        store, found, images = _Store(db, files), {}, sorted(files)
-        store.look()
-        hashes = {image: store.seen(image)[0] for image in images}
-        candidates = by_hash(list(hashes.values())) | by_words(
-            len(images), lambda i: store.seen(images[i])[2]
-        )
-        wanted = sorted(
-            {(images[i], images[j], mirrored) for i, j, mirrored in candidates} | store.confirmed()
-        )
-        for start in progress_bar(range(0, len(wanted), 256), desc="compare"):
-            with db:  # a transaction
-                for a, b, mirrored in wanted[start : start + 256]:
-                    if said := store.verdict(a, b, mirrored):
-                        found.setdefault((a, b), said)
-    return hashes, found
+        store = _Store(db, files)
+        store.describe_new()
+        hashes = {image: store.description(image).hash for image in images}
+        candidates = by_hash(list(hashes.values()))
+        candidates |= by_words(len(images), lambda i: store.description(images[i]).descriptors)
+        pairs = {(images[i], images[j], mirrored) for i, j, mirrored in candidates}
+        kinds = store.kinds_of(sorted(pairs | store.pairs_found_before()))
+    return Comparison(hashes, kinds)
 
 
 class _Store:
-    """What was seen of pictures, and of pairs of them, in the SQLite file `db`."""
+    """Descriptions of pictures, and the kinds of compared pairs, in the SQLite file `db`."""
 
-    def __init__(self, db, files: dict[str, Path]):
-        self.db, self.files = db, files
-        self.seen, self.light = (
-            lru_cache(4000)(self._seen),
-            lru_cache(500)(lambda image: light(files[image])),
+    def __init__(self, db: sqlite3.Connection, files: dict[str, Path]):
+        self.db = db
+        self.files = files
+        self.description = lru_cache(4000)(self._read_description)
+        self.luminance = lru_cache(500)(self._read_luminance)
+        db.execute("DROP TABLE IF EXISTS seen")  # an earlier version's descriptions
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS descriptions (version TEXT, image TEXT, hash TEXT, "
+            "points BLOB, descriptors BLOB, PRIMARY KEY (version, image))"
         )
         db.execute(
-            "CREATE TABLE IF NOT EXISTS seen "
-            "(key TEXT, image TEXT, hash TEXT, places BLOB, points BLOB, PRIMARY KEY (key, image))"
-        )
-        db.execute(
-            "CREATE TABLE IF NOT EXISTS pairs "
-            "(key TEXT, a TEXT, b TEXT, mirrored INTEGER, kind TEXT, PRIMARY KEY (key, a, b, mirrored))"
+            "CREATE TABLE IF NOT EXISTS verdicts (version TEXT, a TEXT, b TEXT, "
+            "mirrored INTEGER, kind TEXT, PRIMARY KEY (version, a, b, mirrored))"
         )
 
-    def look(self):
-        """Describe the pictures that are new."""
-        known = {
-            image for (image,) in self.db.execute("SELECT image FROM seen WHERE key = ?", (SEEING,))
-        }
-        new = [image for image in self.files if image not in known]
-        if gone := [self.files[image] for image in new if not self.files[image].exists()]:
-            raise FileNotFoundError(f"{gone[0]} is gone: run `artclf clean` first")
+    def describe_new(self):
+        """Describe the pictures that have no description yet."""
+        described = self.db.execute(
+            "SELECT image FROM descriptions WHERE version = ?", (DESCRIPTION_VERSION,)
+        )
+        new = sorted(self.files.keys() - {image for (image,) in described})
+        for image in new:
+            if not self.files[image].exists():
+                raise FileNotFoundError(f"{self.files[image]} is gone: run `artclf clean` first")
         with ThreadPoolExecutor() as pool:
             for start in progress_bar(range(0, len(new), 64), desc="describe"):
                 batch = new[start : start + 64]
-                found = zip(
-                    batch,
-                    pool.map(lambda image: describe(light(self.files[image])), batch),
-                    strict=True,
-                )
-                rows = [
-                    (SEEING, image, code, places.tobytes(), points.tobytes())
-                    for image, (code, places, points) in found
-                ]
-                with self.db:
-                    self.db.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?)", rows)
+                descriptions = pool.map(self._describe, batch)
+                with self.db:  # a transaction
+                    for image, description in zip(batch, descriptions, strict=True):
+                        self._write_description(image, description)
 
-    def _seen(self, image: str) -> tuple:
-        [(code, places, points)] = self.db.execute(
-            "SELECT hash, places, points FROM seen WHERE key = ? AND image = ?", (SEEING, image)
+    def _describe(self, image: str) -> Description:
+        return describe(luminance(self.files[image]))
+
+    def _write_description(self, image: str, description: Description):
+        points = description.points.tobytes()
+        descriptors = description.descriptors.tobytes()
+        self.db.execute(
+            "INSERT OR REPLACE INTO descriptions VALUES (?, ?, ?, ?, ?)",
+            (DESCRIPTION_VERSION, image, description.hash, points, descriptors),
         )
-        return (
+
+    def _read_description(self, image: str) -> Description:
+        [(code, points, descriptors)] = self.db.execute(
+            "SELECT hash, points, descriptors FROM descriptions WHERE version = ? AND image = ?",
+            (DESCRIPTION_VERSION, image),
+        )
+        return Description(
             code,
-            np.frombuffer(places, np.float32).reshape(-1, 2),
-            np.frombuffer(points, np.uint8).reshape(-1, 128),
+            np.frombuffer(points, np.float32).reshape(-1, 2),
+            np.frombuffer(descriptors, np.uint8).reshape(-1, 128),
         )
 
-    def confirmed(self) -> set[tuple]:
-        """The pairs that were found before: other pictures may have taken their places among the
-        likest.
+    def _read_luminance(self, image: str) -> np.ndarray:
+        return luminance(self.files[image])
+
+    def pairs_found_before(self) -> set[tuple[str, str, bool]]:
+        """The pairs that showed one picture in earlier runs: new pictures may have taken their
+        places among the candidates.
         """
-        found = self.db.execute(
-            "SELECT a, b, mirrored FROM pairs WHERE key = ? AND kind != ''", (JUDGING,)
+        rows = self.db.execute(
+            "SELECT a, b, mirrored FROM verdicts WHERE version = ? AND kind != ''",
+            (VERDICT_VERSION,),
         )
         return {
-            (a, b, bool(mirrored))
-            for a, b, mirrored in found
-            if a in self.files and b in self.files
+            (a, b, bool(mirrored)) for a, b, mirrored in rows if a in self.files and b in self.files
         }
 
-    def verdict(self, a: str, b: str, mirrored: bool) -> str:
-        """The kind of a pair, empty where the two don't show one picture; `mirrored` says what to
-        look for.
-        """
-        key = JUDGING, a, b, mirrored
-        known = self.db.execute(
-            "SELECT kind FROM pairs WHERE (key, a, b, mirrored) = (?, ?, ?, ?)", key
+    def kinds_of(self, pairs: list[tuple[str, str, bool]]) -> dict[tuple[str, str], str]:
+        """The kind of each pair (a, b, mirrored) that shows one picture, plain before mirrored."""
+        kinds = {}
+        for start in progress_bar(range(0, len(pairs), 256), desc="compare"):
+            with self.db:  # a transaction
+                for a, b, mirrored in pairs[start : start + 256]:
+                    kind = self.kind(a, b, mirrored)
+                    if kind:
+                        kinds.setdefault((a, b), kind)
+        return kinds
+
+    def kind(self, a: str, b: str, mirrored: bool) -> str:
+        """The kind of a pair, '' where the two don't show one picture, plain or `mirrored`."""
+        key = VERDICT_VERSION, a, b, mirrored
+        row = self.db.execute(
+            "SELECT kind FROM verdicts WHERE (version, a, b, mirrored) = (?, ?, ?, ?)", key
         ).fetchone()
-        if known:
-            return known[0]
-        tried = (
-            kind(self.light(a), self.light(b), affine)
-            for affine in maps(self.seen(a), self.seen(b), mirrored)
-        )
-        said = next(filter(None, tried), "")
-        self.db.execute("INSERT INTO pairs VALUES (?, ?, ?, ?, ?)", (*key, said))
-        return said
+        if row:
+            return row[0]
+        kind = self._compare(a, b, mirrored)
+        self.db.execute("INSERT INTO verdicts VALUES (?, ?, ?, ?, ?)", (*key, kind))
+        return kind
 
-
-def by_hash(hashes: list[str | None]) -> set[tuple]:
-    """Candidates (i, j, mirrored): places of hashes that are near as they are, or in the mirror."""
-    there = [place for place, code in enumerate(hashes) if code]
-    codes = np.array([int(hashes[place], 16) for place in there], np.uint64)
-    return {
-        (there[i], there[j], mirrored)
-        for mirrored, others in ((False, codes), (True, codes ^ MIRROR))
-        for i, j in near(codes, others)
-    }
-
-
-def near(hashes, others=None) -> np.ndarray:
-    """Places (i, j), i < j, where `hashes[i]` and `others[j]` (`hashes` by default) differ in at
-    most RADIUS bits.
-
-    Both are uint64 and equally long; the result has shape (pairs, 2). A quarter of the bits then
-    differs in at most one: of each quarter 17 values are looked up (Norouzi, Punjani and Fleet,
-    Multi-index hashing, 2012).
-    """
-    from scipy.sparse import csr_array
-
-    others, number, found = (
-        hashes if others is None else others,
-        len(hashes),
-        [np.empty((0, 2), int)],
-    )
-    flips = np.array([0, *(1 << bit for bit in range(16))], np.uint16)
-    for here, there in zip(
-        *(codes.view(np.uint16).reshape(-1, 4).T for codes in (hashes, others)), strict=True
-    ):
-        probes = csr_array(
-            (
-                np.ones(17 * number, bool),
-                (here[:, None] ^ flips).ravel().astype(int),
-                np.arange(0, 17 * number + 1, 17),
-            ),
-            (number, 1 << 16),
-        )
-        table = csr_array(
-            (np.ones(number, bool), there.astype(int), np.arange(number + 1)), probes.shape
-        ).T.tocsr()
-        for start in range(0, number, 1024):  # in blocks, to keep memory flat
-            i, j = (probes[start : start + 1024] @ table).nonzero()
-            i, j = (i + start)[i + start < j], j[i + start < j]
-            far = np.unpackbits((hashes[i] ^ others[j]).view(np.uint8).reshape(-1, 8), axis=1).sum(
-                1
-            )
-            found.append(np.stack([i, j], 1)[far <= RADIUS])
-    return np.unique(np.concatenate(found), axis=0)
-
-
-def by_words(number: int, points: Callable) -> set[tuple]:
-    """Candidates (i, j, mirrored): the pictures of `number` whose visual words are likest, plain or
-    in the mirror.
-
-    `points(i)` are the descriptors of picture i. Words weigh by rarity (Sivic and Zisserman, Video
-    Google, 2003); each is a pair of half words, the nearest of those drawn from the data (Babenko
-    and Lempitsky, The inverted multi-index, 2012). Each picture is compared with all: a sparse
-    product, quadratic where `near` is not.
-    """
-    from sklearn import config_context
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.neighbors import NearestNeighbors
-
-    rng = np.random.default_rng(0)
-    drawn = [
-        p[rng.integers(len(p))]
-        for i in rng.integers(number, size=WORDS * (number > 1))
-        if len(p := points(i))
-    ]
-    if not drawn:
-        return set()
-    known = _halves(np.stack(drawn))
-
-    def words(values):
-        left, right = (
-            (half @ own.T - (own * own).sum(1) / 2).argmax(1)
-            for half, own in zip(_halves(values), known, strict=True)
-        )
-        return (left * WORDS + right).tolist()
-
-    weigh = TfidfVectorizer(analyzer=words, binary=True, dtype=np.float32).fit(
-        points(i) for i in range(number)
-    )
-    weigh.idf_ = weigh.idf_**2
-    plain = weigh.transform(points(i) for i in range(number))
-    mirrored = weigh.transform(points(i)[:, FLIPPED] for i in range(number))
-    index = NearestNeighbors(n_neighbors=min(1 + NEIGHBOURS, number), metric="cosine").fit(plain)
-    with config_context(working_memory=64):  # MB
-        likest = [
-            index.kneighbors(pictures, return_distance=False) for pictures in (plain, mirrored)
-        ]
-    return {
-        (min(i, j), max(i, j), bool(flipped))
-        for flipped, nearest in enumerate(likest)
-        for i, others in enumerate(nearest)
-        for j in others
-        if i != j
-    }
-
-
-def _halves(points) -> np.ndarray:
-    return root(points).reshape(-1, 4, 2, 16).transpose(2, 0, 1, 3).reshape(2, -1, 64)
+    def _compare(self, a: str, b: str, mirrored: bool) -> str:
+        for affine in candidate_maps(self.description(a), self.description(b), mirrored):
+            kind = kind_of_copy(self.luminance(a), self.luminance(b), affine)
+            if kind:
+                return kind
+        return ""

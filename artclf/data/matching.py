@@ -1,165 +1,222 @@
-"""Matching: what a picture looks like in numbers, and whether two pictures show the same.
+"""Matching: whether two pictures show the same, and how.
 
-Works on luminances, bytes of shape (SIDE, SIDE); reads pictures, writes nothing. Module
-`duplicates` finds the pairs.
+Works on luminances, uint8 arrays of shape (SIDE, SIDE). Reads pictures, writes nothing. Module
+`duplicates` decides which pairs are compared, and what follows.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from artclf.data.pictures import open_rgb
 
-SIDE, POINTS = (
-    320,
-    400,
-)  # pictures are squashed to a square of so many px; so many of its points are described
+SIDE = 320  # px; pictures are squashed to a square
+POINTS = 400  # so many of the strongest points of a picture are described
+
+MAX_BITS = 7  # the hashes of two forms of one picture differ in at most so many bits
+MAX_RATIO = 0.85  # a match is closer than this times the second closest
+MIN_MATCHES = 6  # so many matches must agree on a map
+
+MAX_SHEAR = 0.4  # of the scale of a map; more is askew or upside down
+MAX_AREA_RATIO = 10  # of two pictures, one laid onto the other
+MIN_CORRELATION = 0.7  # of the pixels that two pictures share
+MIN_DEVIATION = 5  # in grey levels; a pixel whose surroundings vary more is textured
+MIN_TEXTURED = 0.03  # the share of the shared pixels that must be textured in both
+MAX_DETAIL = 0.55  # the share of the larger picture that a detail covers at most
+WINDOW = 21  # px; the surroundings of a pixel
+
+# All that a description depends on, and all that a verdict on a pair depends on besides. The first
+# number is to be raised when the code gives other results.
+DESCRIPTION_VERSION = f"2 {SIDE} {POINTS}"
+VERDICT_VERSION = (
+    f"3 {DESCRIPTION_VERSION} {MAX_BITS} {MAX_RATIO} {MIN_MATCHES} {MAX_SHEAR} {MAX_AREA_RATIO} "
+    f"{MIN_CORRELATION} {MIN_DEVIATION} {MIN_TEXTURED} {MAX_DETAIL} {WINDOW}"
+)
 
 
-RATIO, AGREE = (
-    0.85,
-    6,
-)  # a match is nearer than this times the second nearest; so many must agree on a map
+def _lowest_frequencies(number: int) -> list[tuple[int, int]]:
+    """The lowest frequencies (vertical, horizontal) of a cosine transform, without the mean."""
+    frequencies = [(v, h) for v in range(11) for h in range(11)]
+    frequencies.sort(key=lambda frequency: (sum(frequency), frequency))
+    return frequencies[1 : 1 + number]
 
 
-ALIKE, TEXTURE, DETAIL = (
-    0.7,
-    0.03,
-    0.55,
-)  # least correlation, least textured share, a detail's largest share
+FREQUENCIES = _lowest_frequencies(64)  # a bit of the hash each
+
+# A mirror image has the opposite sign at odd horizontal frequencies: these bits of its hash differ.
+MIRROR_BITS = np.uint64(sum(1 << bit for bit, (_, h) in enumerate(FREQUENCIES) if h % 2 == 1))
+
+# Where the values of a SIFT descriptor (4 rows x 4 columns x 8 directions) lie in the mirror.
+MIRRORED_VALUES = np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].ravel()
+
+IN_PLACE = np.array([[1, 0, 0], [0, 1, 0]], np.float64)  # maps a square onto itself
+IN_PLACE_MIRRORED = np.array([[-1, 0, SIDE - 1], [0, 1, 0]], np.float64)
 
 
-RADIUS = 7  # bits in which the hashes of like pictures may differ
+@dataclass(frozen=True)
+class Description:
+    """What a picture looks like, in numbers.
 
-
-SEEING = f"{SIDE} {POINTS}"  # all that a description depends on, and all that a verdict does
-
-
-JUDGING = f"2 {SEEING} {RADIUS} {RATIO} {AGREE} {ALIKE} {TEXTURE} {DETAIL}"
-
-
-WAVES = sorted(
-    ((v, u) for v in range(11) for u in range(11) if v + u), key=lambda wave: (sum(wave), wave)
-)[:64]
-
-
-MIRROR = np.uint64(sum(1 << bit for bit, (_, u) in enumerate(WAVES) if u % 2))
-
-
-FLIPPED = (
-    np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].ravel()
-)  # a descriptor in the mirror
-
-
-IN_PLACE = {
-    False: np.float64([[1, 0, 0], [0, 1, 0]]),
-    True: np.float64([[-1, 0, SIDE - 1], [0, 1, 0]]),
-}
-
-
-def light(file) -> np.ndarray:
-    """The luminance of the picture in `file`, squashed to a square: bytes of shape (SIDE, SIDE)."""
-    return cv2.resize(
-        np.asarray(open_rgb(file).convert("L")), (SIDE, SIDE), interpolation=cv2.INTER_AREA
-    )
-
-
-def describe(square: np.ndarray) -> tuple:
-    """The hash of a luminance, and its strongest points: places float32 (n, 2), SIFT descriptors
-    uint8 (n, 128).
+    `hash` is its `phash`, None for nearly one colour; `points` are the places (x, y) of its
+    strongest points, float32 of shape (n, 2); `descriptors` are their SIFT descriptors, uint8 of
+    shape (n, 128).
     """
-    points, values = cv2.SIFT_create(POINTS, contrastThreshold=0.01).detectAndCompute(square, None)
+
+    hash: str | None
+    points: np.ndarray
+    descriptors: np.ndarray
+
+
+def luminance(file) -> np.ndarray:
+    """The luminance of the picture in `file`, squashed to a square: uint8 of shape (SIDE, SIDE)."""
+    grey = np.asarray(open_rgb(file).convert("L"))
+    return cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+
+
+def describe(square: np.ndarray) -> Description:
+    """The description of a luminance."""
+    sift = cv2.SIFT_create(POINTS, contrastThreshold=0.01)
+    points, descriptors = sift.detectAndCompute(square, None)
+    if descriptors is None:
+        descriptors = np.empty((0, 128))
     places = np.array([point.pt for point in points[:POINTS]], np.float32).reshape(-1, 2)
-    return (
-        phash(square),
-        places,
-        (np.empty((0, 128)) if values is None else values[:POINTS]).astype(np.uint8),
-    )
+    return Description(phash(square), places, descriptors[:POINTS].astype(np.uint8))
 
 
 def phash(square: np.ndarray) -> str | None:
-    """64 bits as 16 hex digits: the signs of the 64 longest waves of a luminance; None for nearly
-    one colour.
+    """64 bits as 16 hex digits: the signs of the 64 lowest frequencies of a luminance; None for
+    nearly one colour.
 
-    With the bits of MIRROR turned it is the hash of the mirror image. After Zauner, Implementation
-    and benchmarking of perceptual image hash functions, 2010.
+    With `MIRROR_BITS` turned it is the hash of the mirror image. After Zauner, Implementation and
+    benchmarking of perceptual image hash functions, 2010.
     """
     small = cv2.resize(square, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     if small.std() < 3:
         return None
-    waves = cv2.dct(small)
-    return f"{sum(int(waves[wave] > 0) << bit for bit, wave in enumerate(WAVES)):016x}"
+    amplitudes = cv2.dct(small)
+    bits = sum(1 << bit for bit, place in enumerate(FREQUENCIES) if amplitudes[place] > 0)
+    return f"{bits:016x}"
 
 
-def root(points) -> np.ndarray:
-    """Descriptors as unit vectors (Arandjelovic and Zisserman, Three things everyone should know,
-    2012).
+def hashes_are_close(a: str | None, b: str | None, mirrored: bool) -> bool:
+    """Whether two hashes differ in at most `MAX_BITS` bits, the first as it is or in the mirror."""
+    if a is None or b is None:
+        return False
+    difference = int(a, 16) ^ int(b, 16)
+    if mirrored:
+        difference ^= int(MIRROR_BITS)
+    return difference.bit_count() <= MAX_BITS
+
+
+def mirror_descriptors(descriptors: np.ndarray) -> np.ndarray:
+    """The descriptors, (n, 128), that the same points have in the mirror image."""
+    return descriptors[:, MIRRORED_VALUES]
+
+
+def root_sift(descriptors: np.ndarray) -> np.ndarray:
+    """Descriptors, (n, 128), as unit vectors (Arandjelovic and Zisserman, Three things everyone
+    should know, 2012).
     """
-    points = np.sqrt(points.astype(np.float32))
-    return points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-6)
+    roots = np.sqrt(descriptors.astype(np.float32))
+    return roots / np.maximum(np.linalg.norm(roots, axis=1, keepdims=True), 1e-6)
 
 
-def maps(a: tuple, b: tuple, mirrored: bool) -> Iterator[np.ndarray]:
-    """Affine maps (2, 3) that may lay picture `a` (hash, places, descriptors) onto `b`.
+def candidate_maps(a: Description, b: Description, mirrored: bool) -> Iterator[np.ndarray]:
+    """Affine maps, (2, 3), that may lay picture `a`, or its mirror image, onto `b`.
 
-    In place if the hashes are near; then that on which most matches agree (RANSAC): points that are
-    clearly nearer than the second nearest (Lowe, Distinctive image features from scale-invariant
-    keypoints, 2004).
+    The first keeps it in place, where the hashes are close; the second is that on which most
+    matching points agree.
     """
-    if (
-        a[0]
-        and b[0]
-        and (int(a[0], 16) ^ int(b[0], 16) ^ int(MIRROR) * mirrored).bit_count() <= RADIUS
-    ):
-        yield IN_PLACE[mirrored]
-    if min(len(a[2]), len(b[2])) < AGREE:
-        return
-    values = root(a[2][:, FLIPPED] if mirrored else a[2]), root(b[2])
-    matches = [
-        best
-        for best, second in cv2.BFMatcher().knnMatch(*values, 2)
-        if best.distance < RATIO * second.distance
-    ]
-    if len(matches) < AGREE:
-        return
-    places = (
-        a[1][[match.queryIdx for match in matches]],
-        b[1][[match.trainIdx for match in matches]],
-    )
-    affine, agree = cv2.estimateAffine2D(*places, ransacReprojThreshold=4)
-    if affine is not None and agree.sum() >= AGREE:
+    if hashes_are_close(a.hash, b.hash, mirrored):
+        yield IN_PLACE_MIRRORED if mirrored else IN_PLACE
+    affine = _map_of_matches(a, b, mirrored)
+    if affine is not None:
         yield affine
 
 
-def kind(a: np.ndarray, b: np.ndarray, affine: np.ndarray) -> str:
-    """What luminance `a`, laid by `affine`, is to `b`: same, mirror, detail, or nothing (empty)."""
-    size = np.linalg.det(affine[:, :2])
-    (wide, lean), (slope, tall) = affine[:, :2]
-    askew = max(abs(lean), abs(slope)) > 0.4 * min(abs(wide), tall)  # or upside down
-    if askew or not 0.1 < abs(size) < 10:
-        return ""
-    if abs(size) > 1:
-        return kind(b, a, cv2.invertAffineTransform(affine))  # the smaller is laid onto the larger
-    lay = lambda image, border: cv2.warpAffine(image, affine, (SIDE, SIDE), borderMode=border)
-    inside = cv2.erode(lay(np.ones_like(a), cv2.BORDER_CONSTANT), np.ones((5, 5))) > 0
-    if inside.mean() < abs(size) / 2:
-        return ""
-    x, y = (_even(image, inside) for image in (lay(a, cv2.BORDER_REFLECT_101), b))
-    if (np.minimum(x[1], y[1]) > 5).sum() < TEXTURE * inside.sum():
-        return ""
-    if (x[0] @ y[0]) < ALIKE * np.sqrt((x[0] @ x[0]) * (y[0] @ y[0])):
-        return ""
-    return "mirror" if size < 0 else "detail" if inside.mean() < DETAIL else "same"
+def _map_of_matches(a: Description, b: Description, mirrored: bool) -> np.ndarray | None:
+    """The affine map on which most matches agree (RANSAC); None where these are too few.
+
+    A match is clearly closer than the second closest (Lowe, Distinctive image features from
+    scale-invariant keypoints, 2004).
+    """
+    if min(len(a.descriptors), len(b.descriptors)) < MIN_MATCHES:
+        return None
+    descriptors = mirror_descriptors(a.descriptors) if mirrored else a.descriptors
+    neighbours = cv2.BFMatcher().knnMatch(root_sift(descriptors), root_sift(b.descriptors), 2)
+    matches = [
+        closest for closest, second in neighbours if closest.distance < MAX_RATIO * second.distance
+    ]
+    if len(matches) < MIN_MATCHES:
+        return None
+    from_points = a.points[[match.queryIdx for match in matches]]
+    to_points = b.points[[match.trainIdx for match in matches]]
+    affine, agree = cv2.estimateAffine2D(from_points, to_points, ransacReprojThreshold=4)
+    if affine is None or agree.sum() < MIN_MATCHES:
+        return None
+    return affine
 
 
-def _even(image, inside, window: int = 21) -> np.ndarray:
-    """The blurred pixels `inside`, less their mean nearby, over their deviation nearby; and that,
-    in grey levels.
+def kind_of_copy(a: np.ndarray, b: np.ndarray, affine: np.ndarray) -> str:
+    """What luminance `a`, laid onto `b` by an affine map, is to `b`: same, mirror, detail, or
+    nothing (empty).
+    """
+    area_ratio = np.linalg.det(affine[:, :2])  # negative in the mirror
+    if _is_askew(affine) or not 1 / MAX_AREA_RATIO < abs(area_ratio) < MAX_AREA_RATIO:
+        return ""
+    if abs(area_ratio) > 1:  # the smaller is laid onto the larger
+        return kind_of_copy(b, a, cv2.invertAffineTransform(affine))
+    inside = _inside(affine)
+    if inside.mean() < abs(area_ratio) / 2:  # most of `a` is laid beside `b`
+        return ""
+    laid = cv2.warpAffine(a, affine, (SIDE, SIDE), borderMode=cv2.BORDER_REFLECT_101)
+    if not _look_alike(laid, b, inside):
+        return ""
+    if area_ratio < 0:
+        return "mirror"
+    return "detail" if inside.mean() < MAX_DETAIL else "same"
+
+
+def _is_askew(affine: np.ndarray) -> bool:
+    """Whether a map turns or shears a picture by much, or turns it upside down."""
+    (x_scale, x_shear), (y_shear, y_scale) = affine[:, :2]
+    return max(abs(x_shear), abs(y_shear)) > MAX_SHEAR * min(abs(x_scale), y_scale)
+
+
+def _inside(affine: np.ndarray) -> np.ndarray:
+    """The pixels that a square covers when an affine map lays it onto another, less 2 px at its
+    edge: bool, (SIDE, SIDE).
+    """
+    square = np.ones((SIDE, SIDE), np.uint8)
+    covered = cv2.warpAffine(square, affine, (SIDE, SIDE), borderMode=cv2.BORDER_CONSTANT)
+    return cv2.erode(covered, np.ones((5, 5))) > 0
+
+
+def _look_alike(a: np.ndarray, b: np.ndarray, inside: np.ndarray) -> bool:
+    """Whether two luminances are light and dark in the same places, and have texture there."""
+    a_values, a_deviations = _normalise_locally(a, inside)
+    b_values, b_deviations = _normalise_locally(b, inside)
+    textured = np.minimum(a_deviations, b_deviations) > MIN_DEVIATION
+    if textured.sum() < MIN_TEXTURED * inside.sum():
+        return False
+    norm = np.sqrt((a_values @ a_values) * (b_values @ b_values))
+    return bool(a_values @ b_values >= MIN_CORRELATION * norm)
+
+
+def _normalise_locally(image: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The blurred pixels `inside`, less the mean of their surroundings, over the deviation there;
+    and that deviation, in grey levels.
     """
     image = cv2.GaussianBlur(image, (0, 0), 1.5).astype(np.float32)
-    near_by = lambda values: cv2.blur(values * inside, (window, window))[inside] / weight
-    weight = cv2.blur(inside.astype(np.float32), (window, window))[inside]
-    mean = near_by(image)
-    spread = np.sqrt(np.maximum(0, near_by(image * image) - mean * mean))
-    return np.stack([(image[inside] - mean) / (spread + 3), spread])
+    window = (WINDOW, WINDOW)
+    share_inside = cv2.blur(inside.astype(np.float32), window)[inside]
+
+    def local_mean(values):
+        return cv2.blur(values * inside, window)[inside] / share_inside
+
+    mean = local_mean(image)
+    variance = local_mean(image * image) - mean * mean
+    deviation = np.sqrt(np.maximum(0, variance))
+    return (image[inside] - mean) / (deviation + 3), deviation

@@ -1,0 +1,154 @@
+"""Candidates: the pairs of pictures that are worth comparing, out of all pairs.
+
+Works on what module `matching` describes pictures by: hashes, and descriptors as visual words.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from artclf.data.matching import MAX_BITS, MIRROR_BITS, mirror_descriptors, root_sift
+
+NEIGHBOURS = 8  # so many pictures are candidates by visual words
+HALF_WORDS = 512  # a visual word is a pair of half words, each one of so many
+BLOCK = 1024  # hashes that are compared at a time: memory stays flat
+
+
+class Candidate(NamedTuple):
+    """The places of two pictures, `first` < `second`, one of them maybe `mirrored`."""
+
+    first: int
+    second: int
+    mirrored: bool
+
+
+def by_hash(hashes: list[str | None]) -> set[Candidate]:
+    """The pairs whose hashes are close, as they are or with one in the mirror."""
+    places = [place for place, code in enumerate(hashes) if code is not None]
+    codes = np.array([int(hashes[place], 16) for place in places], np.uint64)
+    candidates = set()
+    for mirrored in (False, True):
+        others = codes ^ MIRROR_BITS if mirrored else codes
+        for first, second in close_pairs(codes, others):
+            candidates.add(Candidate(places[first], places[second], mirrored))
+    return candidates
+
+
+def close_pairs(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The places (i, j), i < j, where `hashes[i]` and `others[j]` differ in at most MAX_BITS bits:
+    an array of shape (pairs, 2), in order.
+
+    Both are uint64 and equally long. Of two such hashes at least one quarter, of 16 bits, differs
+    in at most one bit; only pairs with such a quarter are compared whole (Norouzi, Punjani and
+    Fleet, Multi-index hashing, 2012).
+    """
+    pairs = [np.empty((0, 2), int)]
+    quarters = hashes.view(np.uint16).reshape(-1, 4)
+    other_quarters = others.view(np.uint16).reshape(-1, 4)
+    for quarter in range(4):
+        for first, second in _pairs_of_16_bits(quarters[:, quarter], other_quarters[:, quarter]):
+            differences = hashes[first] ^ others[second]
+            bits = np.unpackbits(differences.view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1)
+            pairs.append(np.stack([first, second], axis=1)[bits <= MAX_BITS])
+    return np.unique(np.concatenate(pairs), axis=0)
+
+
+def _pairs_of_16_bits(codes: np.ndarray, others: np.ndarray):
+    """The places (i, j), i < j, where codes of 16 bits differ in at most one: two arrays, a block
+    at a time.
+    """
+    from scipy.sparse import csr_array
+
+    number = len(codes)
+    shape = (number, 1 << 16)
+    flips = np.array([0, *(1 << bit for bit in range(16))], np.uint16)
+    similar = (codes[:, None] ^ flips).astype(int)  # the 17 codes that are close enough
+    rows = np.arange(number + 1)
+    ones = np.ones(similar.size, bool)
+    has_similar = csr_array((ones, similar.ravel(), rows * len(flips)), shape)
+    has_code = csr_array((ones[:number], others.astype(int), rows), shape)
+    with_code = has_code.T.tocsr()
+    for start in range(0, number, BLOCK):
+        first, second = (has_similar[start : start + BLOCK] @ with_code).nonzero()
+        first = first + start
+        in_order = first < second
+        yield first[in_order], second[in_order]
+
+
+def by_words(number: int, descriptors: Callable[[int], np.ndarray]) -> set[Candidate]:
+    """For each of `number` pictures the NEIGHBOURS that share most visual words with it, as they
+    are and in the mirror.
+
+    `descriptors(i)` are those of picture i, uint8 of shape (n, 128). Words weigh by rarity (Sivic
+    and Zisserman, Video Google, 2003). Each picture is compared with all, by a sparse product: the
+    time is quadratic, where that of `close_pairs` is not.
+    """
+    from sklearn import config_context
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.neighbors import NearestNeighbors
+
+    vocabulary = Vocabulary.drawn_from(number, descriptors)
+    if vocabulary is None:
+        return set()
+    weights = TfidfVectorizer(analyzer=vocabulary.words, binary=True, dtype=np.float32)
+    weights.fit(descriptors(i) for i in range(number))
+    weights.idf_ = weights.idf_**2
+    plain = weights.transform(descriptors(i) for i in range(number))
+    mirrored = weights.transform(mirror_descriptors(descriptors(i)) for i in range(number))
+    index = NearestNeighbors(n_neighbors=min(1 + NEIGHBOURS, number), metric="cosine").fit(plain)
+    candidates = set()
+    for is_mirrored, pictures in ((False, plain), (True, mirrored)):
+        with config_context(working_memory=64):  # MB
+            neighbours = index.kneighbors(pictures, return_distance=False)
+        for picture, others in enumerate(neighbours):
+            for other in others:
+                if other != picture:
+                    first, second = sorted((picture, int(other)))
+                    candidates.add(Candidate(first, second, is_mirrored))
+    return candidates
+
+
+class Vocabulary:
+    """Visual words: each is a pair of half words, the closest to the halves of a descriptor.
+
+    The half words are descriptors drawn from the data (Babenko and Lempitsky, The inverted
+    multi-index, 2012).
+    """
+
+    def __init__(self, descriptors: np.ndarray):
+        self.half_words = _halves(descriptors)
+
+    @classmethod
+    def drawn_from(cls, number: int, descriptors: Callable[[int], np.ndarray]):
+        """A vocabulary of HALF_WORDS descriptors of `number` pictures; None for fewer than two
+        pictures, or where no picture has any.
+        """
+        if number < 2:
+            return None
+        rng = np.random.default_rng(0)
+        drawn = []
+        for picture in rng.integers(number, size=HALF_WORDS):
+            values = descriptors(picture)
+            if len(values):
+                drawn.append(values[rng.integers(len(values))])
+        return cls(np.stack(drawn)) if drawn else None
+
+    def words(self, descriptors: np.ndarray) -> list[int]:
+        """The word of each descriptor, (n, 128), as a number."""
+        left, right = (
+            _closest(halves, half_words)
+            for halves, half_words in zip(_halves(descriptors), self.half_words, strict=True)
+        )
+        return (left * HALF_WORDS + right).tolist()
+
+
+def _halves(descriptors: np.ndarray) -> np.ndarray:
+    """Descriptors, (n, 128), as their left and right halves: (2, n, 64)."""
+    rows_and_columns = root_sift(descriptors).reshape(-1, 4, 2, 16)
+    return rows_and_columns.transpose(2, 0, 1, 3).reshape(2, -1, 64)
+
+
+def _closest(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The place of the closest of `others`, by Euclidean distance, for each of `vectors`."""
+    return (vectors @ others.T - (others * others).sum(axis=1) / 2).argmax(axis=1)

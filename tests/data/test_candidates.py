@@ -1,0 +1,94 @@
+"""Candidates: the pairs that are worth comparing, by hash and by visual words."""
+
+import numpy as np
+
+from artclf.data import candidates
+from artclf.data.candidates import Candidate, Vocabulary, by_hash, by_words, close_pairs
+from artclf.data.matching import MAX_BITS, MIRROR_BITS, mirror_descriptors, root_sift
+
+
+def test_the_index_finds_what_a_comparison_of_all_finds():
+    rng = np.random.default_rng(3)
+    hashes = rng.integers(0, 1 << 64, 1500, dtype=np.uint64)
+    for near_by in (hashes[500:900], hashes[900:]):  # up to 9 bits off
+        near_by[:] = hashes[: len(near_by)]
+        for _ in range(9):
+            near_by ^= np.uint64(1) << rng.integers(0, 64, len(near_by), dtype=np.uint64)
+    for others in (hashes, hashes ^ MIRROR_BITS):
+        bits = (
+            np.unpackbits((hashes[:, None] ^ others).view(np.uint8), axis=1)
+            .reshape(1500, 1500, 64)
+            .sum(2)
+        )
+        wanted = np.argwhere(np.triu(bits <= MAX_BITS, 1))
+        assert np.array_equal(close_pairs(hashes, others), wanted)
+    assert len(close_pairs(hashes, hashes)) > 100
+    assert close_pairs(hashes[:0], hashes[:0]).shape == (0, 2)
+
+
+def test_close_hashes_are_candidates_as_they_are_and_in_the_mirror():
+    rng = np.random.default_rng(0)
+    first, second = (int(code) for code in rng.integers(0, 1 << 63, 2))
+    close = first ^ 0b1111111  # 7 bits off
+    far = second ^ 0b11111111  # 8 bits off
+    mirrored = first ^ int(MIRROR_BITS)
+    codes = [f"{code:016x}" for code in (first, second, close, far, mirrored)]
+    hashes = [codes[0], None, *codes[1:]]
+    assert by_hash(hashes) == {(0, 3, False), (0, 5, True), (3, 5, True)}
+    assert by_hash([None]) == by_hash([]) == set()
+
+
+def pictures_of_noise(number: int, points: int = 60) -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    return [rng.integers(0, 200, (points, 128), dtype=np.uint8) for _ in range(number)]
+
+
+def test_pictures_that_share_descriptors_are_candidates():
+    pictures = pictures_of_noise(30)
+    pictures[7] = np.concatenate([pictures[20][:40], pictures[7][:20]])
+    pictures[9] = mirror_descriptors(pictures[25])
+    pictures[11] = pictures[11][:0]  # a picture without points
+    found = by_words(30, pictures.__getitem__)
+    assert (7, 20, False) in found and (9, 25, True) in found
+    assert all(0 <= pair.first < pair.second < 30 for pair in found)
+    assert len(found) <= 2 * 30 * candidates.NEIGHBOURS
+    assert found == by_words(30, pictures.__getitem__)
+
+
+def test_of_few_pictures_all_pairs_are_candidates():
+    pictures = pictures_of_noise(3)
+    every = {(i, j, mirrored) for i, j in ((0, 1), (0, 2), (1, 2)) for mirrored in (False, True)}
+    assert by_words(3, pictures.__getitem__) == every
+    assert all(isinstance(pair, Candidate) for pair in by_words(3, pictures.__getitem__))
+
+
+def test_without_a_second_picture_or_any_point_there_are_no_candidates():
+    assert by_words(0, lambda i: 1 / 0) == by_words(1, lambda i: 1 / 0) == set()
+    assert by_words(5, lambda i: np.empty((0, 128), np.uint8)) == set()
+
+
+def test_a_word_is_the_pair_of_half_words_closest_to_the_halves_of_a_descriptor():
+    descriptors = pictures_of_noise(2, points=40)
+    words = Vocabulary(descriptors[0]).words(descriptors[1])
+    left = np.arange(128).reshape(4, 4, 8)[:, :2].ravel()  # the columns 0 and 1 of its 4 x 4 cells
+    right = np.arange(128).reshape(4, 4, 8)[:, 2:].ravel()
+    vectors, vocabulary = root_sift(descriptors[1]), root_sift(descriptors[0])
+    expected = []
+    for vector in vectors:
+        closest = [
+            np.linalg.norm(vocabulary[:, half] - vector[half], axis=1).argmin()
+            for half in (left, right)
+        ]
+        expected.append(closest[0] * candidates.HALF_WORDS + closest[1])
+    assert words == expected and len(set(words)) > 20
+
+
+def test_a_vocabulary_is_drawn_from_pictures_that_have_points():
+    pictures = [*pictures_of_noise(3), np.empty((0, 128), np.uint8)]
+    vocabulary = Vocabulary.drawn_from(4, pictures.__getitem__)
+    number = vocabulary.half_words.shape[1]
+    assert vocabulary.half_words.shape == (2, number, 64)
+    assert 0.65 * candidates.HALF_WORDS < number < 0.85 * candidates.HALF_WORDS
+    drawn = {half.tobytes() for half in vocabulary.half_words[0]}
+    all_points = Vocabulary(np.concatenate(pictures)).half_words[0]
+    assert drawn <= {half.tobytes() for half in all_points} and len(drawn) > 150
