@@ -29,18 +29,33 @@ WINDOW = 21  # px; the surroundings of a pixel
 
 # All that a description depends on, and all that a verdict on a pair depends on besides. The first
 # number is to be raised when the code gives other results.
-DESCRIPTION_VERSION = f"2 {SIDE} {POINTS}"
-VERDICT_VERSION = (
-    f"3 {DESCRIPTION_VERSION} {MAX_BITS} {MAX_RATIO} {MIN_MATCHES} {MAX_SHEAR} {MAX_AREA_RATIO} "
-    f"{MIN_CORRELATION} {MIN_DEVIATION} {MIN_TEXTURED} {MAX_DETAIL} {WINDOW}"
+DESCRIPTION_VERSION = str((2, SIDE, POINTS))
+VERDICT_VERSION = str(
+    (
+        3,
+        DESCRIPTION_VERSION,
+        MAX_BITS,
+        MAX_RATIO,
+        MIN_MATCHES,
+        MAX_SHEAR,
+        MAX_AREA_RATIO,
+        MIN_CORRELATION,
+        MIN_DEVIATION,
+        MIN_TEXTURED,
+        MAX_DETAIL,
+        WINDOW,
+    )
 )
 
 
 def _lowest_frequencies(number: int) -> list[tuple[int, int]]:
     """The lowest frequencies (vertical, horizontal) of a cosine transform, without the mean."""
-    frequencies = [(v, h) for v in range(11) for h in range(11)]
-    frequencies.sort(key=lambda frequency: (sum(frequency), frequency))
-    return frequencies[1 : 1 + number]
+    frequencies = []
+    total = 1
+    while len(frequencies) < number:
+        frequencies += [(v, total - v) for v in range(total + 1)]
+        total += 1
+    return frequencies[:number]
 
 
 FREQUENCIES = _lowest_frequencies(64)  # a bit of the hash each

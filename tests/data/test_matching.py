@@ -61,7 +61,8 @@ def test_a_luminance_is_a_square_of_320_px(tmp_path):
 
 def test_the_hash_has_the_signs_of_the_lowest_frequencies(squares):
     places = [(v, total - v) for total in range(1, 11) for v in range(total + 1)][:64]
-    for square in squares:
+    noise = np.random.default_rng(3).integers(0, 256, (10, 320, 320), dtype=np.uint8)
+    for square in [*squares, *noise]:
         small = cv2.resize(square, (32, 32), interpolation=cv2.INTER_AREA)
         amplitudes = dctn(small.astype(float))
         bits = "".join("1" if amplitudes[place] > 0 else "0" for place in reversed(places))
@@ -291,6 +292,14 @@ def test_a_picture_may_be_turned_or_sheared_a_little(world, share, kind, axis):
     inverse = cv2.invertAffineTransform(affine)
     part = cv2.warpAffine(whole, inverse, (320, 320), borderMode=cv2.BORDER_REFLECT_101)
     assert kind_of_copy(part, whole, affine) == kind
+
+
+def test_two_pixels_at_the_edge_of_the_smaller_picture_do_not_count():
+    assert matching._inside(matching.IN_PLACE).all()  # at the edge of the larger they do
+    inside = matching._inside(np.array([[1, 0, 100], [0, 1, -50.0]]))
+    expected = np.zeros((320, 320), bool)
+    expected[: 320 - 50 - 2, 100 + 2 :] = True
+    assert (inside == expected).all()
 
 
 def look_alike(monkeypatch, values, deviations, inside=100) -> bool:

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from artclf.data import sample
+from artclf.data import sample, sample_canvas
 from artclf.data.galleries import read_gallery
+from artclf.data.sample_periods import HABITS, PERIODS, ROLES
+from artclf.data.sample_scenes import ANY, OWN, SCENES, THINGS
 
 FEW = ["01-early_renaissance", "14-cubism", "18-pop-art"]
 
@@ -70,7 +72,7 @@ def test_files_sizes_and_manifest(tmp_path):
         rows
     ) == 36
     for picture in pictures:
-        first, last = sample.PERIODS[picture["period"]].years
+        first, last = PERIODS[picture["period"]].years
         assert first <= int(picture["year"]) <= last
         assert re.fullmatch(rf"drawn hand \d\d of {picture['period'][3:]}", picture["artist"])
         assert "drawn by code" in picture["title"] and picture["licence"] == "CC0"
@@ -102,7 +104,10 @@ def test_bad_arguments_are_named(tmp_path):
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
-    code = f"from artclf.data.sample import draw; draw({str(tmp_path)!r}, 40, 200, workers=1, periods={FEW})"
+    code = (
+        "from artclf.data.sample import draw\n"
+        f"draw({str(tmp_path)!r}, 40, 200, workers=1, periods={FEW})"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     while len(list(tmp_path.rglob("*.jpg"))) < 3 and process.poll() is None:
         time.sleep(0.01)
@@ -118,23 +123,64 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 121
 
 
-def test_the_table_is_sound():
-    habits = set().union(*(period.habits for period in sample.PERIODS.values()))
-    source = Path(sample.__file__).read_text(encoding="utf-8")
-    assert habits == set(
-        re.findall(r'self\.h\["(\w+)"\]', source)
-    )  # every habit is drawn, none is misspelt
-    for period in sample.PERIODS.values():
-        assert set(period.motifs) <= set(sample.SCENES) and period.colours.shape == (7, 3)
-        assert all(0 < value <= 1 for value in period.habits.values())
-    assert [name[:2] for name in sample.PERIODS] == [f"{i:02d}" for i in range(1, 19)]
+def test_every_habit_is_some_periods_and_is_drawn():
+    of_periods = set().union(*(period.habits for period in PERIODS.values()))
+    source = Path(sample_canvas.__file__).read_text(encoding="utf-8")
+    drawn = set(re.findall(r'self\.habits\["(\w+)"\]', source))
+    assert of_periods == drawn == set(HABITS)
 
 
-def test_every_scene_can_be_drawn_in_every_manner():
-    for period in list(sample.PERIODS.values())[::4]:
-        for motif in sample.SCENES:
-            c = sample.Canvas(np.random.default_rng(0), 90, 70, period.colours, period.habits)
-            assert np.asarray(c.paint(motif)).std() > 5
+@pytest.mark.parametrize("name", PERIODS)
+def test_a_period_has_all_its_colours_and_motifs_that_can_be_drawn(name):
+    period = PERIODS[name]
+    assert tuple(period.colours) == ROLES and period.palette().shape == (7, 3)
+    assert set(period.motifs) <= set(SCENES)
+    assert all(1 <= strength <= 9 for strength in period.habits.values())
+    assert period.years[0] < period.years[1]
+
+
+def test_the_periods_are_in_time_order():
+    assert [name[:2] for name in PERIODS] == [f"{i:02d}" for i in range(1, 19)]
+
+
+def test_colours_and_strengths_are_numbers():
+    cubism = PERIODS["14-cubism"]
+    assert cubism.colours["sky"] == "#a98"
+    assert cubism.palette()[0].tolist() == [0xAA, 0x99, 0x88]
+    assert cubism.strength("facets") == 1 and cubism.strength("strokes") == 2 / 9
+    assert cubism.strength("gold") == 0
+
+
+def test_scenes_and_things_are_made_of_what_there_is():
+    for scene in SCENES.values():
+        assert set(scene.things) <= set(THINGS) and set(scene.ridges) <= set(ROLES)
+    for parts in THINGS.values():
+        assert {part.role for part in parts} <= {*ROLES, OWN, ANY}
+
+
+@pytest.mark.parametrize("motif", SCENES)
+def test_every_scene_can_be_drawn_in_every_manner(motif):
+    for period in list(PERIODS.values())[::4]:
+        rng = np.random.default_rng(0)
+        habits = {habit: period.strength(habit) for habit in HABITS}
+        canvas = sample_canvas.Canvas(rng, 90, 70, period.palette(), habits)
+        assert np.asarray(canvas.paint(motif)).std() > 5
+
+
+def test_a_canvas_is_drawn_by_its_plan():
+    planned = sample.plan("14-cubism", 3, seed=42)
+    assert planned.facts() == f"{planned.title},{planned.artist},{planned.year},CC0"
+    assert planned.title == f"{planned.motif} 003 (drawn by code)"
+    assert planned.colours.shape == (7, 3) and set(planned.habits) == set(HABITS)
+    assert all(0 <= strength <= 1 for strength in planned.habits.values())
+
+
+def test_some_canvases_lean_towards_a_neighbour():
+    """Baroque has no swirls; rococo, which two in five canvases have as neighbour, has."""
+    swirling = [sample.plan("05-baroque", number, 42).habits["swirl"] > 0 for number in range(200)]
+    assert (
+        0.15 < np.mean(swirling) < 0.35
+    )  # expected: 0.4 * LEANING = 0.22, in most of which it shows
 
 
 @pytest.mark.slow
