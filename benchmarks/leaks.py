@@ -1,11 +1,11 @@
-"""What copies, painters on both sides and the size of files are worth in a data set of one's own.
+"""How much copies, painters on both sides and the size of files add to a score, on your data set.
 
     python benchmarks/leaks.py FOLDER [--data DATA] [--levelled LEVELLED] [--with-duplicates]
 
 FOLDER is a data folder, or a gallery `FOLDER/<class>/*.jpg` with a manifest if there is one; a
-gallery is taken into DATA (data/<its name>) and cleaned first. Prints the table of the three
-splits, the table of the shortcuts, beside what is left of them in LEVELLED (DATA-levelled), where
-every picture is a JPEG of 224 x 224 px, and a warning where size alone tells much. Brackets are 95%
+gallery is imported into DATA (data/<its name>) and cleaned first. Prints the table of the three
+splits; the table of the shortcuts, also for LEVELLED (DATA-levelled), where every picture is a JPEG
+of 224 x 224 px; and a warning where size alone predicts much. Brackets are 95%
 intervals; 5 folds x 3 seeds. The plots are in notebooks/experiments/17_leaks.ipynb.
 """
 
@@ -20,7 +20,7 @@ from artclf.lab import leaks
 
 
 def data_of(folder: Path, data: Path | None) -> Path:
-    """The data folder: `folder` itself, or the one that its pictures were taken into."""
+    """The data folder: `folder` itself, or the one that its pictures were imported into."""
     if (folder / "catalogue.db").exists():
         return folder
     data = data or Path("data") / folder.resolve().name

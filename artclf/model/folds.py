@@ -1,10 +1,15 @@
-"""How well a model does on pictures that it has not seen: folds.
+"""Folds: predictions for every picture by a model that has not learned from it, nor from others of
+its group.
 
-Works on arrays and tables; reads and writes no files. Shown in `experiments/17_leaks`.
+Works on arrays and tables; reads and writes no files. Doubtful labels (`doubts`) and the experiment
+`leaks` are made of them.
 """
 
 import warnings
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedGroupKFold
@@ -13,46 +18,101 @@ from threadpoolctl import threadpool_limits
 from artclf.base.errors import InputError
 
 
-def out_of_fold(model, x, periods, groups, folds: int = 5, seeds=(1, 2, 3)):
-    """The prediction for every image by a model that has not seen its fold, once a seed: a
-    DataFrame.
+class OutOfFold(NamedTuple):
+    """Predictions of one cut into folds.
 
-    All splits are cut by one method, stratified by period, so that they differ by nothing but their
-    groups. `x` is an array (images, inputs), `periods` and `groups` are series with a value an
-    image. Rows are ordered by seed, then as `x`; columns are `image` (its place), `seed`, `fold`,
-    `group` and those that `interpret.metrics` reads. Raises ValueError where a fold takes all
-    periods but one.
+    `classes` are sorted. `probabilities` has shape (images, classes): NaN for a class that the
+    model of the image's fold did not learn, and for images without a prediction. `fold` is the
+    number of each image's fold, -1 for images in none.
     """
-    y, groups, names = periods.to_numpy(), groups.to_numpy(), sorted(periods.unique())
-    folds = min(folds, pd.Series(groups).groupby(y).nunique().max())  # more would be empty
-    runs = []
+
+    classes: np.ndarray
+    probabilities: np.ndarray
+    fold: np.ndarray
+
+    def of_class(self, labels) -> np.ndarray:
+        """The probability of one class for each image: the one that `labels` names."""
+        columns = np.searchsorted(self.classes, labels)
+        return self.probabilities[np.arange(len(labels)), columns]
+
+
+def cut(y, groups, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Up to `folds` pairs of the places of images to learn from and images to predict, stratified
+    by class; no group is in both.
+
+    `y` and `groups` are arrays with the class and the group of each image. There are no more folds
+    than the class with the most groups has groups, and none where no class has two.
+    """
+    most_groups = pd.Series(groups).groupby(y).nunique().max()
+    folds = min(folds, most_groups)
+    if folds < 2:
+        return []
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # Callers name the classes with fewer groups than folds in words of their own.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        pairs = list(splitter.split(y, y, groups))
+    return [(train, test) for train, test in pairs if len(test)]
+
+
+def out_of_fold(
+    model,
+    x: np.ndarray,
+    y: np.ndarray,
+    groups: np.ndarray,
+    folds: int,
+    seed: int,
+    fit_params: Callable[[np.ndarray], dict] | None = None,
+) -> OutOfFold:
+    """The prediction for every image by a clone of `model` that has not learned from its fold.
+
+    `x` has shape (images, inputs); `y` and `groups` hold the class and the group of each image.
+    `fit_params` gives further arguments of `fit` for the places of the images to learn from. A fold
+    that leaves a single class to learn from gets no predictions.
+    """
+    classes = np.unique(y)
+    probabilities = np.full((len(y), len(classes)), np.nan)
+    fold_of_image = np.full(len(y), -1)
+    for fold, (train, test) in enumerate(cut(y, groups, folds, seed)):
+        fold_of_image[test] = fold
+        if len(np.unique(y[train])) < 2:
+            continue
+        params = fit_params(train) if fit_params else {}
+        with threadpool_limits(1):  # on matrices of this size threads cost more than they give
+            fitted = clone(model).fit(x[train], y[train], **params)
+            columns = np.searchsorted(classes, fitted.classes_)
+            probabilities[np.ix_(test, columns)] = fitted.predict_proba(x[test])
+    return OutOfFold(classes, probabilities, fold_of_image)
+
+
+def prediction_table(
+    model, x: np.ndarray, periods, groups, folds: int = 5, seeds: Sequence[int] = (1, 2, 3)
+) -> pd.DataFrame:
+    """The predictions of `out_of_fold` for each seed: a DataFrame, a row an image and seed.
+
+    All splits are cut in the same way, so that they differ only in their groups. `x` is an array
+    (images, inputs), `periods` and `groups` are series with a value an image. Rows are ordered by
+    seed, then as `x`; columns are `image` (its place), `seed`, `fold`, `group` and those that
+    `evaluation.metrics` reads. Raises InputError where a fold leaves a single period to learn from.
+    """
+    y = periods.to_numpy()
+    groups = groups.to_numpy()
+    tables = []
     for seed in seeds:
-        with (
-            warnings.catch_warnings()
-        ):  # `images` has named the periods with fewer groups than folds
-            warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-            cuts = list(
-                StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(x, y, groups)
+        result = out_of_fold(model, x, y, groups, folds, seed)
+        if np.isnan(result.probabilities).all(axis=1).any():
+            raise InputError("one period is left to learn from: groups are too large")
+        probabilities = np.nan_to_num(result.probabilities)
+        table = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in result.classes])
+        tables.append(
+            table.assign(
+                image=np.arange(len(y)),
+                seed=seed,
+                fold=result.fold,
+                group=groups,
+                part="test",
+                period=y,
+                predicted=result.classes[probabilities.argmax(axis=1)],
             )
-        for fold, (train, test) in enumerate(cuts):
-            if not len(test):
-                continue
-            if len(set(y[train])) < 2:
-                raise InputError("one period is left to learn from: groups are too large")
-            with threadpool_limits(1):  # on matrices of this size threads cost more than they give
-                fitted = clone(model).fit(x[train], y[train])
-                chances = pd.DataFrame(fitted.predict_proba(x[test]), columns=fitted.classes_)
-            runs.append(
-                chances.reindex(columns=names, fill_value=0.0)
-                .add_prefix("p_")
-                .assign(
-                    image=test,
-                    seed=seed,
-                    fold=fold,
-                    group=groups[test],
-                    part="test",
-                    period=y[test],
-                    predicted=chances.idxmax(axis=1).to_numpy(),
-                )
-            )
-    return pd.concat(runs).sort_values(["seed", "image"], ignore_index=True)
+        )
+    return pd.concat(tables, ignore_index=True)

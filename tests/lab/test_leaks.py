@@ -127,7 +127,7 @@ def test_no_group_crosses_folds_and_every_image_is_tested_once_a_seed(dataset):
     )
     for name, columns in (("grouped", ["dup_group"]), ("artist", ["dup_group", "artist"])):
         rows = leaks.images(data, [name], 3)
-        run = folds.out_of_fold(
+        run = folds.prediction_table(
             leaks.HEAD, features.extract(data, rows), rows.period, rows[f"by_{name}"], 3, (1, 2, 3)
         )
         assert (
@@ -161,7 +161,8 @@ def test_two_images_in_a_period_are_measured_and_named(dataset):
         warnings.simplefilter("always")
         table = leaks.compare(data, **FAST)
     assert [str(w.message) for w in said if issubclass(w.category, UserWarning)] == [
-        "fewer than 3 groups in 09-two: some folds test none of their images, and figures say little of them"
+        "fewer than 3 groups in 09-two: some folds test none of their images, "
+        "and figures say little of them"
     ]
     assert table.images.eq(50).all() and table.periods.eq(4).all()
 
