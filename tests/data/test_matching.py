@@ -97,7 +97,7 @@ def test_hashes_are_close_up_to_7_bits(bits, close):
 
 def test_a_picture_without_a_hash_is_close_to_none():
     for pair in ((None, "0" * 16), ("0" * 16, None), (None, None)):
-        assert not hashes_are_close(*pair, False)
+        assert hashes_are_close(*pair, False) is False
 
 
 # Points
