@@ -4,8 +4,11 @@ suited = for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done
 PYTHON ?= $(or $(shell $(suited)),python3)
 BIN = .venv/bin
+NOTEBOOKS = $(wildcard notebooks/*.ipynb notebooks/experiments/*.ipynb)
+QUICK = -q -m "not slow" -n auto --maxprocesses 4 --dist loadfile
+PINS = pip compile --quiet --extra dev --no-annotate --custom-compile-command "make pins" pyproject.toml
 
-.PHONY: setup run paintings lab check test fix
+.PHONY: setup run paintings lab check test fix pins test-newest test-oldest
 setup:
 	@$(PYTHON) .ci/setup.py
 run: setup
@@ -16,10 +19,27 @@ lab: setup
 	@$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
 check: setup
 	@$(BIN)/ruff check .
-	@$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb $(wildcard notebooks/experiments/*.ipynb)
-	@OMP_NUM_THREADS=1 ARTCLF_OFFLINE=1 $(BIN)/pytest -q -m "not slow" -n auto --maxprocesses 4 --dist loadfile
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/nbstripout --keep-id --verify $(NOTEBOOKS)
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/deptry artclf
+	@$(BIN)/mypy
+	@OMP_NUM_THREADS=1 ARTCLF_OFFLINE=1 $(BIN)/pytest $(QUICK) --cov --cov-report=
+	@$(BIN)/coverage report --skip-covered --format=total
 test: check
 	@ARTCLF_OFFLINE=1 $(BIN)/pytest -q -m slow
 fix: setup
 	@$(BIN)/ruff check --fix .
-	@$(BIN)/nbstripout --keep-id notebooks/*.ipynb $(wildcard notebooks/experiments/*.ipynb)
+	@$(BIN)/ruff format .
+	@$(BIN)/nbstripout --keep-id $(NOTEBOOKS)
+
+# The versions that everybody gets: renew them, or test with the newest or the oldest that pyproject.toml admits.
+pins: setup
+	@$(BIN)/uv $(PINS) --universal --python-version 3.11 --upgrade --output-file .ci/constraints.txt
+test-newest:
+	@$(PYTHON) .ci/setup.py .venv-newest newest
+	@OMP_NUM_THREADS=1 ARTCLF_OFFLINE=1 .venv-newest/bin/pytest $(QUICK)
+test-oldest: setup
+	@$(BIN)/uv $(PINS) --resolution lowest-direct --output-file .venv-oldest.txt
+	@$(PYTHON) .ci/setup.py .venv-oldest .venv-oldest.txt
+	@OMP_NUM_THREADS=1 ARTCLF_OFFLINE=1 .venv-oldest/bin/pytest $(QUICK)

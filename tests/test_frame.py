@@ -49,8 +49,20 @@ def test_conda_installs_the_project_of_pyproject():
 
 
 def test_the_extra_for_developers_has_all_others():
-    dev, *others = (PROJECT["optional-dependencies"][name] for name in ("dev", "search", "lab"))
-    assert "artclf[search,lab]" in dev and all(others)
+    extras = PROJECT["optional-dependencies"]
+    others = ",".join(name for name in extras if name != "dev")
+    assert f"artclf[{others}]" in extras["dev"]
+
+
+def test_every_version_that_the_tests_ran_with_is_pinned():
+    lines = (ROOT / ".ci/constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+( ; .+)?", pin) for pin in pins)
+    pinned = {pin.partition("==")[0] for pin in pins}
+    extras = PROJECT["optional-dependencies"].values()
+    for requirement in PROJECT["dependencies"] + sum(extras, []):
+        name = re.match(r"[\w-]+", requirement)[0]
+        assert name in pinned or name == "artclf", name
 
 
 def test_the_wheels_with_weights_are_dependencies():
@@ -278,14 +290,22 @@ def test_setup_installs_once_and_again_only_when_something_changed(
     folder = tmp_path / ".venv"
     setup.main(folder)
     assert len(setup.calls) == 2 and setup.DOWNLOAD in capsys.readouterr().out
-    assert setup.calls[1][-3:-1] == [str(setup.CONSTRAINTS), "-e"] and setup.calls[1][-1].endswith(
-        "[dev]"
-    )
+    assert setup.calls[1][-4:-1] == ["-c", str(setup.CONSTRAINTS), "-e"]
+    assert setup.calls[1][-1].endswith("[dev]")
     setup.main(folder)
     assert len(setup.calls) == 2 and not capsys.readouterr().out
-    monkeypatch.setattr(setup, "wanted", lambda: "something else")
+    monkeypatch.setattr(setup, "wanted", lambda constraints: "something else")
     setup.main(folder)
     assert len(setup.calls) == 4 and "--clear" in setup.calls[2]
+
+
+def test_setup_takes_other_versions_or_the_newest(setup, tmp_path):
+    versions = tmp_path / "versions.txt"
+    versions.write_text("numpy==1.26.0")
+    setup.main(tmp_path / "oldest", versions)
+    assert setup.calls[1][-4:-2] == ["-c", str(versions)]
+    setup.main(tmp_path / "newest", constraints=None)
+    assert "-c" not in setup.calls[3] and setup.calls[3][-2] == "-e"
 
 
 def test_setup_that_failed_is_tried_again(setup, tmp_path):
@@ -300,6 +320,6 @@ def test_an_environment_that_was_there_is_never_emptied(setup, tmp_path, monkeyp
     folder = tmp_path / ".venv"
     folder.mkdir()
     for wanted in ("first", "second", "third"):
-        monkeypatch.setattr(setup, "wanted", lambda wanted=wanted: wanted)
+        monkeypatch.setattr(setup, "wanted", lambda constraints, wanted=wanted: wanted)
         setup.main(folder)
     assert len(setup.calls) == 6 and not any("--clear" in call for call in setup.calls)
