@@ -1,9 +1,9 @@
-"""Attribution: from where in a picture a score of a network comes, by captum; and what that needs
-of the network.
+"""Attribution: which places of a picture a score of a network comes from, by captum; and the
+copies of the network that this takes.
 
-Each of `METHODS` takes an `explain.Explainer`, pictures (images, 3, size, size) and weights of
-their logits (images, classes), and gives maps (images, channels, size, size), of which the sum over
-channels is looked at.
+Each of `METHODS` takes an `explainer.Explainer`, pictures (images, 3, size, size) and weights of
+their logits (images, classes), and returns maps (images, channels, size, size), whose sum over
+channels is shown. Needs captum (`pip install artclf[lab]`).
 """
 
 import re
@@ -16,23 +16,26 @@ from torch import nn
 from torch.nn.functional import interpolate
 from torch.overrides import TorchFunctionMode
 
+from artclf.base.errors import InputError
+
 BATCH = 16
-
-
-LIKE_RELU = re.compile(
+IG_BORDER = 0.03  # integrated gradients take half of their steps up to here, see there
+# The names of activations, as modules and as functions.
+ACTIVATION = re.compile(
     r"(leaky_?|p|c|s|r)?(relu6?|elu)|(quick)?gelu(tanh)?|silu|(hard)?(swish|mish)", re.IGNORECASE
 )
 
 
-class Unsuited(ValueError):
-    """A network that a method can't be used on, and why."""
+class Unsuited(InputError):
+    """A method that can't be used on this network, and why."""
 
 
 class Score(nn.Module):
-    """What is explained: the sum of a network's logits, each times its weight; of shape (images,).
+    """The score that is explained: the sum of a network's logits, each times its weight; of shape
+    (images,).
 
-    `weights` has shape (images, classes): 1 for a class, -1 for one that it is held against. The
-    network is a copy that overwrites nothing that is asked for, and has no parameters to learn.
+    `weights` has shape (images, classes): 1 for a class, -1 for one that it is compared with. The
+    network is a copy without operations in place, whose parameters don't learn.
     """
 
     def __init__(self, model: nn.Sequential):
@@ -48,48 +51,47 @@ class Score(nn.Module):
 
 
 def guided_backpropagation(explainer, x, weights) -> torch.Tensor:
-    """How far the score moves with each number of a picture, by what excites it alone: (images, 3,
-    size, size).
+    """How much the score changes with each number of a picture, counting only paths that raise it:
+    (images, 3, size, size).
 
-    The absolute value of a gradient of which every ReLU passes back what is above 0 (Springenberg
-    et al. 2015), in logits for a standard deviation of the normalised pixels. ReLU6 passes nothing
-    back where it cuts off. The paper knows ReLUs alone: to clip the gradients of SiLU, GELU and
-    their like, too, is an extension. Raises Unsuited for a network that calls its activations as
-    functions, or has none.
+    The absolute value of a gradient of which every ReLU passes back only what is above 0
+    (Springenberg et al. 2015), in logits for a standard deviation of the normalised pixels. ReLU6
+    passes nothing back where it cuts off. The paper treats ReLUs only: clipping the gradients of
+    SiLU, GELU and similar activations, too, is an extension. Raises Unsuited for a network that
+    calls its activations as functions, or has none.
     """
+    method = attr.GuidedBackprop(explainer.guided)
+    x = x.detach().requires_grad_()
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Setting backward hooks on ReLU"
-        )  # captum removes them
-        method = attr.GuidedBackprop(explainer.guided)
-        return (
-            method.attribute(x.detach().requires_grad_(), additional_forward_args=(weights,))
-            .detach()
-            .abs()
-        )
+        # captum removes its hooks again
+        warnings.filterwarnings("ignore", message="Setting backward hooks on ReLU")
+        gradient = method.attribute(x, additional_forward_args=(weights,))
+    return gradient.detach().abs()
 
 
 def grad_cam(explainer, x, weights, stage: int = -1) -> torch.Tensor:
     """Grad-CAM (Selvaraju et al. 2017) of the maps after one stage of the body: (images, 1, size,
     size).
 
-    The channels, each weighted by its mean gradient, summed and enlarged; what speaks against stays
-    below 0. It sees what reaches the score through this stage: unless `pool` is `last`, the head
-    reads the earlier ones, too, of which the last one says nothing. And it sees no standard
-    deviations and covariances: their gradient has the mean 0 over a map.
+    The channels, each weighted by its mean gradient, summed and enlarged; what speaks against the
+    target stays below 0. It shows what reaches the score through this stage: unless `pool` is
+    `last`, the head reads earlier stages, too, and the last stage does not show those. It is also
+    blind to standard deviations and covariances: their gradient has the mean 0 over a map.
     """
     method = attr.LayerGradCam(explainer.score, explainer.body.stages[stage])
-    return _enlarged(method.attribute(x, additional_forward_args=(weights,)), x)
+    maps = method.attribute(x, additional_forward_args=(weights,))
+    return _enlarged(maps, x)
 
 
 def stages_cam(explainer, x, weights) -> torch.Tensor:
     """What the head gets from each place of each stage (`by_stage`), in logits: (images, stages,
     size, size).
     """
-    maps = by_stage(explainer, x, weights)
-    return torch.cat(
-        [_enlarged(m, x) * (m[0].numel() / x[0, 0].numel()) for m in maps], 1
-    )  # the sums stay
+    enlarged = []
+    for maps in by_stage(explainer, x, weights):
+        scale = maps[0].numel() / x[0, 0].numel()  # the sum over a map stays the same
+        enlarged.append(_enlarged(maps, x) * scale)
+    return torch.cat(enlarged, 1)
 
 
 def by_stage(explainer, x, weights) -> list[torch.Tensor]:
@@ -97,38 +99,46 @@ def by_stage(explainer, x, weights) -> list[torch.Tensor]:
     height, width).
 
     The maps times their gradient, summed over channels (HiResCAM, Draelos and Carin 2020), where
-    the gradient goes through what the head reads off this stage and not through later stages.
+    the gradient flows through what the head reads of this stage and not through later stages.
     Means, standard deviations, maxima and what `network.covariances` gives double where maps
-    double; so for a linear head (`depth=0`) the sums of all stages, and a constant, are the score:
+    double. So for a linear head (`depth=0`) the score is the sum of all stages and a constant:
     nothing is left out or counted twice.
     """
     body = explainer.direct.model[0]
-    layers = [stage for stage, taken in zip(body.stages, body.taken, strict=True) if taken] or [
-        body.stages[-1]
-    ]
+    layers = [body.stages[i] for i in stages_read(body)]
     method = attr.LayerGradientXActivation(explainer.direct, layers)
-    found = method.attribute(x, additional_forward_args=(weights,))
-    return [maps.detach().sum(1, keepdim=True) for maps in found]
+    products = method.attribute(x, additional_forward_args=(weights,))
+    return [maps.detach().sum(1, keepdim=True) for maps in products]
+
+
+def stages_read(body) -> list[int]:
+    """The numbers of the stages of a `network.Body` that the head reads."""
+    read = [i for i, taken in enumerate(body.taken) if taken]
+    return read or [len(body.stages) - 1]
 
 
 def integrated_gradients(explainer, x, weights, steps: int = 48) -> torch.Tensor:
-    """What each number of a picture adds to the score on the way from grey, in logits: (images, 3,
-    size, size).
+    """What each number of a picture adds to the score on the path from grey to the picture, in
+    logits: (images, 3, size, size).
 
     The mean gradient of pictures between the mean colour and this one, times the difference
     (Sundararajan et al. 2017): with enough steps, the sum is the score of the picture less that of
-    grey. Half of the steps are taken within the first thirtieth of the way: there, standard
+    grey. Half of the steps are taken within the first thirtieth of the path: there, standard
     deviations rise from 0, and the score jumps.
     """
-    method, arguments = (
-        attr.IntegratedGradients(explainer.score),
-        {"additional_forward_args": (weights,)},
-    )
-    arguments |= {"n_steps": max(1, steps // 2), "internal_batch_size": max(BATCH, len(x))}
-    return sum(
-        method.attribute(x * end, x * start, **arguments).detach()
-        for start, end in ((0, 0.03), (0.03, 1))
-    )
+    method = attr.IntegratedGradients(explainer.score)
+
+    def integrate(start: float, end: float) -> torch.Tensor:
+        values = method.attribute(
+            x * end,
+            x * start,
+            additional_forward_args=(weights,),
+            n_steps=max(1, steps // 2),
+            internal_batch_size=max(BATCH, len(x)),
+        )
+        return values.detach()
+
+    return integrate(0, IG_BORDER) + integrate(IG_BORDER, 1)
 
 
 @torch.no_grad()
@@ -138,26 +148,25 @@ def occlusion(
     """What the score loses where a grey square lies on the picture, in logits: (images, 1, size,
     size).
 
-    The square has `window` px (a seventh of the size) and moves by `stride` px (half of that); a
-    pixel has the mean of all squares over it (Zeiler and Fergus 2014). A picture takes about (size
-    / stride)² looks.
+    The square has `window` px on a side (a seventh of the size) and moves by `stride` px (half of
+    that); a pixel has the mean of all squares over it (Zeiler and Fergus 2014). The network
+    predicts about (size / stride)² pictures for each one.
     """
     window = window or max(2, x.shape[-1] // 7)
-    shape, strides = (3, window, window), (3, *[stride or window // 2] * 2)
+    stride = stride or window // 2
     method = attr.Occlusion(explainer.score)
-    return torch.cat(
-        [
-            method.attribute(
-                image[None],
-                shape,
-                strides,
-                0,
-                additional_forward_args=(weight[None],),
-                perturbations_per_eval=BATCH,
-            )[:, :1]
-            for image, weight in zip(x, weights, strict=True)
-        ]
-    )
+    maps = []
+    for image, weight in zip(x, weights, strict=True):
+        losses = method.attribute(
+            image[None],
+            sliding_window_shapes=(3, window, window),
+            strides=(3, stride, stride),
+            baselines=0,
+            additional_forward_args=(weight[None],),
+            perturbations_per_eval=BATCH,
+        )
+        maps.append(losses[:, :1])  # the same for all three colours
+    return torch.cat(maps)
 
 
 METHODS = {
@@ -174,43 +183,46 @@ def _enlarged(maps: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 def guided(score: Score, blank: torch.Tensor) -> Score:
-    """`score` with every activation as a module that captum takes for a ReLU; `blank` is a picture
-    to look at.
+    """`score` with every activation as a module that captum treats as a ReLU.
+
+    `blank` is any picture (1, 3, size, size); it shows which activations the network calls as
+    functions. Raises Unsuited where it calls some, or has no activations.
     """
     score = deepcopy(score)
-    found = [
+    activations = [
         (parent, name, layer)
         for parent in score.modules()
         for name, layer in parent.named_children()
-        if LIKE_RELU.fullmatch(type(layer).__name__)
+        if ACTIVATION.fullmatch(type(layer).__name__)
     ]
-    for parent, name, _ in found:
+    # Without its modules, the network calls only the activations that are functions.
+    for parent, name, _ in activations:
         setattr(parent, name, nn.Identity())
-    with _Calls() as calls, torch.no_grad():
+    with _RecordActivations() as record, torch.no_grad():
         score.model(blank)
-    if calls.names or not found:
-        has = f"calls {', '.join(sorted(calls.names))}" if calls.names else "has none"
+    if record.names or not activations:
+        problem = f"calls {', '.join(sorted(record.names))}" if record.names else "has none"
         raise Unsuited(
-            f"guided backpropagation needs activations that are modules, and this network {has}: take "
-            "another method"
+            "guided backpropagation needs activations that are modules, and this network "
+            f"{problem}: take another method"
         )
-    for parent, name, layer in found:
+    for parent, name, layer in activations:
         setattr(parent, name, nn.Sequential(_Clone(), _LikeReLU(layer)))
     return score
 
 
 def direct(score: Score) -> Score:
-    """`score`, in which a stage is known by what the head reads off it alone, not by what later
-    stages make of it.
+    """`score`, in which the gradient of a stage comes only from what the head reads of it, not from
+    later stages.
     """
     score = deepcopy(score)
     body = score.model[0]
-    body.stages = nn.ModuleList(_Cut(stage) for stage in body.stages)
+    body.stages = nn.ModuleList(_Detached(stage) for stage in body.stages)
     return score
 
 
 class _LikeReLU(nn.ReLU):
-    """An activation of any kind, of which captum keeps the gradients above 0."""
+    """An activation of any kind, for which captum passes back the gradients above 0."""
 
     def __init__(self, activation: nn.Module):
         super().__init__()
@@ -221,7 +233,7 @@ class _LikeReLU(nn.ReLU):
 
 
 class _Clone(nn.Module):
-    """Comes before an activation: captum hooks the tensor that goes in, which a shortcut around it
+    """Stands before an activation: captum hooks its input, which a shortcut around the activation
     may share.
     """
 
@@ -229,7 +241,9 @@ class _Clone(nn.Module):
         return x.clone()
 
 
-class _Cut(nn.Module):
+class _Detached(nn.Module):
+    """A stage through which no gradient reaches the stages before it."""
+
     def __init__(self, stage: nn.Module):
         super().__init__()
         self.stage = stage
@@ -238,8 +252,8 @@ class _Cut(nn.Module):
         return self.stage(x.detach()).requires_grad_()
 
 
-class _Calls(TorchFunctionMode):
-    """Notes which activations are called as functions."""
+class _RecordActivations(TorchFunctionMode):
+    """Records the names of activations that are called as functions."""
 
     def __init__(self):
         super().__init__()
@@ -247,6 +261,6 @@ class _Calls(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         name = getattr(func, "__name__", "").strip("_")
-        if LIKE_RELU.fullmatch(name):
+        if ACTIVATION.fullmatch(name):
             self.names.add(name)
         return func(*args, **(kwargs or {}))

@@ -105,7 +105,7 @@ def test_the_network_is_the_classifiers_and_stays_as_it_was(export, files):
     wanted = [p.requires_grad for p in clf.learner.model.parameters()]
     own = Explainer(clf)
     x = own.pictures(files)
-    assert set(own.every(x[:1], own.vocab[:1], FAST)) == set(attribution.METHODS)
+    assert set(own.all_maps(x[:1], own.vocab[:1], FAST)) == set(attribution.METHODS)
     list(sanity.randomised(own, x))
     assert all(
         torch.equal(value, before[name]) for name, value in clf.learner.model.state_dict().items()
@@ -179,7 +179,7 @@ def test_activations_that_are_functions_are_refused_by_guided_backpropagation_al
     with pytest.raises(ValueError, match="modules, and this network calls relu: take another"):
         own.maps(noise(), CLASSES[:2], "guided backpropagation")
     with pytest.warns(UserWarning, match="guided backpropagation is left out: .* calls relu"):
-        assert list(own.every(noise(), CLASSES[:2], FAST)) == list(attribution.METHODS)[1:]
+        assert list(own.all_maps(noise(), CLASSES[:2], FAST)) == list(attribution.METHODS)[1:]
     with pytest.raises(ValueError, match="has none"):
         Explainer(classifier_of(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)))).guided  # noqa: B018
 
@@ -291,7 +291,7 @@ def test_occlusion_is_what_is_lost_where_grey_lies(explainer, x, targets):
 )
 def test_every_method_works_on_any_convolutional_network(arch):
     own = Explainer(classifier_of(backbones.body(backbones.find(arch, pretrained=False))))
-    found = own.every(
+    found = own.all_maps(
         noise(2, 32), ["1-early", ("2-middle", "3-late")], {**FAST, "occlusion": {"window": 16}}
     )
     assert list(found) == list(attribution.METHODS)
@@ -380,10 +380,10 @@ def test_curves_tell_a_map_that_is_right_from_one_that_is_wrong(corner):
 def test_cells_go_in_the_order_of_the_map():
     picture, values = torch.ones(3, 28, 28), np.zeros((28, 28), np.float32)
     values[4:8, 20:24], values[12:16, :4] = 2, 1
-    gone = sanity.changed(picture, values, "deletion", [0, 1 / 49, 2 / 49, 1], 7)
+    gone = sanity.change_cells(picture, values, "deletion", [0, 1 / 49, 2 / 49, 1], 7)
     assert [int((step == 0).sum()) for step in gone] == [0, 48, 96, 3 * 28 * 28]
     assert (gone[1, :, 4:8, 20:24] == 0).all() and (gone[2, :, 12:16, :4] == 0).all()
-    sharp = sanity.changed(noise(1)[0], np.zeros((32, 32)), "insertion", [0, 1], 8)
+    sharp = sanity.change_cells(noise(1)[0], np.zeros((32, 32)), "insertion", [0, 1], 8)
     assert torch.equal(sharp[1], noise(1)[0]) and sharp[0].std() < 0.3 * sharp[1].std()
 
 
@@ -444,7 +444,7 @@ def test_a_map_that_knows_nothing_of_the_network_stays_as_it_is(explainer, x, ta
     assert other == pytest.approx(
         pd.Series(first.ravel()).corr(pd.Series(second.ravel()), method="spearman")
     )
-    assert sanity._spearman(np.zeros((4, 4)), np.ones((4, 4))) == 0
+    assert sanity.spearman(np.zeros((4, 4)), np.ones((4, 4))) == 0
 
 
 # Plots
@@ -503,9 +503,9 @@ def test_pictures_are_shown_as_they_are(explainer, files, x):
 # Which pictures
 
 
-def test_pictures_are_chosen_among_those_told_right(own_run):
+def test_pictures_are_chosen_among_right_answers(own_run):
     data, out = own_run
-    rows = explain.chosen(out, data, 4, "train")
+    rows = explain.right_answers(out, data, 4, "train")
     assert (
         (rows.period == rows.predicted).all()
         and len(rows) <= 4
@@ -515,12 +515,12 @@ def test_pictures_are_chosen_among_those_told_right(own_run):
     assert rows.period.nunique() == min(4, right.period.nunique())
 
 
-def test_no_picture_told_right_is_an_error(own_run):
+def test_no_right_answer_is_an_error(own_run):
     data, out = own_run
     table = pd.read_csv(out / "predictions.csv")
     table.assign(predicted="?").to_csv(out / "predictions.csv", index=False)
-    with pytest.raises(ValueError, match="no picture of part valid is told right"):
-        explain.chosen(out, data, 3, "valid")
+    with pytest.raises(ValueError, match="no picture of part valid has a right answer"):
+        explain.right_answers(out, data, 3, "valid")
 
 
 def test_rivals_are_the_pair_confused_most_or_nearest_to_it():
@@ -543,7 +543,7 @@ def test_rivals_are_the_pair_confused_most_or_nearest_to_it():
         [rows, *[rows.assign(period="0-unknown")] * 3], ignore_index=True
     )  # confused most often
     assert explain.rivals(strangers)[0] == ("a", "c")
-    with pytest.raises(ValueError, match="one period alone"):
+    with pytest.raises(ValueError, match="a single period"):
         explain.rivals(rows.drop(columns=["p_b", "p_c"]))
 
 
