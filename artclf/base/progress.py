@@ -32,8 +32,8 @@ class NotebookBar(tqdm):
 
 
 def _in_notebook() -> bool:
-    try:
-        shell = get_ipython()
-    except NameError:
+    if "IPython" not in sys.modules:
         return False
-    return type(shell).__name__ == "ZMQInteractiveShell"
+    from IPython import get_ipython
+
+    return type(get_ipython()).__name__ == "ZMQInteractiveShell"

@@ -25,11 +25,11 @@ class Candidate(NamedTuple):
 
 def by_hash(hashes: list[str | None]) -> set[Candidate]:
     """The pairs whose hashes are close, as they are or with one in the mirror."""
-    places = [place for place, code in enumerate(hashes) if code is not None]
-    codes = np.array([int(hashes[place], 16) for place in places], np.uint64)
+    code_of = {place: int(code, 16) for place, code in enumerate(hashes) if code is not None}
+    places = list(code_of)
+    codes = np.array(list(code_of.values()), np.uint64)
     candidates = set()
-    for mirrored in (False, True):
-        others = codes ^ MIRROR_BITS if mirrored else codes
+    for mirrored, others in ((False, codes), (True, codes ^ MIRROR_BITS)):
         for first, second in close_pairs(codes, others):
             candidates.add(Candidate(places[first], places[second], mirrored))
     return candidates

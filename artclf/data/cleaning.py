@@ -16,6 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from artclf.base.files import replace_whole
@@ -75,7 +76,7 @@ def normalise(data, max_size: int = 500, quality: int = 90, workers: int | None 
         _forget_verdicts_of_other_settings(cat, settings)
         _mark_exact_duplicates(cat)
         while rows := _rows_to_clean(cat, data):
-            _clean_pictures(cat, data, rows, settings, workers or os.cpu_count())
+            _clean_pictures(cat, data, rows, settings, workers or os.cpu_count() or 1)
             # A picture that was set aside may have lost its duplicate now: it is decoded again.
             _mark_exact_duplicates(cat)
     return counts(data)
@@ -167,7 +168,8 @@ def _clean_picture(settings: Settings, job: Job) -> dict:
 
 def _is_of_one_colour(im: Image.Image, min_contrast: int) -> bool:
     small = im.reduce(max(1, min(im.size) // 32))
-    return all(high - low < min_contrast for low, high in small.getextrema())
+    ranges = np.ptp(np.asarray(small), axis=(0, 1))  # of each channel
+    return bool(ranges.max() < min_contrast)
 
 
 def _mark_exact_duplicates(cat: Catalogue):

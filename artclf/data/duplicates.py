@@ -132,29 +132,39 @@ def judge(group: list[dict], kinds: dict[tuple[str, str], str]) -> list[Verdict]
         or row["clean_reason"].startswith(NEAR_DUPLICATE)
     ]
     used = [row for row in group if row["review"] != "drop"]
-    periods = {label(row) for row in used}
     pictures = {row["clean_sha256"] for row in used}
     candidates = [row for row in judged if row["review"] != "drop"]
-    largest = max(candidates, key=_size, default=None)
-    verdicts = []
-    for row in judged:
-        other_periods = sorted(periods - {label(row)})
-        flag = _flag(row)
-        is_alone = row["review"] == "drop" or len(pictures) < 2
-        if is_alone or (row is largest and not other_periods):
-            verdicts.append(Verdict(row, "flagged" if flag else "ok", flag or None))
-            continue
-        kind = _kind_in_group(row["clean_sha256"], largest["clean_sha256"], kinds)
-        if other_periods:
-            status, kept = "conflict", None
-            reason = f"{NEAR_DUPLICATE} under another period ({', '.join(other_periods)})"
-        else:
-            status, kept = "duplicate", largest["file"]
-            reason = f"{NEAR_DUPLICATE} of {kept} ({kind})"
-        if flag:
-            reason += FLAGGED + flag
-        verdicts.append(Verdict(row, status, reason, SetAside(kind, kept, sorted(periods))))
-    return verdicts
+    if len(pictures) < 2 or not candidates:
+        return [_stays(row) for row in judged]
+    largest = max(candidates, key=_size)
+    periods = {label(row) for row in used}
+    return [_judge_row(row, largest, periods, kinds) for row in judged]
+
+
+def _judge_row(
+    row: dict, largest: dict, periods: set[str], kinds: dict[tuple[str, str], str]
+) -> Verdict:
+    other_periods = sorted(periods - {label(row)})
+    if row["review"] == "drop" or (row is largest and not other_periods):
+        return _stays(row)
+    kind = _kind_in_group(row["clean_sha256"], largest["clean_sha256"], kinds)
+    if other_periods:
+        status = "conflict"
+        reason = f"{NEAR_DUPLICATE} under another period ({', '.join(other_periods)})"
+        kept = None
+    else:
+        status = "duplicate"
+        reason = f"{NEAR_DUPLICATE} of {largest['file']} ({kind})"
+        kept = largest["file"]
+    flag = _flag(row)
+    if flag:
+        reason += FLAGGED + flag
+    return Verdict(row, status, reason, SetAside(kind, kept, sorted(periods)))
+
+
+def _stays(row: dict) -> Verdict:
+    flag = _flag(row)
+    return Verdict(row, "flagged", flag) if flag else Verdict(row, "ok", None)
 
 
 def _size(row: dict) -> tuple:

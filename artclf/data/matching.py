@@ -92,7 +92,7 @@ def luminance(file) -> np.ndarray:
 
 def describe(square: np.ndarray) -> Description:
     """The description of a luminance."""
-    sift = cv2.SIFT_create(POINTS, contrastThreshold=0.01)
+    sift = cv2.SIFT.create(POINTS, contrastThreshold=0.01)
     points, descriptors = sift.detectAndCompute(square, None)
     if descriptors is None:
         descriptors = np.empty((0, 128))

@@ -29,13 +29,13 @@ class Canvas:
         self.bottom = height / self.unit
         self.y, self.x = np.mgrid[:height, :width].astype(np.float32) / self.unit
         self.image = Image.new("RGB", self.size)
-        self.relief = Image.new("F", self.size)
+        self.relief_image = Image.new("F", self.size)
 
     def paint(self, motif: str) -> Image.Image:
         """The picture of a motif, one of `SCENES`, with the habits of its period."""
         self.draw_scene(SCENES[motif])
-        self.pixels = np.float32(self.image)
-        self.relief = np.asarray(self.relief)
+        self.pixels = np.asarray(self.image, dtype=np.float32)
+        self.relief = np.asarray(self.relief_image)
         self.cut_and_bend()
         self.model_with_light()
         self.draw_contours()
@@ -114,7 +114,7 @@ class Canvas:
         xy = (np.asarray(points, dtype=float) * self.unit).ravel().tolist()
         colour = self.colour(role) * shade + self.rng.normal(0, 5, 3)
         ImageDraw.Draw(self.image).polygon(xy, _rgb(colour))
-        ImageDraw.Draw(self.relief).polygon(xy, self.rng.uniform(70, 255))
+        ImageDraw.Draw(self.relief_image).polygon(xy, self.rng.uniform(70, 255))
 
     def draw_words(self):
         most = self.rng.integers(1, 5)
@@ -207,7 +207,7 @@ class Canvas:
 
     def stretch(self, field) -> np.ndarray:
         """A small field of floats, stretched smoothly over the canvas."""
-        image = Image.fromarray(np.float32(field))
+        image = Image.fromarray(np.asarray(field, dtype=np.float32))
         return np.asarray(image.resize(self.size, Image.Resampling.BICUBIC))
 
 

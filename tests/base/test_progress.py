@@ -41,8 +41,6 @@ class ZMQInteractiveShell:
 
 
 def test_progress_in_a_notebook_is_one_output_updated_in_place(monkeypatch, capfd):
-    import builtins
-
     import IPython.display
 
     shown = []
@@ -55,7 +53,7 @@ def test_progress_in_a_notebook_is_one_output_updated_in_place(monkeypatch, capf
         shown.append(("display", line, raw))
         return Handle()
 
-    monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
+    monkeypatch.setattr(IPython, "get_ipython", ZMQInteractiveShell)
     monkeypatch.setattr(IPython.display, "display", display)
     with progress_bar(desc="work", total=3) as bar:
         for _ in range(3):
