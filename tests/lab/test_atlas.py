@@ -393,7 +393,10 @@ def test_two_thousand_pictures_answer_at_once(tab, predictions, errors_of_a_run,
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     tab.goto((tmp_path / "page.html").as_uri())
     spent = tab.evaluate("""() => { const start = performance.now();
-        for (let i = 0; i < 20; i++) { const at = screen(i * 100); point(nearest(...at, 16)); pin(state.current); }
+        for (let i = 0; i < 20; i++) {
+            const at = screen(i * 100);
+            point(nearest(...at, 16)); pin(state.current);
+        }
         return (performance.now() - start) / 20; }""")
     assert spent < 100
 

@@ -189,11 +189,11 @@ def test_correlations_are_spearmans_and_within_periods_ranks_are_the_periods_own
 def test_weighted_ranks_are_those_of_repeated_pictures():
     rng = np.random.default_rng(0)
     rows = pd.DataFrame(
-        {"year": rng.integers(0, 8, 30), "place": rng.normal(size=30), "period": "a"}, dtype=object
+        {"year": rng.integers(0, 8, 30), "place": rng.normal(size=30), "stratum": "a"}, dtype=object
     )
     rows = rows.astype({"year": float, "place": float})
     weights = rng.integers(0, 4, (5, 30))
-    for draw, rho in zip(weights, drift._rhos(rows, "period", weights), strict=True):
+    for draw, rho in zip(weights, drift.weighted_correlations(rows, weights), strict=True):
         many = rows.loc[rows.index.repeat(draw)]
         assert rho == pytest.approx(stats.spearmanr(many.year, many.place).statistic)
 
