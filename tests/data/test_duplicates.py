@@ -130,6 +130,11 @@ def test_exact_duplicates_are_left_to_cleaning_but_their_periods_count():
     }
 
 
+def test_one_picture_listed_twice_is_left_to_cleaning():
+    group = [image("x"), image("x", period="b", file="raw/b/x.png")]
+    assert [verdict.status for verdict in judge(group, {})] == ["ok", "ok"]
+
+
 def test_what_was_set_aside_comes_back_with_its_flag():
     reason = "near-duplicate of raw/a/w.png (same)"
     group = [image("x", clean_status="duplicate", clean_reason=reason)]
