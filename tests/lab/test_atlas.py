@@ -270,7 +270,10 @@ def test_the_keyboard_alone_reaches_and_keeps_pictures(opened, predictions):
 
 @pytest.mark.slow
 def test_part_period_and_words_filter_what_answers(opened, predictions):
-    count = lambda: int(opened.locator("#count").inner_text().split()[0])
+
+    def count():
+        return int(opened.locator("#count").inner_text().split()[0])
+
     for part in ("train", "test"):
         opened.locator("#part").select_option(part)
         assert count() == (predictions.part == part).sum()
