@@ -16,6 +16,7 @@ import typer
 
 from artclf.base.errors import InputError, StepError
 from artclf.base.machine import keep_freed_memory
+from artclf.results.recipe import DEFAULTS
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,7 +39,7 @@ Json = Annotated[
 ]
 Exclude = Annotated[list[str] | None, typer.Option(help="A class to leave out; may be repeated.")]
 Resize = StrEnum("Resize", ["squish", "crop", "pad"])
-Pool = StrEnum("Pool", ["style", "stages", "last"])
+Precision = StrEnum("Precision", ["float32", "bfloat16"])
 Split = StrEnum("Split", ["random", "grouped", "artist", "own"])
 
 DATA = Path("data/sample")
@@ -237,55 +238,55 @@ def review(
 def train(
     data: Data = DATA,
     out: Out = EXPORT,
-    arch: Annotated[str, typer.Option(help="auto, or a name of torchvision or timm.")] = "auto",
-    epochs: int = 15,
-    unfrozen_epochs: int = 2,
-    lr: float = 1e-3,
-    size: int = 320,
-    resize: Resize = Resize.squish,
-    batch_size: int = 32,
+    arch: Annotated[
+        str, typer.Option(help="auto, or a name of torchvision or timm.")
+    ] = DEFAULTS.arch,
+    epochs: Annotated[int, typer.Option(help="Epochs of the head alone.")] = DEFAULTS.epochs,
+    unfrozen_epochs: Annotated[
+        int, typer.Option(help="Epochs of the upper blocks, too.")
+    ] = DEFAULTS.unfrozen_epochs,
+    lr: Annotated[float, typer.Option(help="Highest learning rate of the head.")] = DEFAULTS.lr,
+    size: Annotated[int, typer.Option(help="Sides of the pictures in px.")] = DEFAULTS.size,
+    resize: Resize = Resize(DEFAULTS.resize),
+    batch_size: int = DEFAULTS.batch_size,
     split: Annotated[
         Split,
         typer.Option(
             help="What stays in one part: nothing, duplicates, painters; "
             "or the column `split` of your manifest."
         ),
-    ] = Split.grouped,
+    ] = Split(DEFAULTS.split),
     parts: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = "70,15,15",
-    seed: int = 42,
+    seed: int = DEFAULTS.seed,
     exclude: Exclude = None,
-    width: Annotated[int, typer.Option(help="Units of a hidden layer.")] = 512,
-    depth: Annotated[int, typer.Option(help="Hidden layers of the head.")] = 0,
-    dropout: float = 0.0,
+    dropout: Annotated[float, typer.Option(help="Dropout of the head.")] = DEFAULTS.dropout,
     ridge: Annotated[
-        float, typer.Option(min=0, help="How strongly the head's weights are kept small.")
-    ] = 0.3,
-    pool: Annotated[
-        Pool,
-        typer.Option(
-            help="What the head sees: all stages and the covariances of "
-            "their channels, all stages, or the last."
-        ),
-    ] = Pool.style,
-    views: Annotated[
-        int, typer.Option(help="Views of each picture: itself, mirrored, then crops.")
-    ] = 2,
+        float, typer.Option(min=0, help="L2 penalty on the weights of the head.")
+    ] = DEFAULTS.ridge,
     unfreeze_from: Annotated[
         int, typer.Option(min=0, max=4, help="First block to unfreeze; 0 for all.")
-    ] = 4,
+    ] = DEFAULTS.unfreeze_from,
     gradual: Annotated[
         bool, typer.Option("--gradual", help="Unfreeze block by block, an epoch each.")
-    ] = False,
+    ] = DEFAULTS.gradual,
     balance: Annotated[
-        bool, typer.Option(help="Let every period weigh as much as any other.")
-    ] = True,
-    pretrained: bool = True,
+        bool, typer.Option(help="Let every period weigh the same in the loss.")
+    ] = DEFAULTS.balance,
+    pretrained: Annotated[
+        bool, typer.Option(help="Start from ImageNet weights.")
+    ] = DEFAULTS.pretrained,
+    precision: Annotated[
+        Precision, typer.Option(help="Of the body; bfloat16 is fast on some processors and GPUs.")
+    ] = Precision(DEFAULTS.precision),
+    cached: Annotated[
+        bool, typer.Option(help="Learn from stored features and pixels.")
+    ] = DEFAULTS.cached,
     seeds: Annotated[
         int,
         typer.Option(
             min=1,
             help="Train so many times, from SEED, SEED + 1..., each into a "
-            "folder of its own in OUT; says mean and spread.",
+            "folder of its own in OUT; prints mean and spread.",
         ),
     ] = 1,
     as_json: Json = False,
@@ -296,7 +297,7 @@ def train(
     from artclf.train import fit, repeat
 
     step = fit if seeds == 1 else partial(repeat, seeds=seeds)
-    found = _call(
+    result = _call(
         step,
         data,
         out,
@@ -312,17 +313,15 @@ def train(
         parts=shares,
         seed=seed,
         exclude=exclude or (),
-        width=width,
-        depth=depth,
         dropout=dropout,
         ridge=ridge,
-        pool=pool.value,
-        views=views,
         unfreeze_from=unfreeze_from,
         balance=balance,
         pretrained=pretrained,
+        precision=precision.value,
+        cached=cached,
     )
-    _print(predict.headline(out) if seeds == 1 else found, as_json)
+    _print(predict.headline(out) if seeds == 1 else result, as_json)
 
 
 @app.command()

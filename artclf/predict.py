@@ -2,15 +2,16 @@
 
 Reads and writes `EXPORT/`: `model.safetensors` and `config.json`, which `load` opens without
 running pickled code, fastai's `learner.pkl`, `predictions.csv`, `embeddings.npz` and
-`metrics.json`. The temperature in `config.json` makes the probabilities of `Classifier.predict` and
-of `predictions.csv` honest (see `calibration`); fastai's learners, in `learner.pkl` and as
-`Classifier.learner`, know nothing of it: they give the same answers with other probabilities.
-Notebook: `05_predict`.
+`metrics.json`. The temperature in `config.json` calibrates the probabilities of
+`Classifier.predict` and of `predictions.csv` (see `results.calibration`). fastai's learners, in
+`learner.pkl` and as `Classifier.learner`, don't use it: they give the same answers with other
+probabilities. Notebook: `05_predict`.
 """
 
-import json
 from importlib.metadata import version
 from pathlib import Path
+
+import artclf.model  # noqa: F401  # isort: skip  (imports fastai without its warnings)
 
 import numpy as np
 import pandas as pd
@@ -18,22 +19,20 @@ from fastai.learner import Learner
 from safetensors.torch import save
 
 from artclf.base.errors import InputError
-from artclf.base.files import replace_whole, sha256_of, write_json
+from artclf.base.files import read_json, replace_whole, sha256_of, write_json
 from artclf.base.machine import surroundings
 from artclf.data import splits
 from artclf.model import embeddings
-from artclf.model.exports import VERSIONS, load, pickle_learner
-from artclf.results import calibration
+from artclf.model.classifier import Classifier
+from artclf.model.exports import VERSIONS, load, load_learner, pickle_learner
+from artclf.results import calibration, evaluation
+from artclf.results.recipe import recipe_of
 
-FIT = [
-    "lr_low",
-    "lr_high",
-    "groups",
-    "learning",
-    "scheduled",
-]  # what tells one fit from another in history.csv
+__all__ = ["Classifier", "export", "headline", "load", "load_learner"]
 
-
+# the columns of history.csv that tell one fit from another
+FIT = ["lr_low", "lr_high", "groups", "learning", "scheduled"]
+# the settings of config.json that are not part of the protocol in metrics.json
 NO_PROTOCOL = (
     "vocab",
     "artists",
@@ -48,90 +47,125 @@ NO_PROTOCOL = (
 
 
 def export(learn: Learner, out=None) -> Path:
-    """Write `learn` to the folder `out` (its own path), with its predictions and figures; the
-    folder.
+    """Write `learn`, a learner of `train.learner`, to the folder `out` (its own path), with its
+    predictions and figures; return the folder.
 
-    `learn` comes from `train.learner`. Predictions are made by the exported network, on every image
-    of every part; the temperature is fitted on those of valid, before any, so that exporting again
-    gives the same.
+    The exported network predicts every image of every part; the temperature is fitted on its
+    predictions for valid. Raises InputError where the images have changed since training.
     """
     out = Path(out or learn.path)
-    tensors = {name: value.contiguous() for name, value in learn.model.state_dict().items()}
-    replace_whole(out / "model.safetensors", lambda file: file.write_bytes(save(tensors)))
-    replace_whole(out / "learner.pkl", lambda file: pickle_learner(learn, file))
-    hashes = {name: sha256_of(out / name) for name in ("model.safetensors", "learner.pkl")}
-    config = {
-        **learn.config,
-        "versions": {name: version(name) for name in VERSIONS},
-        "hashes": hashes,
-    }
-    write_json(out / "config.json", {**config, "temperature": 1.0})
-    _write_predictions(out, learn.dls.path)
-    return out
-
-
-def headline(out, part: str = "test") -> dict:
-    """The figures of `EXPORT/metrics.json` for one part, valid where there is no test, beside those
-    of the baseline.
-    """
-    metrics = json.loads((Path(out) / "metrics.json").read_text(encoding="utf-8"))["metrics"]
-    part = part if part in metrics else "valid"
-    return {"part": part, **metrics[part]}
-
-
-def _write_predictions(out: Path, data: Path):
-    from artclf.results import evaluation
-
+    _write_network(learn, out)
     classifier = load(out)
-    config, vocab = classifier.config, classifier.vocab
-    table = splits.items(data, config["split"], config["parts"], config["seed"], config["exclude"])
-    if splits.fingerprint(table) != config["data_hash"]:
-        raise InputError(f"the images in {data} have changed since training: train again")
-    p, features, errors = classifier.look([data / file for file in table.file])
-    p = p[:, : len(vocab)]
-    unreadable = [
-        f"{data / file} ({error})" for file, error in zip(table.file, errors, strict=True) if error
-    ]
-    if unreadable:
-        raise InputError(f"can't read {unreadable[0]}: run `artclf clean`")
-    given, valid = (
-        np.array([vocab.index(period) for period in table.period]),
-        (table.part == "valid").to_numpy(),
-    )
-    temperature, why = calibration.fit(p[valid], given[valid])
-    write_json(out / "config.json", {**config, "temperature": temperature})
-    p = calibration.temper(p, temperature).astype(np.float32)
-    true = p[np.arange(len(p)), given]
-    columns = {
-        "predicted": np.array(vocab)[p.argmax(1)],
-        "probability": p.max(1),
-        "loss": -np.log(true.clip(1e-12)),
-    }
-    table = pd.concat(
-        [
-            table.drop(columns=["sha256", "clean_sha256"]).assign(**columns),
-            pd.DataFrame(p, columns=[f"p_{name}" for name in vocab]),
-        ],
-        axis=1,
-    )
-    replace_whole(out / "predictions.csv", lambda file: table.to_csv(file, index=False))
-    known = embeddings.project(features, (table.part == "train").to_numpy())
-    replace_whole(out / embeddings.NAME, lambda file: embeddings.write(file, table.file, known))
-    history = out / "history.csv"
-    rows = pd.read_csv(history).groupby("fit") if history.exists() else []
-    fits = [{"epochs": len(fit), **fit[FIT].iloc[0].to_dict()} for _, fit in rows]
-    protocol = {
-        "epochs": [fit["epochs"] for fit in fits],
-        "fits": fits,
-        **{name: value for name, value in config.items() if name not in NO_PROTOCOL},
-    }
-    figures = {
-        "metrics": evaluation.metrics(table),
-        "calibration": calibration.summary(table, temperature, why),
-        "protocol": protocol,
+    data = learn.dls.path
+    images = _images_of_training(data, classifier.config)
+    probabilities, features = _look_at(classifier, data, images)
+    temperature, why_not_fitted = _fit_temperature(probabilities, images, classifier.vocab)
+    config = {**classifier.config, "temperature": temperature}
+    write_json(out / "config.json", config)
+    probabilities = calibration.temper(probabilities, temperature).astype(np.float32)
+    predictions = _predictions(probabilities, images, classifier.vocab)
+    replace_whole(out / "predictions.csv", lambda file: predictions.to_csv(file, index=False))
+    _write_embeddings(features, images, out)
+    fits = _fits(out)
+    metrics = {
+        "metrics": evaluation.metrics(predictions),
+        "calibration": calibration.summary(predictions, temperature, why_not_fitted),
+        "protocol": _protocol(config, fits),
+        "recipe": recipe_of(config, fits),
         "data_hash": config["data_hash"],
         "seed": config["seed"],
         "versions": config["versions"],
         **surroundings(classifier.learner.dls.device),
     }
-    write_json(out / "metrics.json", figures)
+    write_json(out / "metrics.json", metrics)
+    return out
+
+
+def headline(out, part: str = "test") -> dict:
+    """The figures of `EXPORT/metrics.json` for one part, or for valid where there is no test."""
+    metrics = read_json(Path(out) / "metrics.json")["metrics"]
+    if part not in metrics:
+        part = "valid"
+    return {"part": part, **metrics[part]}
+
+
+def _write_network(learn: Learner, out: Path):
+    """Write the weights, fastai's own export, and the settings with their hashes."""
+    tensors = {name: value.contiguous() for name, value in learn.model.state_dict().items()}
+    replace_whole(out / "model.safetensors", lambda file: file.write_bytes(save(tensors)))
+    replace_whole(out / "learner.pkl", lambda file: pickle_learner(learn, file))
+    files = ("model.safetensors", "learner.pkl")
+    config = {
+        **learn.config,
+        "versions": {name: version(name) for name in VERSIONS},
+        "hashes": {name: sha256_of(out / name) for name in files},
+        "temperature": 1.0,  # until it is fitted
+    }
+    write_json(out / "config.json", config)
+
+
+def _images_of_training(data: Path, config: dict) -> pd.DataFrame:
+    """The table of images and parts that the learner had. Raises InputError where it is another."""
+    images = splits.items(data, config["split"], config["parts"], config["seed"], config["exclude"])
+    if splits.fingerprint(images) != config["data_hash"]:
+        raise InputError(f"the images in {data} have changed since training: train again")
+    return images
+
+
+def _look_at(classifier: Classifier, data: Path, images) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of the periods, (images, periods), and the features that the head saw."""
+    files = [data / file for file in images.file]
+    probabilities, features, errors = classifier.predict_arrays(files)
+    for file, error in zip(files, errors, strict=True):
+        if error:
+            raise InputError(f"can't read {file} ({error}): run `artclf clean`")
+    return probabilities[:, : len(classifier.vocab)], features
+
+
+def _fit_temperature(probabilities, images, vocab: list[str]) -> tuple[float, str]:
+    """The temperature, fitted on valid, and why it is 1.0 where it had to stay so (else '')."""
+    is_valid = (images.part == "valid").to_numpy()
+    given = pd.Index(vocab).get_indexer(images.period)
+    return calibration.fit(probabilities[is_valid], given[is_valid])
+
+
+def _predictions(probabilities, images, vocab: list[str]) -> pd.DataFrame:
+    """The table that `predictions.csv` holds: a row an image."""
+    given = pd.Index(vocab).get_indexer(images.period)
+    probability_of_given = probabilities[np.arange(len(given)), given]
+    columns = {f"p_{name}": probabilities[:, place] for place, name in enumerate(vocab)}
+    return pd.DataFrame(
+        {
+            "file": images.file.to_numpy(),
+            "period": images.period.to_numpy(),
+            "part": images.part.to_numpy(),
+            "predicted": np.array(vocab)[probabilities.argmax(1)],
+            "probability": probabilities.max(1),
+            "loss": -np.log(probability_of_given.clip(1e-12)),
+            **columns,
+        }
+    )
+
+
+def _write_embeddings(features, images, out: Path):
+    is_train = (images.part == "train").to_numpy()
+    projected = embeddings.project(features, is_train)
+    replace_whole(
+        out / embeddings.NAME, lambda file: embeddings.write(file, images.file, projected)
+    )
+
+
+def _fits(out: Path) -> list[dict]:
+    """What `history.csv` says of each fit: `epochs` and the columns `FIT`."""
+    history = out / "history.csv"
+    if not history.exists():
+        return []
+    fits = []
+    for _, rows in pd.read_csv(history).groupby("fit"):
+        fits.append({"epochs": len(rows), **rows[FIT].iloc[0].to_dict()})
+    return fits
+
+
+def _protocol(config: dict, fits: list[dict]) -> dict:
+    settings = {name: value for name, value in config.items() if name not in NO_PROTOCOL}
+    return {"epochs": [fit["epochs"] for fit in fits], "fits": fits, **settings}

@@ -169,24 +169,15 @@ def fresh(drawn, tmp_path) -> Path:
 def no_workers():
     """One process with one thread trains: on small pictures, workers and threads cost more than
     they give.
-
-    Nor is it measured how: the numbers would depend on what else the machine does.
     """
     import torch
     from fastcore.foundation import defaults
 
-    from artclf.model import engine
-
-    measured, usual = (
-        engine.best_settings,
-        {"format": "channels last", "precision": "float32", "threads": None},
-    )
-    engine.best_settings = lambda *_: {**usual, "seconds": 0.01}
     cpus, threads = defaults.cpus, torch.get_num_threads()
     defaults.cpus = 0
     torch.set_num_threads(1)
     yield
-    defaults.cpus, engine.best_settings = cpus, measured
+    defaults.cpus = cpus
     torch.set_num_threads(threads)
 
 

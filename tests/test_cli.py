@@ -304,50 +304,31 @@ def test_train_hands_every_option_on(artclf, monkeypatch, tmp_path):
         "split": "artist",
         "parts": "60,20,20",
         "seed": 8,
-        "width": 7,
-        "depth": 6,
         "dropout": 0.2,
         "ridge": 0.7,
         "data": "d",
         "out": "o",
-        "pool": "last",
-        "views": 4,
         "unfreeze_from": 1,
+        "precision": "bfloat16",
     }
-    args = [
-        str(word)
-        for name, value in options.items()
-        for word in (f"--{name.replace('_', '-')}", value)
-    ]
-    assert (
-        artclf(
-            "train",
-            *args,
-            "--exclude",
-            "x",
-            "--exclude",
-            "y",
-            "--no-pretrained",
-            "--no-balance",
-            "--gradual",
-        )[0]
-        == 0
-    )
-    given = (
-        Path("d"),
-        Path("o"),
-        *(options.pop(name) for name in ("epochs", "unfrozen_epochs", "lr")),
-        True,
-    )
+    args = []
+    for name, value in options.items():
+        args += [f"--{name.replace('_', '-')}", str(value)]
+    flags = "--exclude x --exclude y --no-pretrained --no-balance --gradual --no-cached"
+    assert artclf("train", *args, *flags.split())[0] == 0
+    given = (Path("d"), Path("o"), 3, 5, 0.1, True)
+    for name in ("data", "out", "epochs", "unfrozen_epochs", "lr"):
+        del options[name]
     wanted = {
         **options,
         "parts": (60, 20, 20),
         "exclude": ["x", "y"],
         "pretrained": False,
         "balance": False,
+        "cached": False,
         "args": given,
     }
-    assert asked == {name: value for name, value in wanted.items() if name not in ("data", "out")}
+    assert asked == wanted
 
 
 def test_predict_as_json_and_as_a_table(artclf, drawn, export, tmp_path):

@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from artclf.base.errors import InputError
+
 
 def replace_whole(file: Path, write: Callable[[Path], object]):
     """Call `write` with the path of a file beside `file`, then put that in the place of `file`.
@@ -16,6 +18,22 @@ def replace_whole(file: Path, write: Callable[[Path], object]):
     part = file.with_name(f".{file.name}.part")
     write(part)
     part.replace(file)
+
+
+def read_json(file: Path) -> dict:
+    """The JSON object in `file`; an empty one where there is no such file.
+
+    Raises InputError where the file holds no JSON object.
+    """
+    if not file.exists():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file} is not JSON ({error}): run `artclf train` again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file} holds no settings: run `artclf train` again")
+    return content
 
 
 def write_json(file: Path, content: dict):

@@ -1,55 +1,50 @@
-"""Features: what a frozen body sees in the clean pictures, computed once; and these pictures,
-decoded once.
+"""Features: the numbers that a frozen body computes of the clean pictures, computed once; and these
+pictures, decoded once.
 
-Reads `DATA/clean/` and the catalogue; keeps the numbers in `DATA/features.db` and the pixels in
+Reads `DATA/clean/` and the catalogue; stores the features in `DATA/features.db` and the pixels in
 `DATA/pixels.db`, which may be deleted at any time. The frozen stage of training, doubtful labels
 and the experiments build on them.
 """
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 from fastai.torch_core import default_device
-from fastai.vision.all import PILImage
 from torch import nn
 
 from artclf.base.errors import InputError
-from artclf.base.machine import keep_freed_memory
-from artclf.base.threads import prefetch
 from artclf.base.progress import progress_bar
+from artclf.base.threads import prefetch
 from artclf.data.catalogue import clean_path
-from artclf.data.pictures import open_rgb, resizing
+from artclf.data.pictures import square
 from artclf.model import backbones
 from artclf.model.store import Store
 
-BATCH = 16  # of 64, the activations are memory that is fetched and returned each time: a third of the speed
-
-
-VERSION = 2  # to be raised when the same network gives other features than before
+BATCH = 16  # pictures; with 64, the activations leave the processor's cache: a third of the speed
+VERSION = 3  # to be raised when the same network gives other features than before
+IMAGES_A_QUERY = 500
 
 
 def extract(data, rows, arch: str = "auto", size: int = 224, mirror: bool = False) -> np.ndarray:
-    """The body's output for clean pictures, averaged over each: float32 of shape (images,
-    channels).
+    """The mean of each channel of the body's feature maps: float32 of shape (images, channels).
 
     `rows` are rows of `read_catalogue(data)` with a clean copy; pictures are squished to `size` x
-    `size` px and mirrored if asked. Numbers are stored by the picture's bytes and all that they
-    depend on; killed at any moment, the same call goes on. Raises ConnectionError without weights,
-    ValueError for a body without feature maps, FileNotFoundError where a copy is gone.
+    `size` px and mirrored if asked. The numbers are stored; killed at any moment, the same call
+    goes on. Raises ConnectionError without weights, InputError for a body without feature maps,
+    FileNotFoundError where a copy is gone.
     """
     backbone = backbones.find(arch)
-    pictures = Pictures(
-        data, [clean_path(row) for row in rows.to_dict("records")], rows.clean_sha256, size
-    )
+    files = [clean_path(row) for row in rows.to_dict("records")]
+    pictures = Pictures(data, files, rows.clean_sha256, size)
     net = nn.Sequential(_ChannelsLast(), backbones.body(backbone), _Mean())
     net.to(default_device(), memory_format=torch.channels_last)
-    return views(pictures, net, backbone, f"{backbone.name} mean", [int(mirror)])[:, 0]
+    view = 1 if mirror else 0
+    return feature_views(pictures, net, backbone, f"{backbone.name} mean", [view])[:, 0]
 
 
 class _ChannelsLast(nn.Module):
@@ -65,11 +60,10 @@ class _Mean(nn.Module):
 
 
 class Pictures:
-    """Clean pictures at one size, each decoded once: `pixels(places)` has shape (places, 3, size,
-    size), uint8.
+    """Clean pictures at one size, each decoded once.
 
-    `files` are relative to `data`, `hashes` tell their bytes; `resize` is one of
-    `backbones.RESIZE`.
+    `files` are relative to `data`; `hashes` are the SHA-256 of their bytes; `resize` is one of
+    `pictures.RESIZE`. Raises InputError where a hash is missing.
     """
 
     def __init__(
@@ -80,138 +74,163 @@ class Pictures:
         size: int = 224,
         resize: str = "squish",
     ):
-        self.data, self.files, self.hashes, self.size = Path(data), list(files), list(hashes), size
+        self.data = Path(data)
+        self.files = list(files)
+        self.hashes = list(hashes)
+        self.size = size
+        self.resize = resize
         if not all(self.hashes):
             raise InputError(f"pictures in {data} have no hash: run `artclf clean --data {data}`")
-        self.key, self.store = f"{size} px {resize}", Store(self.data / "pixels.db")
-        self._resize = resizing(size, resize)
+        self.key = f"{size} px {resize}"
+        self.store = Store(self.data / "pixels.db")
 
     def pixels(self, places: Sequence[int]) -> torch.Tensor:
-        """The pictures at `places`; those not yet kept are decoded, in parallel, and kept.
+        """The pictures at `places`: uint8 of shape (places, 3, size, size).
 
-        Raises FileNotFoundError where a file is gone.
+        Those not yet stored are decoded, in parallel, and stored. Raises FileNotFoundError where a
+        file is gone.
         """
-        wanted = [self.hashes[place] for place in places]
-        known = self.store.read(self.key, wanted)
-        new = {
-            image: self.data / self.files[place]
-            for image, place in zip(wanted, places, strict=True)
-            if image not in known
-        }
+        hashes = [self.hashes[place] for place in places]
+        stored = self.store.read(self.key, hashes)
+        new_files = {}
+        for image, place in zip(hashes, places, strict=True):
+            if image not in stored:
+                new_files[image] = self.data / self.files[place]
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            found = dict(zip(new, pool.map(self._decode, new.values()), strict=True))
-        self.store.write(self.key, found)
-        known |= found
-        pixels = np.frombuffer(b"".join(known[image] for image in wanted), np.uint8)
-        return torch.from_numpy(pixels.reshape(len(wanted), 3, self.size, self.size).copy())
+            decoded = dict(zip(new_files, pool.map(self._decode, new_files.values()), strict=True))
+        self.store.write(self.key, decoded)
+        images = stored | decoded
+        pixels = np.frombuffer(b"".join(images[image] for image in hashes), np.uint8)
+        return torch.from_numpy(pixels.reshape(len(hashes), 3, self.size, self.size).copy())
 
     def _decode(self, file: Path) -> bytes:
         if not file.exists():
             raise FileNotFoundError(f"{file} is gone: run `artclf clean --data {self.data}`")
-        picture = self._resize(PILImage(open_rgb(file)), split_idx=1)
-        return np.ascontiguousarray(np.array(picture).transpose(2, 0, 1)).tobytes()
+        return square(file, self.size, self.resize).tobytes()
 
 
-def views(
-    pictures: Pictures, net: nn.Module, backbone, name: str, wanted: Sequence[int]
+def feature_views(
+    pictures: Pictures, net: nn.Module, backbone, name: str, views: Sequence[int]
 ) -> np.ndarray:
-    """The output of `net` for views of every picture: float32 of shape (images, views, numbers).
+    """The features that `net` gives for views of every picture: float32 (images, views, features).
 
     View 0 is the picture, view 1 its mirror image, and each further one a crop of half the area or
-    more, mirrored or not, as the picture's bytes and the view's number say. `name` tells `net`
-    apart from others of the same weights.
+    more, mirrored or not; which crop follows from the picture's bytes and the view's number. `name`
+    tells `net` apart from others of the same weights. Features are stored by all that they depend
+    on. Every batch has the same size, so that they don't depend on what was stored before.
     """
-    weights = hashlib.sha256(
-        b"".join(t.cpu().numpy().tobytes() for t in net.state_dict().values())
-    ).hexdigest()
-    store, hashes = Store(pictures.data / "features.db"), pictures.hashes
-    keys = [
-        f"{name} {weights[:16]} {VERSION}, torch {torch.__version__} {pictures.key} view {view}"
-        for view in wanted
-    ]
-    values = _Values(hashes, len(wanted))
-    for view, key in enumerate(keys):
-        for start in range(0, len(hashes), 500):
-            values.put(view, store.read(key, hashes[start : start + 500]))
-    places = {image: place for place, image in enumerate(hashes) if not values.has(image)}
-    device = next(net.eval().parameters()).device
-    keep_freed_memory()
-    mean, std = (
-        torch.tensor(v, device=device).view(3, 1, 1) for v in (backbone.mean, backbone.std)
-    )
-    with (
-        progress_bar(desc=f"features of {backbone.name}", total=len(places))
-        if places
-        else nullcontext() as bar
-    ):
-        for _, (images, pixels) in _batches(pictures, places):
-            for place, (view, key) in enumerate(zip(wanted, keys, strict=True)):
-                x = (view_of(pixels, images, view).to(device).float() / 255 - mean) / std
-                with torch.inference_mode():
-                    out = net(x).float().cpu().numpy()
-                new = {image: value.tobytes() for image, value in zip(images, out, strict=True)}
-                store.write(key, new)
-                values.put(place, new)
+    store = Store(pictures.data / "features.db")
+    hashes = pictures.hashes
+    made_by = f"{name} {_hash_of_weights(net)} {VERSION}, torch {torch.__version__}"
+    keys = {view: f"{made_by} {pictures.key} view {view}" for view in views}
+    table = _FeatureTable(hashes, list(views))
+    for view, key in keys.items():
+        for start in range(0, len(hashes), IMAGES_A_QUERY):
+            table.put(view, store.read(key, hashes[start : start + IMAGES_A_QUERY]))
+    new = {image: place for place, image in enumerate(hashes) if not table.is_complete(image)}
+    if not new:
+        return table.array
+    net.eval()
+    with progress_bar(desc=f"features of {backbone.name}", total=len(new)) as bar:
+        for images, pixels in _batches(pictures, new):
+            for view, key in keys.items():
+                batch = view_of(pixels, images, view)
+                features = _compute(net, backbone, batch)
+                by_image = {
+                    image: row.tobytes() for image, row in zip(images, features, strict=True)
+                }
+                store.write(key, by_image)
+                table.put(view, by_image)
             bar.update(len(images))
-    return values.array
+    return table.array
 
 
-class _Values:
-    """The array of `views` in the making: a picture may stand in several of its rows."""
+def _hash_of_weights(net: nn.Module) -> str:
+    content = hashlib.sha256()
+    for tensor in net.state_dict().values():
+        content.update(tensor.cpu().numpy().tobytes())
+    return content.hexdigest()[:16]
 
-    def __init__(self, hashes: Sequence[str], number: int):
-        self.rows, self.known, self.array = (
-            {},
-            [set() for _ in range(number)],
-            np.empty((0, number, 0), np.float32),
-        )
+
+@torch.inference_mode()
+def _compute(net: nn.Module, backbone, pixels: torch.Tensor) -> np.ndarray:
+    """The features of `pixels`, uint8 of (images, 3, height, width): float32 (images, features).
+
+    A last, smaller batch is filled up: processors may round differently in batches of another size.
+    """
+    number = len(pixels)
+    if number < BATCH:
+        blanks = pixels.new_zeros(BATCH - number, *pixels.shape[1:])
+        pixels = torch.cat([pixels, blanks])
+    device = next(net.parameters()).device
+    mean = torch.tensor(backbone.mean, device=device).view(3, 1, 1)
+    std = torch.tensor(backbone.std, device=device).view(3, 1, 1)
+    x = (pixels.to(device).float() / 255 - mean) / std
+    return net(x)[:number].float().cpu().numpy()
+
+
+class _FeatureTable:
+    """The array of `feature_views` while it is filled: one image may stand in several of its
+    rows.
+    """
+
+    def __init__(self, hashes: Sequence[str], views: list[int]):
+        self.number = len(hashes)
+        self.columns = {view: column for column, view in enumerate(views)}
+        self.rows: dict[str, list[int]] = {}
         for row, image in enumerate(hashes):
             self.rows.setdefault(image, []).append(row)
+        self.filled: dict[int, set[str]] = {view: set() for view in views}
+        self.array = np.empty((0, len(views), 0), np.float32)
 
-    def put(self, view: int, found: dict[str, bytes]):
-        for image, value in found.items():
-            if not len(self.array):
-                shape = sum(map(len, self.rows.values())), len(self.known), len(value) // 4
-                self.array = np.empty(shape, np.float32)
-            self.array[self.rows[image], view] = np.frombuffer(value, np.float32)
-        self.known[view] |= found.keys()
+    def put(self, view: int, features: dict[str, bytes]):
+        for image, content in features.items():
+            row = np.frombuffer(content, np.float32)
+            if not len(self.array):  # the first row tells how many features there are
+                self.array = np.empty((self.number, len(self.columns), len(row)), np.float32)
+            self.array[self.rows[image], self.columns[view]] = row
+        self.filled[view] |= features.keys()
 
-    def has(self, image: str) -> bool:
-        return all(image in known for known in self.known)
+    def is_complete(self, image: str) -> bool:
+        return all(image in images for images in self.filled.values())
 
 
-def _batches(pictures: Pictures, places: dict[str, int]):
+def _batches(
+    pictures: Pictures, places: dict[str, int]
+) -> Iterator[tuple[list[str], torch.Tensor]]:
     """Hashes and pixels of `places`, a batch at a time; the next one is decoded meanwhile."""
     images = list(places)
     batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-    for start, [pixels] in prefetch(
-        lambda batch: pictures.pixels([places[image] for image in batch]), batches, 1
-    ):
-        yield start, (batches[start], pixels)
+
+    def pixels_of(batch):
+        return pictures.pixels([places[image] for image in batch])
+
+    for number, [pixels] in prefetch(pixels_of, batches, 1):
+        yield batches[number], pixels
 
 
 def view_of(pixels: torch.Tensor, images: Sequence[str], view: int) -> torch.Tensor:
     """View number `view` of `pixels`, of shape (images, 3, height, width), of the pictures with
     these hashes.
     """
-    if view < 2:
-        return pixels.flip(-1) if view else pixels
-    return torch.stack(
-        [
-            _crop(x, int(hashlib.sha256(f"{image} {view}".encode()).hexdigest()[:12], 16))
-            for x, image in zip(pixels, images, strict=True)
-        ]
-    )
+    if view == 0:
+        return pixels
+    if view == 1:
+        return pixels.flip(-1)
+    crops = []
+    for picture, image in zip(pixels, images, strict=True):
+        seed = int(hashlib.sha256(f"{image} {view}".encode()).hexdigest()[:12], 16)
+        crops.append(_crop(picture, seed))
+    return torch.stack(crops)
 
 
-def _crop(x: torch.Tensor, seed: int) -> torch.Tensor:
-    rng, size = np.random.default_rng(seed), x.shape[-1]
+def _crop(picture: torch.Tensor, seed: int) -> torch.Tensor:
+    """A square of half the area or more, at the size of `picture`, mirrored or not."""
+    rng = np.random.default_rng(seed)
+    size = picture.shape[-1]
     side = int(size * rng.uniform(0.5**0.5, 1))
     top, left = rng.integers(0, size - side + 1, 2)
-    crop = x[None, :, top : top + side, left : left + side].float()
-    crop = (
-        nn.functional.interpolate(crop, (size, size), mode="bilinear", antialias=True)[0]
-        .round()
-        .byte()
-    )
+    crop = picture[None, :, top : top + side, left : left + side].float()
+    crop = nn.functional.interpolate(crop, (size, size), mode="bilinear", antialias=True)
+    crop = crop[0].round().byte()
     return crop.flip(-1) if rng.random() < 0.5 else crop

@@ -1,4 +1,9 @@
-"""Keeping what a fit has reached: every finished epoch, the best one, and their history."""
+"""What a fit leaves behind: its history, its best epoch, and every finished epoch to go on from.
+
+Callbacks of `train.learner`, which work across all fits of a learner: `History`, `BestEpoch`, and
+`Resume`, which restores the other two. They write `history.csv` and `models/` under the learner's
+path, and do nothing in `validate`, `get_preds` and `lr_find`.
+"""
 
 import json
 import random
@@ -11,145 +16,236 @@ from fastai.callback.core import Callback, CancelEpochException
 from fastai.torch_core import set_seed
 from fastcore.foundation import L
 
+from artclf.base.files import replace_whole
 from artclf.model import network
 
 
-class Keep(Callback):
-    """Keeps every finished epoch, so that an interrupted fit goes on from it, and the best one, to
-    end with it.
+def is_looking(learn) -> bool:
+    """Whether a learner is in `validate`, `get_preds` or `lr_find` instead of a fit.
 
-    A fit is known by its settings, number, epochs and learning rates. Every epoch starts from a
-    seed of its own: a fit that was interrupted ends with the weights of one that was not. The best
-    epoch has the highest macro F1 on valid of all fits so far. On few images that is half chance,
-    so two rules keep it from being: an epoch of a later fit must not have a higher loss there than
-    what the fit began with; and of a linear head alone, whose loss has one minimum, only the last
-    epoch is taken, for it lies nearest to that. Writes `models/fit-N.pth` and `history.csv` under
-    the learner's path.
+    Not fastai's `Callback.run`, which an interrupted `lr_find` would leave switched off.
+    """
+    return learn.lock.locked() or hasattr(learn, "lr_finder")
+
+
+def is_done_before(learn) -> bool:
+    """Whether the current epoch was finished by an interrupted run of the same fit."""
+    return learn.epoch < learn.resume.epochs_done
+
+
+class History(Callback):
+    """A row for every epoch of every fit, in `rows` and in `history.csv` under the learner's path.
+
+    Columns: `fit`, `epoch`, the losses and metrics, `seconds`, the lowest and highest of the
+    parameter groups' learning rates, how many `groups` there are and how many are `learning`, and
+    what is `scheduled` from batch to batch.
     """
 
-    order = 55  # after Recorder, whose log it replays, and before the progress bar
+    order = 55  # after fastai's Recorder
 
-    def __init__(self, config: dict):
-        self.config, self.fits, self.history = config, [], []
-        self.best = {"f1": -1.0, "loss": float("inf"), "where": "before training", "model": None}
-
-    def before_fit(self):
-        # validate, get_preds and lr_find; not fastai's `run`, which an interrupted lr_find would leave switched off
-        self.idle = self.learn.lock.locked() or hasattr(self.learn, "lr_finder")
-        if self.idle:
-            return
-        if not self.fits:
-            self.config["lr"] = max(self._lrs())
-        self.key, self.rows, self.begun_at = self._key(), [], self.best["loss"]
-        self.file = self.learn.path / self.learn.model_dir / f"fit-{len(self.fits)}.pth"
-        state = self._read()
-        if state:
-            self._restore(state)
-        else:
-            self._save()
-        if len(self.rows) < self.n_epoch:
-            self._say_how_long()
+    def __init__(self):
+        self.rows: list[dict] = []
 
     def before_epoch(self):
-        if self.idle:
+        self.started = time.time()
+
+    def after_epoch(self):
+        if is_looking(self.learn) or is_done_before(self.learn):
             return
-        if self.epoch < len(self.rows):
-            self.learn.recorder.log = L(
-                [self.epoch, *self.rows[self.epoch]]
-            )  # so that the table shows it again
+        names = list(self.recorder.metric_names)[1:-1]  # without epoch and time
+        values = [float(value) for value in self.recorder.values[-1]]
+        rates = highest_rates(self.learn)
+        self.rows.append(
+            {
+                "fit": self.learn.resume.fit_number,
+                "epoch": self.epoch,
+                **dict(zip(names, values, strict=True)),
+                "seconds": time.time() - self.started,
+                "lr_low": min(rates),
+                "lr_high": max(rates),
+                "groups": len(rates),
+                "learning": len(rates) - self.opt.frozen_idx,
+                "scheduled": " ".join(schedules(self.learn)),
+            }
+        )
+
+    def values_of_fit(self, number: int) -> list[list[float]]:
+        """Losses and metrics of every epoch of a fit, as fastai's Recorder shows them."""
+        names = list(self.recorder.metric_names)[1:-1]
+        return [[row[name] for name in names] for row in self.rows if row["fit"] == number]
+
+    def write(self):
+        """Write `history.csv`, whole or not at all."""
+        if self.rows:
+            table = pd.DataFrame(self.rows)
+            replace_whole(
+                self.learn.path / "history.csv", lambda file: table.to_csv(file, index=False)
+            )
+
+
+def schedules(learn) -> dict:
+    """What changes from batch to batch, such as `lr`: a function each of the share of the fit that
+    is done.
+    """
+    found = {}
+    for callback in learn.cbs:
+        found.update(getattr(callback, "scheds", {}))
+    return found
+
+
+def highest_rates(learn) -> list[float]:
+    """The highest learning rate of each parameter group in this fit."""
+    schedule = schedules(learn).get("lr")
+    if schedule is None:
+        return [float(group["lr"]) for group in learn.opt.hypers]
+    number = len(learn.opt.param_lists)
+    rates = [np.broadcast_to(schedule(share), number) for share in np.linspace(0, 1, 21)]
+    return np.max(rates, axis=0).astype(float).tolist()
+
+
+class BestEpoch(Callback):
+    """Keeps the best epoch of all fits, and puts its weights back at the end of every fit.
+
+    The best has the highest macro F1 on valid. On few images that is half chance, so two rules
+    apply: an epoch of a later fit must not have a higher loss on valid than what the fit began
+    with; and of a linear head alone, whose loss has a single minimum, only the last epoch counts,
+    because it is nearest to the minimum. Its weights are in `models/best-N.pth`, where N is its
+    fit: fastai's SaveModelCallback has one file, which a rerun of the first fit would take from a
+    later one.
+    """
+
+    order = 56  # after History
+
+    def __init__(self):
+        self.f1 = -1.0
+        self.valid_loss = float("inf")
+        self.fit_number = 0
+        self.epoch_number = -1
+        self.loss_at_start = float("inf")
+
+    def before_fit(self):
+        if not is_looking(self.learn):
+            self.loss_at_start = self.valid_loss
+
+    def after_epoch(self):
+        if is_looking(self.learn) or is_done_before(self.learn):
+            return
+        is_last = self.epoch == self.n_epoch - 1
+        if is_last or not self._is_linear_head_alone():
+            self._take_if_better()
+
+    def after_fit(self):
+        if is_looking(self.learn):
+            return
+        stopped_early = 0 < self.learn.resume.epochs_done < self.n_epoch
+        if stopped_early and self._is_linear_head_alone():
+            self._take_if_better()
+        if self.epoch_number >= 0:
+            weights = torch.load(self.file, map_location=self.dls.device, weights_only=True)
+            self.learn.model.load_state_dict(weights)
+        last = (self.learn.resume.fit_number, self.epoch)
+        verb = "Kept" if (self.fit_number, self.epoch_number) == last else "Put back"
+        print(
+            f"{verb} the weights of epoch {self.epoch_number} of stage {self.fit_number + 1}, "
+            f"the best on valid: macro F1 {self.f1:.3f}."
+        )
+
+    @property
+    def file(self):
+        return self.learn.path / self.learn.model_dir / f"best-{self.fit_number}.pth"
+
+    def _take_if_better(self):
+        row = self.learn.history.rows[-1]
+        if row["f1_score"] > self.f1 and not row["valid_loss"] > self.loss_at_start:
+            self.f1 = row["f1_score"]
+            self.valid_loss = row["valid_loss"]
+            self.fit_number = row["fit"]
+            self.epoch_number = row["epoch"]
+            weights = self.learn.model.state_dict()
+            replace_whole(self.file, lambda file: torch.save(weights, file))
+
+    def _is_linear_head_alone(self) -> bool:
+        only_head_learns = 0 < self.opt.frozen_idx == len(self.opt.param_lists) - 1
+        return only_head_learns and network.standardizer(self.learn.model[1]) is not None
+
+    def state(self) -> dict:
+        names = ("f1", "valid_loss", "fit_number", "epoch_number", "loss_at_start")
+        return {name: getattr(self, name) for name in names}
+
+    def restore(self, state: dict):
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+class Resume(Callback):
+    """Keeps every finished epoch in `models/fit-N.pth`, so that an interrupted fit goes on from it.
+
+    A fit is known by the learner's settings, the fits before it, its number of epochs, its learning
+    rates and its loss function. Every epoch starts from a seed of its own, so a fit that was
+    interrupted ends with the same weights as one that was not.
+    """
+
+    order = 57  # after History and BestEpoch, whose state it keeps; before the progress bar
+
+    def __init__(self, config: dict):
+        self.config = config
+        self.fits: list[str] = []  # keys of the fits that are finished
+        self.epochs_done = 0
+
+    @property
+    def fit_number(self) -> int:
+        return len(self.fits)
+
+    def before_fit(self):
+        if is_looking(self.learn):
+            return
+        if not self.fits:
+            self.config["lr"] = max(highest_rates(self.learn))
+        self.key = self._key()
+        self.file = self.learn.path / self.learn.model_dir / f"fit-{self.fit_number}.pth"
+        self.epochs_done = 0
+        state = self._read()
+        if state is None:
+            self._save()
+        else:
+            self._restore(state)
+
+    def before_epoch(self):
+        if is_looking(self.learn):
+            return
+        if self.epoch < self.epochs_done:
+            values = self.learn.history.values_of_fit(self.fit_number)[self.epoch]
+            self.learn.recorder.log = L([self.epoch, *values])  # so that the table shows it again
             raise CancelEpochException
-        self.started, seed = time.time(), self.config["seed"] + 1000 * len(self.fits) + self.epoch
+        seed = self.config["seed"] + 1000 * self.fit_number + self.epoch
         set_seed(seed, reproducible=True)
         self.dls.train.rng = random.Random(seed)
 
     def after_epoch(self):
-        if self.idle or self.epoch < len(self.rows):
+        if is_looking(self.learn) or is_done_before(self.learn):
             return
-        names = list(self.recorder.metric_names)[1:-1]
-        self.rows.append([float(value) for value in self.recorder.values[-1]])
-        row = dict(zip(names, self.rows[-1], strict=True))
-        lrs = self._lrs()
-        self.history.append(
-            {
-                "fit": len(self.fits),
-                "epoch": self.epoch,
-                **row,
-                "seconds": time.time() - self.started,
-                "lr_low": min(lrs),
-                "lr_high": max(lrs),
-                "groups": len(lrs),
-                "learning": len(lrs) - self.opt.frozen_idx,
-                "scheduled": " ".join(self._schedules()),
-            }
-        )
-        if not self._is_convex() or self.epoch == self.n_epoch - 1:
-            self._take_if_better()
+        self.epochs_done += 1
         self._save()
-        self._write_history()
+        self.learn.history.write()
 
     def after_fit(self):
-        if self.idle:
-            return
-        stopped = (
-            0 < len(self.rows) == self.epoch + 1 < self.n_epoch
-        )  # as fastai's EarlyStoppingCallback does
-        if stopped and self._is_convex():
-            self._take_if_better()
-        if self.best["model"]:
-            self.learn.model.load_state_dict(self.best["model"])
-        self.fits.append(self.key)
-        print(
-            f"Kept the best so far on valid: {self.best['where']}, macro F1 {self.best['f1']:.3f}."
-        )
-
-    def _is_convex(self) -> bool:
-        return self.learn.stored.frozen and network.standardising(self.learn.model[1]) is not None
-
-    def _take_if_better(self):
-        row = self.history[-1]
-        if row["f1_score"] > self.best["f1"] and not row["valid_loss"] > self.begun_at:
-            self.best = {
-                "f1": row["f1_score"],
-                "loss": row["valid_loss"],
-                "model": self._weights(),
-                "where": f"epoch {row['epoch']} of stage {len(self.fits) + 1}",
-            }
-
-    def _lrs(self) -> list[float]:
-        """The highest learning rate of each parameter group."""
-        schedule, number = self._schedules().get("lr"), len(self.opt.param_lists)
-        found = (
-            [np.broadcast_to(schedule(at), number) for at in np.linspace(0, 1, 21)]
-            if schedule
-            else [[float(group["lr"]) for group in self.opt.hypers]]
-        )
-        return np.max(found, axis=0).astype(float).tolist()
-
-    def _schedules(self) -> dict:
-        """What changes from batch to batch, such as `lr`: a function each, of the share of the fit
-        that is done.
-        """
-        return {
-            name: schedule
-            for cb in self.learn.cbs
-            for name, schedule in getattr(cb, "scheds", {}).items()
-        }
+        if not is_looking(self.learn):
+            self.fits.append(self.key)
 
     def _key(self) -> str:
-        schedules = {
-            name: [np.asarray(schedule(at)).tolist() for at in (0, 0.1, 0.5)]
-            for name, schedule in self._schedules().items()
-        }
-        # Without what is scheduled: an interrupted fit leaves that in the optimizer as it was at the time.
-        hypers = [
-            {k: float(v) for k, v in group.items() if k not in schedules}
-            for group in self.opt.hypers
-        ]
-        loss = self.learn.loss_func
-        weight = getattr(loss, "weight", None)
-        loss = [repr(loss), weight if weight is None else weight.tolist()]
+        """All that the fit depends on, as text."""
+        scheduled = {}
+        for name, schedule in schedules(self.learn).items():
+            scheduled[name] = [np.asarray(schedule(share)).tolist() for share in (0, 0.1, 0.5)]
+        hypers = []
+        for group in self.opt.hypers:
+            # an interrupted fit leaves what is scheduled in the optimizer as it was at the time
+            hypers.append({k: float(v) for k, v in group.items() if k not in scheduled})
+        loss_func = self.learn.loss_func
+        weight = getattr(loss_func, "weight", None)
+        loss = [repr(loss_func), None if weight is None else weight.tolist()]
         return json.dumps(
-            [self.config, self.fits, self.n_epoch, self.opt.frozen_idx, hypers, schedules, loss]
+            [self.config, self.fits, self.n_epoch, self.opt.frozen_idx, hypers, scheduled, loss]
         )
 
     def _read(self) -> dict | None:
@@ -159,49 +255,34 @@ class Keep(Callback):
         return state if state["key"] == self.key else None
 
     def _save(self):
-        recorder, opt = self.learn.recorder, self.opt.state_dict()
+        recorder = self.learn.recorder
+        optimizer = self.opt.state_dict()
         state = {
             "key": self.key,
-            "rows": self.rows,
-            "history": self.history,
-            "best": self.best,
+            "epochs_done": self.epochs_done,
+            "history": self.learn.history.rows,
+            "best": self.learn.best_epoch.state(),
             "model": self.learn.model.state_dict(),
-            "opt": opt["state"],
-            "hypers": [{k: float(v) for k, v in group.items()} for group in opt["hypers"]],
+            "opt": optimizer["state"],
+            "hypers": [{k: float(v) for k, v in group.items()} for group in optimizer["hypers"]],
             "losses": [float(loss) for loss in recorder.losses],
             "lrs": [float(lr) for lr in recorder.lrs],
             "smooth": [recorder.smooth_loss.count, float(recorder.smooth_loss.val)],
         }
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, part := self.file.with_suffix(".part"))
-        part.replace(self.file)
+        replace_whole(self.file, lambda file: torch.save(state, file))
 
     def _restore(self, state: dict):
-        self.rows, self.history, self.best = state["rows"], state["history"], state["best"]
+        self.epochs_done = state["epochs_done"]
+        self.learn.history.rows = state["history"]
+        self.learn.best_epoch.restore(state["best"])
         self.learn.model.load_state_dict(state["model"])
         self.opt.load_state_dict({"state": state["opt"], "hypers": L(state["hypers"])})
         self.opt.zero_grad()  # an interrupted batch may have left its gradients
         recorder = self.learn.recorder
-        recorder.losses, recorder.lrs = state["losses"], state["lrs"]
-        recorder.smooth_loss.count, recorder.smooth_loss.val = (
-            state["smooth"][0],
-            torch.tensor(state["smooth"][1]),
-        )
-        self._write_history()
-        if self.rows:
-            print(f"Going on after epoch {len(self.rows) - 1}, which {self.file} keeps.")
-
-    def _write_history(self):
-        if self.history:
-            pd.DataFrame(self.history).to_csv(self.learn.path / "history.csv", index=False)
-
-    def _weights(self) -> dict:
-        return {
-            name: value.detach().clone() for name, value in self.learn.model.state_dict().items()
-        }
-
-    def _say_how_long(self):
-        if self.dls.device.type == "cpu":
-            print(
-                f"About {self.learn.stored.seconds(self.n_epoch - len(self.rows)) / 60:.1f} minutes on this CPU."
-            )
+        recorder.losses = state["losses"]
+        recorder.lrs = state["lrs"]
+        recorder.smooth_loss.count = state["smooth"][0]
+        recorder.smooth_loss.val = torch.tensor(state["smooth"][1])
+        self.learn.history.write()
+        if self.epochs_done:
+            print(f"Going on after epoch {self.epochs_done - 1}, which {self.file} keeps.")

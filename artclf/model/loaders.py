@@ -3,7 +3,7 @@
 from artclf.data.pictures import resizing
 
 
-def loaders(files, valid, config: dict, path="."):
+def data_loaders(files, valid, config: dict, path="."):
     """fastai `DataLoaders` of picture files in class folders, augmented on batches.
 
     `valid` says of each file whether it is of the validation part; `config` needs `vocab, size,

@@ -3,105 +3,107 @@
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-LIMIT = (
-    float(os.environ.get("ARTCLF_CACHE_GB", 10)) * 1e9
-)  # bytes that each of the two files may take
+LIMIT = float(os.environ.get("ARTCLF_CACHE_GB", 10)) * 1e9  # bytes that a store's file may take
+MOST_PARAMETERS = 500  # every SQLite takes 999 in a query
+TABLES = """
+CREATE TABLE IF NOT EXISTS entries (key TEXT, image TEXT, value BLOB, PRIMARY KEY (key, image));
+CREATE TABLE IF NOT EXISTS keys (key TEXT PRIMARY KEY, last_used REAL);
+"""
 
 
 class Store:
     """Bytes by key and picture in a SQLite file that never grows beyond `LIMIT`.
 
-    Safe in several threads and processes, whole after a kill. When full, keys go that this object
-    has not used, the longest unused first.
+    Safe in several threads and processes, and whole after a kill. When it is full, keys that this
+    object has not used are removed, the one unused for longest first.
     """
 
     def __init__(self, file: Path):
-        self.file, self._told, self._used = file, False, set()
+        self.file = file
+        self._used_keys: set[str] = set()
+        self._said_full = False
         with self._open() as db:
-            db.executescript(
-                "CREATE TABLE IF NOT EXISTS kept (key TEXT, image TEXT, value BLOB, PRIMARY KEY (key, "
-                "image)); CREATE TABLE IF NOT EXISTS used (key TEXT PRIMARY KEY, at REAL);"
-            )
+            db.executescript(TABLES)
 
     def read(self, key: str, images: Sequence[str]) -> dict[str, bytes]:
-        """What is kept of `images` under `key`."""
-        found = {}
+        """The bytes stored for `images` under `key`, by image; what isn't stored is left out."""
+        values: dict[str, bytes] = {}
         with self._open() as db:
-            for start in range(0, len(images), 500):  # SQLite takes 999 parameters at least
-                some = list(images[start : start + 500])
+            for start in range(0, len(images), MOST_PARAMETERS):
+                some = images[start : start + MOST_PARAMETERS]
                 marks = ",".join("?" * len(some))
-                found |= db.execute(
-                    f"SELECT image, value FROM kept WHERE key = ? AND image IN ({marks})",
-                    (key, *some),
-                )
-            if found and key not in self._used:
-                self._use(db, key)
-        return found
+                query = f"SELECT image, value FROM entries WHERE key = ? AND image IN ({marks})"
+                values.update(db.execute(query, (key, *some)))
+            if values and key not in self._used_keys:
+                self._note_use(db, key)
+        return values
 
     def write(self, key: str, values: dict[str, bytes]):
-        """Keep `values`, unless there is no room even without all that may go, which is said
-        once.
-        """
+        """Store `values`; where there is no room for them, say so once and store nothing."""
         if not values:
             return
+        number_of_bytes = sum(len(value) for value in values.values())
         with self._open() as db:
-            if self._make_room(db, key, sum(map(len, values.values()))):
-                db.executemany(
-                    "INSERT OR REPLACE INTO kept VALUES (?, ?, ?)",
-                    ((key, *v) for v in values.items()),
-                )
-                self._use(db, key)
-            else:
-                self._tell()
+            if not self._make_room(db, key, number_of_bytes):
+                self._say_full()
+                return
+            rows = [(key, image, value) for image, value in values.items()]
+            db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", rows)
+            self._note_use(db, key)
 
-    def _make_room(self, db, key: str, wanted: int) -> bool:
-        over, going = self._size(db) + wanted - LIMIT, []
-        sizes = (
-            db.execute(
-                "SELECT key, sum(length(value)) FROM kept JOIN used USING (key) WHERE key NOT LIKE "
-                "'settings %' GROUP BY key ORDER BY at"
-            )
-            if over > 0
-            else ()
+    def keys(self) -> list[str]:
+        """All keys that something is stored under."""
+        with self._open() as db:
+            return [key for (key,) in db.execute("SELECT key FROM keys")]
+
+    def _make_room(self, db, key: str, number_of_bytes: int) -> bool:
+        """Remove keys until there is room for so many bytes; whether there is."""
+        too_many = self._size(db) + number_of_bytes - LIMIT
+        if too_many <= 0:
+            return True
+        sizes = db.execute(
+            "SELECT key, sum(length(value)) FROM entries JOIN keys USING (key) "
+            "GROUP BY key ORDER BY last_used"
         )
+        removed = []
         for other, size in sizes:
-            if over > 0 and other not in self._used | {key}:
-                going.append((other,))
-                over -= size
-        if over > 0:
+            if too_many > 0 and other != key and other not in self._used_keys:
+                removed.append((other,))
+                too_many -= size
+        if too_many > 0:
             return False
-        for table in ("kept", "used"):
-            db.executemany(f"DELETE FROM {table} WHERE key = ?", going)
+        db.executemany("DELETE FROM entries WHERE key = ?", removed)
+        db.executemany("DELETE FROM keys WHERE key = ?", removed)
         return True
 
-    def _use(self, db, key: str):
-        db.execute("INSERT OR REPLACE INTO used VALUES (?, ?)", (key, time.time()))
-        self._used.add(key)
+    def _note_use(self, db, key: str):
+        db.execute("INSERT OR REPLACE INTO keys VALUES (?, ?)", (key, time.time()))
+        self._used_keys.add(key)
 
-    def _tell(self):
-        if not self._told:
+    def _say_full(self):
+        if not self._said_full:
             print(
-                f"{self.file} is full ({LIMIT / 1e9:.0f} GB): the rest is computed anew each time. For more room, "
-                "set ARTCLF_CACHE_GB."
+                f"{self.file} is full ({LIMIT / 1e9:.0f} GB): the rest is computed again each "
+                "time. For more room, set ARTCLF_CACHE_GB."
             )
-        self._told = True
+        self._said_full = True
 
     @contextmanager
-    def _open(self):
+    def _open(self) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(self.file, timeout=60)) as db, db:
-            db.execute(
-                "PRAGMA synchronous = OFF"
-            )  # whole after a kill; after a power cut it may have to be deleted
+            # whole after a kill; after a power cut it may have to be deleted
+            db.execute("PRAGMA synchronous = OFF")
             yield db
 
     @staticmethod
     def _size(db) -> int:
-        pages, free, size = (
+        """The bytes in use."""
+        pages, free_pages, bytes_a_page = (
             db.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_count", "freelist_count", "page_size")
         )
-        return (pages - free) * size
+        return (pages - free_pages) * bytes_a_page

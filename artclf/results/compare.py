@@ -6,7 +6,7 @@ Reads the predictions of both, and writes `OTHER/compare-<name of ONE>.html`.
 from pathlib import Path
 
 from artclf.base.errors import InputError
-from artclf.model import exports
+from artclf.base.files import read_json
 from artclf.results import evaluation, significance
 from artclf.results.pages import cards, render
 
@@ -53,7 +53,7 @@ def compare(one, other, data, out=None, part="test") -> dict:
 
 def _changed(folders) -> dict:
     """The settings of `config.json` in which two runs differ, each with both values."""
-    one, other = (exports.read_json(folder, "config.json") for folder in folders)
+    one, other = (read_json(Path(folder) / "config.json") for folder in folders)
     derived = ("hashes", "mean", "std", "temperature")  # they follow from others
     return {
         name: (one.get(name), other.get(name))

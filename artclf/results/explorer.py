@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from artclf.model import embeddings, exports
+from artclf.base.files import read_json
+from artclf.model import embeddings
 from artclf.results import evaluation
 from artclf.results.pages import TEMPLATES, filled, framed, relative_address, thumbnails
 
@@ -147,7 +148,7 @@ def saliency_folder(out) -> Path:
     """The folder in `out` for maps of the network that is there now: those of an earlier one lie in
     another.
     """
-    hashes = exports.read_json(out, "config.json").get("hashes", {})
+    hashes = read_json(Path(out) / "config.json").get("hashes", {})
     return Path(out) / "saliency" / hashes.get("model.safetensors", "")[:8]
 
 

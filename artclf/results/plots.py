@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artclf.model import exports
+from artclf.base.files import read_json
 from artclf.results import calibration, evaluation
 from artclf.results.pages import picture
 
@@ -198,7 +198,7 @@ def of_run(predictions, data, out, part="test", n=12) -> dict:
     """All plots by name, each a Figure; the curves are there where `out` holds `history.csv`."""
     import pandas as pd
 
-    temperature = exports.read_json(out, "config.json").get("temperature", 1.0)
+    temperature = read_json(Path(out) / "config.json").get("temperature", 1.0)
     figures = {
         "confusion_counts": plot_confusion(predictions, part),
         "confusion_rates": plot_confusion(predictions, part, rates=True),

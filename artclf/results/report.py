@@ -7,9 +7,8 @@ writes the report, `compare` the comparison.
 
 from pathlib import Path
 
-from artclf.model import exports
-from artclf.model.recipe import command
-from artclf.results import calibration, evaluation, explorer, significance
+from artclf.base.files import read_json
+from artclf.results import calibration, evaluation, explorer, recipe, significance
 from artclf.results.pages import cards, render, svg_url
 
 HOW_SPLIT = {
@@ -26,7 +25,7 @@ def page(predictions, data, out, part="test", n=12) -> str:
     """
     from markupsafe import Markup
 
-    config, kept = exports.read_json(out, "config.json"), exports.read_json(out, "metrics.json")
+    config, kept = read_json(Path(out) / "config.json"), read_json(Path(out) / "metrics.json")
     pairs = [
         (pair, cards(evaluation.behind(predictions, pair, part).head(4), data))
         for pair in evaluation.most_confused(predictions, 8, part).itertuples()
@@ -58,7 +57,7 @@ def page(predictions, data, out, part="test", n=12) -> str:
         config=config,
         kept=kept,
         how_split=HOW_SPLIT.get(config.get("split"), "as a table of its own says"),
-        command=command(config, kept, data, out),
+        command=recipe.command(kept, data, out),
     )
 
 

@@ -16,7 +16,7 @@ from fastai.torch_core import norm_types
 from PIL import Image
 
 from artclf.model import backbones, network
-from artclf.model.loaders import loaders
+from artclf.model.loaders import data_loaders
 
 VOCAB = ["01-a", "02-b", "03-c"]
 
@@ -59,7 +59,7 @@ def config_of(backbone, **settings) -> dict:
 
 
 def dataloaders(files, config):
-    return loaders(files, [i % 4 == 3 for i in range(len(files))], config)
+    return data_loaders(files, [i % 4 == 3 for i in range(len(files))], config)
 
 
 def learner(files, backbone, **settings):

@@ -116,7 +116,7 @@ def test_a_linear_head_standardises_by_all_of_train(drawn, tmp_path):
     body, (norm, *_), pictures = learn.model[0], learn.model[1], learn.stored.pictures["train"]
     name = f"efficientnet_lite0 {body.pool} {engine.PRECISIONS[learn.stored._best(False)['precision']]}"
     x = (
-        features.views(pictures, body, learn.stored.backbone, name, [0, 1])
+        features.feature_views(pictures, body, learn.stored.backbone, name, [0, 1])
         .reshape(-1, body.width)
         .astype(float)
     )

@@ -99,7 +99,7 @@ def test_views_are_the_picture_its_mirror_image_and_crops_that_never_change(fres
     pictures = features.Pictures(fresh, table.file, table.clean_sha256, 16)
     grey = backbones.Backbone("pixels", "none", "none", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     plain, mirror, one, other = (
-        features.views(pictures, body, grey, "pixels", range(4))
+        features.feature_views(pictures, body, grey, "pixels", range(4))
         .reshape(6, 4, 3, 16, 16)
         .transpose(1, 0, 2, 3, 4)
     )

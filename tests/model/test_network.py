@@ -73,10 +73,10 @@ def test_statistics_and_covariances_double_where_maps_double():
 def test_stages_in_a_row_are_the_backbone(name, blocks):
     body, x = body_of(name), torch.randn(2, 3, 96, 96)
     assert body.blocks == blocks and body(x).shape == (2, body.width)
-    through = x
+    through = x.contiguous(memory_format=torch.channels_last)
     for stage in body.stages:
         through = stage(through)
-    last = network._pooled(through)
+    last = network._pool_last(through)
     whole = body_of(name, pool="last")
     whole.load_state_dict(body.state_dict())
     torch.testing.assert_close(whole(x), last)
@@ -88,9 +88,11 @@ def test_a_last_norm_belongs_to_the_network_whether_it_has_learned_or_not():
     list(net.modules())[-1].running_var.fill_(3.0)
     trained, loaded = network.Body(net, size=96).eval(), body_of("densenet121")
     loaded.load_state_dict(trained.state_dict())
-    x = torch.randn(2, 3, 96, 96)
+    x = torch.randn(2, 3, 96, 96).contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(loaded(x), trained(x))
-    torch.testing.assert_close(network._pooled(net.eval()(x))[:, 1024:], trained(x)[:, -2048:-1024])
+    torch.testing.assert_close(
+        network._pool_last(net.eval()(x))[:, 1024:], trained(x)[:, -2048:-1024]
+    )
 
 
 @torch.no_grad()
@@ -116,12 +118,12 @@ def test_features_pass_as_they_are_and_constant_maps_have_a_gradient():
 def test_groups_are_blocks_from_the_wanted_one_on_then_the_head():
     body = body_of("resnet18")
     model = nn.Sequential(body, nn.Linear(body.width, 3))
-    found = network.groups(model)
+    found = network.parameter_groups(model)
     assert [len(group) for group in found] == [
         *(len(list(stage.parameters())) for stage in body.stages),
         2,
     ]
-    later = network.groups(model, 3)
+    later = network.parameter_groups(model, 3)
     assert len(later) == 3 and [id(p) for p in later[0]] == [
         id(p) for p in body.stages[3].parameters()
     ]
@@ -135,7 +137,7 @@ def test_the_plain_model_gives_the_same_and_pickles_without_a_class_of_ours(name
     body, x = body_of(name, pool=pool), torch.randn(2, 3, 96, 96)
     model = nn.Sequential(body, nn.Linear(body.width, 3)).eval()
     body.precision = torch.bfloat16
-    found = network.plain(model)
+    found = network.plain_model(model)
     assert body.precision is torch.bfloat16 and b"artclf" not in pickle.dumps(found)
     body.precision = None
     torch.testing.assert_close(pickle.loads(pickle.dumps(found)).eval()(x), model(x))

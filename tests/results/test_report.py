@@ -4,7 +4,6 @@ hostile input.
 
 import json
 import re
-import shlex
 import shutil
 from pathlib import Path
 
@@ -14,9 +13,8 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score
 
-from artclf import cli, interpret
+from artclf import interpret
 from artclf.data.catalogue import Catalogue
-from artclf.model import exports, recipe
 from artclf.results import calibration, compare, evaluation, plots, report
 
 ATTACK = "<script>window.hacked = 1</script>"
@@ -171,116 +169,6 @@ def test_calibration_stands_in_the_report(predictions, errors_of_a_run, tmp_path
         json.dumps({"calibration": {"temperature": 1.0, "why": "too few"}}), "utf-8"
     )
     assert "uncorrected: too few" in report.page(predictions, data, tmp_path)
-
-
-def test_the_command_trains_the_same_again(export, drawn, monkeypatch):
-    config, kept = (exports.read_json(export, name) for name in ("config.json", "metrics.json"))
-    assert config["lr"] == 1e-3  # as the fit had it
-    monkeypatch.chdir(Path(__file__).parents[2] / "notebooks")
-    text = recipe.command(config, kept, "../data/my pictures", Path("..", "exports", "x"))
-    assert text == (
-        "artclf train --data 'data/my pictures' --out exports/x --arch efficientnet_lite0 --epochs 1 "
-        "--unfrozen-epochs 1 --size 64 --batch-size 8"
-    )
-    other = {
-        **config,
-        "exclude": ["a", "b c"],
-        "balance": False,
-        "parts": [80, 10.5, 9.5],
-        "weights": "random",
-        "split": "artist",
-        "size": 224,
-        "batch_size": 32,
-        "seed": 7,
-        "lr": 0.01,
-    }
-    words = shlex.split(
-        recipe.command(
-            other,
-            fits(
-                (15, 0.01, 0.01, 4), (1, 1e-4, 0.001, 2), (1, 1e-4, 0.001, 3), (2, 1e-4, 0.001, 4)
-            ),
-            "../d",
-            "../e",
-        )
-    )
-    told = {}
-    from artclf import train
-    from artclf.model import exports
-
-    monkeypatch.setattr(train, "fit", lambda *args, **kwargs: told.update(args=args, **kwargs))
-    monkeypatch.setattr(exports, "headline", lambda out: {})
-    monkeypatch.setattr("sys.argv", words)
-    with pytest.raises(SystemExit):
-        cli.main()
-    assert told["args"] == (Path("d"), Path("e"), 15, 2, 0.01, True)
-    assert (told["exclude"], told["balance"], told["parts"]) == (
-        ["a", "b c"],
-        False,
-        (80, 10.5, 9.5),
-    )
-    assert (told["pretrained"], told["split"], told["seed"], told["batch_size"]) == (
-        False,
-        "artist",
-        7,
-        32,
-    )
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"artists": ["x"]},
-        {"split": "table"},
-        {"callbacks": ["Sampler"]},
-        {"arguments": ["loss_func"]},
-    ],
-)
-def test_what_no_command_trains_has_none(export, changes):
-    config, kept = (exports.read_json(export, name) for name in ("config.json", "metrics.json"))
-    assert recipe.command({**config, **changes}, kept, "d", "e") == ""
-    assert recipe.command(config, {}, "d", "e") == recipe.command({}, kept, "d", "e") == ""
-
-
-def fits(*told, groups=4, scheduled="lr mom"):
-    """metrics.json after fits of these epochs, lowest and highest learning rates, and numbers of
-    groups that learn.
-    """
-    names = ("epochs", "lr_low", "lr_high", "learning")
-    common = {"groups": groups, "scheduled": scheduled}
-    return {
-        "protocol": {"fits": [{**dict(zip(names, fit, strict=True)), **common} for fit in told]}
-    }
-
-
-HEAD, SLOW = (4, 1e-3, 1e-3, 1), (1e-5, 1e-4)
-
-
-def test_fits_of_the_command_have_a_command(export):
-    config = exports.read_json(export, "config.json")
-    text = lambda *told: recipe.command(config, fits(*told), "d", "e")
-    usual = text(HEAD, (2, *SLOW, 4))
-    assert "--epochs 4" in usual and "--unfrozen" not in usual and "--gradual" not in usual
-    assert "--epochs 4 --unfrozen-epochs 0" in text(HEAD)
-    assert "--gradual" in text(HEAD, (1, *SLOW, 2), (1, *SLOW, 3), (2, *SLOW, 4))
-
-
-@pytest.mark.parametrize(
-    "told",
-    [
-        [(2, *SLOW, 4)],
-        [HEAD, HEAD],
-        [HEAD, (1, *SLOW, 2)],
-        [HEAD, (1, *SLOW, 2), (1, *SLOW, 3)],
-        [HEAD, (2, 1e-6, 1e-4, 4)],
-        [HEAD, (2, *SLOW, 4), (2, *SLOW, 4)],
-    ],
-    ids=str,
-)
-def test_fits_of_ones_own_have_no_command(export, told):
-    config = exports.read_json(export, "config.json")
-    assert recipe.command(config, fits(*told), "d", "e") == ""
-    assert recipe.command(config, fits(HEAD, scheduled="lr"), "d", "e") == ""
 
 
 def test_the_report_of_an_export_tells_its_command(export, drawn, command):

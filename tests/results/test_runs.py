@@ -324,21 +324,21 @@ def test_the_commit_is_that_of_the_checkout_around_the_code(tmp_path):
     git(tmp_path, "commit", "-m", "first")
     git(tmp_path, "tag", "v1")
     commit = git(tmp_path, "rev-parse", "HEAD")
-    assert machine._commit(tmp_path) == commit
+    assert machine.commit_of(tmp_path) == commit
     (tmp_path / "notes.txt").write_text("not a part of it\n")
-    assert machine._commit(tmp_path) == commit
+    assert machine.commit_of(tmp_path) == commit
     (tmp_path / "code.py").write_text("a = 2\n")
-    assert machine._commit(tmp_path) == f"{commit}+changes"
+    assert machine.commit_of(tmp_path) == f"{commit}+changes"
     (inside := tmp_path / "lib/site-packages").mkdir(parents=True)
-    assert machine._commit(inside) is None
+    assert machine.commit_of(inside) is None
 
 
 def test_outside_a_checkout_and_without_git_there_is_no_commit(tmp_path, monkeypatch):
-    assert machine._commit(tmp_path) is None
+    assert machine.commit_of(tmp_path) is None
     (tmp_path / ".git").mkdir()  # not a repository
-    assert machine._commit(tmp_path) is None
+    assert machine.commit_of(tmp_path) is None
     monkeypatch.setattr(machine.shutil, "which", lambda name: None)
-    assert machine._commit(Path(artclf.__file__).parents[2]) is None
+    assert machine.commit_of(Path(artclf.__file__).parents[2]) is None
 
 
 def test_the_machine_is_told_without_a_list_of_processors(monkeypatch):
