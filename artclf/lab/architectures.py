@@ -7,11 +7,10 @@ Notebook: `experiments/10_architectures`.
 """
 
 import pickle
-import sqlite3
 import statistics
 import time
 from collections.abc import Iterable
-from contextlib import closing
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,8 @@ from artclf import train
 from artclf.base.errors import InputError
 from artclf.data import splits
 from artclf.lab import experiment
-from artclf.model import backbones
+from artclf.model import backbones, engine
+from artclf.model.store import Store
 from artclf.results import evaluation, plots
 
 DEFAULTS = {
@@ -170,11 +170,9 @@ def _train_and_measure(data, folder: Path, config: dict, table) -> tuple[pd.Data
     first_block = depth if isinstance(depth, int) else 0
     learn = train.learner(data, folder, split=table, unfreeze_from=first_block, **passed)
     features_kept = depth != FROM_START and _has_features(data, learn.config)
-    threads = torch.get_num_threads()
     with learn.no_bar(), learn.no_logging():
         fit(learn, config)
     logits = experiment.outputs(learn, data, table)
-    torch.set_num_threads(threads)  # as before the fit, so that speeds can be compared
     predictions = experiment.prediction_table(logits, learn.config["vocab"], table)
     history = pd.read_csv(folder / "history.csv")
     body, head = learn.model
@@ -201,9 +199,9 @@ def _has_features(data, config: dict) -> bool:
     file = Path(data) / "features.db"
     if not file.exists():
         return False
-    pattern = "{name} {pool} * {size} px {resize} view 1".format(**config)
-    with closing(sqlite3.connect(file)) as db:
-        return db.execute("SELECT 1 FROM used WHERE key GLOB ?", (pattern,)).fetchone() is not None
+    pattern = f"{engine.body_name(config)} * {config['size']} px {config['resize']} view 1"
+    stored_keys = Store(file).keys()
+    return any(fnmatchcase(key, pattern) for key in stored_keys)
 
 
 def _megabytes(module: torch.nn.Module) -> float:

@@ -23,7 +23,6 @@ import torch
 from artclf.base.errors import InputError
 from artclf.base.files import replace_whole, write_json
 from artclf.model import engine, features
-from artclf.model.store import Store
 from artclf.results import evaluation, plots
 
 RUN_FILE = "run.json"  # written last: a folder that has it holds a finished run
@@ -136,7 +135,7 @@ def _delete_checkpoints(folder: Path):
     """Delete what an interrupted run goes on from: hundreds of megabytes that a finished run does
     not need.
     """
-    for file in (folder / "models").glob("fit-*.pth"):
+    for file in (folder / "models").glob("*.pth"):
         file.unlink()
 
 
@@ -164,13 +163,9 @@ def outputs(learn, data, rows) -> torch.Tensor:
     pictures = features.Pictures(
         data, rows.file, rows.clean_sha256, config["size"], config["resize"]
     )
-    store = Store(Path(data) / "features.db")
-    name = f"{backbone.name} {body.pool}"
-    engine.use(body, engine.best_settings(body, config["size"], False, store, name))
-    name = f"{name} {body.precision}"  # as `engine.Stored` has it
-    x = torch.from_numpy(features.views(pictures, body, backbone, name, [0])[:, 0])
-    body.precision = None  # as after a fit
-    return head(x.to(learn.dls.device)).cpu()
+    name = engine.body_name(config)
+    x = features.feature_views(pictures, body, backbone, name, [0])[:, 0]
+    return head(torch.from_numpy(x).to(learn.dls.device)).cpu()
 
 
 def prediction_table(logits: torch.Tensor, vocab: Sequence[str], rows) -> pd.DataFrame:
