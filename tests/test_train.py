@@ -23,6 +23,7 @@ from artclf import predict, train
 from artclf.data import splits
 from artclf.data.catalogue import Catalogue
 from artclf.model import exports
+from artclf.results.recipe import DEFAULTS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SMALL = {"arch": "efficientnet_lite0", "size": 64, "batch_size": 8}
@@ -102,7 +103,7 @@ def test_fit_is_exactly_the_lines_of_the_notebook(drawn, export, tmp_path):
         "RESIZE": "squish",
         "FIND_LR": False,
         "train": train,
-        "predict": exports,
+        "predict": predict,
     }
     recipe = [
         cell
@@ -131,40 +132,82 @@ def test_fit_is_exactly_the_lines_of_the_notebook(drawn, export, tmp_path):
     assert {"stage-1.pth", "stage-2.pth"} <= {file.name for file in (export / "models").iterdir()}
 
 
-def test_the_settings_of_notebook_and_command_are_those_of_fit():
-    import inspect
-
+def test_the_settings_of_the_notebook_are_those_of_the_recipe():
     book = json.loads((REPOSITORY / "notebooks/03_train.ipynb").read_text(encoding="utf-8"))
-    source = next(
+    [source] = [
         "".join(cell["source"])
         for cell in book["cells"]
         if "parameters" in cell["metadata"].get("tags", [])
-    )
-    exec(source, shown := {})
-    from artclf import cli
+    ]
+    shown = {}
+    exec(source, shown)
+    settings = {name.lower(): value for name, value in shown.items() if name.isupper()}
+    for name in ("data", "export", "find_lr"):
+        del settings[name]
+    assert len(settings) > 8
+    assert settings == {name: getattr(DEFAULTS, name) for name in settings}
 
-    known = {
-        name: p.default
-        for f in (train.learner, train.fit)
-        for name, p in inspect.signature(f).parameters.items()
-    }
-    for name in (
-        "ARCH",
-        "SIZE",
-        "RESIZE",
-        "SPLIT",
-        "PARTS",
-        "SEED",
-        "BATCH_SIZE",
-        "EPOCHS",
-        "UNFROZEN_EPOCHS",
-        "UNFREEZE_FROM",
-        "LR",
-    ):
-        assert shown[name] == known[name.lower()], name
-    for name, parameter in inspect.signature(cli.train).parameters.items():
-        if name in known and name not in ("data", "out", "parts", "exclude"):
-            assert parameter.default == known[name]
+
+def test_a_rerun_puts_each_stage_back_as_it_was(drawn, tmp_path, capsys):
+    def stages(out):
+        learn = learner(drawn, out)
+        learn.fit_one_cycle(1, 2e-3)
+        first = weights(learn)
+        learn.unfreeze()
+        learn.best_epoch.f1 = -1.0  # so that the epoch to come is the best
+        learn.best_epoch.valid_loss = float("inf")
+        learn.fit_one_cycle(1, 1e-3)
+        return first, weights(learn)
+
+    first, second = stages(tmp_path)
+    assert (
+        not same(first, second)
+        and "Kept the weights of epoch 0 of stage 2" in capsys.readouterr().out
+    )
+    again = stages(tmp_path)
+    assert same(again[0], first) and same(again[1], second)
+
+
+def test_weights_that_are_put_back_are_said(drawn, tmp_path, capsys):
+    learn = learner(drawn, tmp_path)
+    learn.fit_one_cycle(1, 2e-3)
+    learn.unfreeze()
+    learn.fit_one_cycle(1, 0.5)  # a rate that ruins the network
+    assert "Put back the weights of epoch 0 of stage 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_follows_from_its_settings_alone(drawn, tmp_path, precision):
+    def trained(out):
+        learn = learner(drawn, out, precision=precision)
+        learn.fit_one_cycle(1, 2e-3)
+        learn.unfreeze()
+        learn.best_epoch.f1 = -1.0  # so that the epoch to come is the best
+        learn.best_epoch.valid_loss = float("inf")
+        learn.fit_one_cycle(1, 1e-3)
+        return weights(learn)
+
+    expected = trained(tmp_path / "one")
+    for name in ("features.db", "pixels.db"):
+        (drawn / name).unlink()
+    assert same(trained(tmp_path / "two"), expected)
+    # another run stores the features of some pictures, in batches of other pictures
+    for name in ("features.db", "pixels.db"):
+        (drawn / name).unlink()
+    some = splits.items(drawn, seed=3).iloc[::2]
+    learner(drawn, tmp_path / "some", precision=precision, split=some).fit_one_cycle(1, 2e-3)
+    assert same(trained(tmp_path / "three"), expected)
+
+
+def test_without_stored_batches_fastais_own_loaders_are_read(drawn, tmp_path, capsys):
+    learn = learner(drawn, tmp_path, cached=False)
+    said = capsys.readouterr().out
+    assert "features.db" not in said and not hasattr(learn, "stored")
+    learn.fit_one_cycle(1, 2e-3)
+    assert learn.count.batches == len(learn.dls.train)
+    assert learn.model[1][0].running_mean.abs().sum() > 0  # the head standardises batch by batch
+    learner(drawn, tmp_path)
+    assert "features.db" in capsys.readouterr().out
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(whole, drawn, tmp_path):
@@ -229,14 +272,13 @@ def test_stage_2_interrupted_ends_with_the_weights_of_one_that_was_not(drawn, tm
     ]
 
 
-def test_all_done_is_not_computed_again_and_restores_a_lost_history(whole, drawn, capsys):
+def test_all_done_is_not_computed_again_and_restores_a_lost_history(whole, drawn):
     learn, (_, out, expected) = learner(drawn, whole[1]), whole
     before = (out / "history.csv").read_bytes()
     (out / "history.csv").unlink()
     learn.fit_one_cycle(3, 2e-3)
     assert learn.count.batches == 0 and same(weights(learn), expected)
     assert (out / "history.csv").read_bytes() == before
-    assert "minutes on this CPU" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -265,7 +307,7 @@ def test_a_changed_setting_starts_afresh(whole, drawn, tmp_path, change, capsys)
     learn = learner(drawn, tmp_path, **change)
     with pytest.raises(KeyboardInterrupt):
         learn.fit_one_cycle(epochs, lr, cbs=Stop(KeyboardInterrupt(), 0))
-    assert learn.keep.rows == [] and "Going on" not in capsys.readouterr().out
+    assert learn.resume.epochs_done == 0 and "Going on" not in capsys.readouterr().out
 
 
 def test_the_best_epoch_of_all_stages_is_kept(drawn, tmp_path):
@@ -287,12 +329,11 @@ def test_a_later_fit_must_not_cost_loss_on_valid(drawn, tmp_path):
     learn = learner(drawn, tmp_path)
     learn.fit_one_cycle(1, 1e-3)
     first = weights(learn)
-    learn.keep.best.update(
-        f1=-1.0, loss=0.0
-    )  # any epoch has the higher macro F1, and the higher loss
+    learn.best_epoch.f1 = -1.0  # any epoch has a higher macro F1, and a higher loss
+    learn.best_epoch.valid_loss = 0.0
     learn.unfreeze()
     learn.fit_one_cycle(1, 1e-3)
-    assert same(weights(learn), first) and learn.keep.best["f1"] == -1.0
+    assert same(weights(learn), first) and learn.best_epoch.f1 == -1.0
 
 
 def test_gradually_one_block_after_the_other_learns(drawn, tmp_path):
@@ -309,7 +350,7 @@ def test_a_fit_that_its_callback_ends_keeps_its_last_epoch(drawn, tmp_path):
     learn = learner(drawn, tmp_path)
     learn.fit_one_cycle(5, 1e-3, cbs=EarlyStoppingCallback("f1_score", min_delta=2.0, patience=1))
     history = pd.read_csv(tmp_path / "history.csv")
-    assert len(history) == 2 and learn.keep.best["f1"] == history.f1_score.iloc[-1]
+    assert len(history) == 2 and learn.best_epoch.f1 == history.f1_score.iloc[-1]
 
 
 def test_a_table_of_parts_cannot_be_exported_by_fit(drawn, tmp_path):
@@ -463,16 +504,6 @@ def test_no_data_and_too_few_images_say_what_to_do(drawn, tmp_path):
         )
     with pytest.raises(ValueError, match=r"too few images .* 05-baroque: .*--exclude"):
         learner(data, tmp_path)
-
-
-def test_the_time_is_told_beforehand_on_a_cpu(drawn, tmp_path, capsys):
-    learn = learner(drawn, tmp_path)
-    if learn.dls.device.type != "cpu":
-        pytest.skip("there is a GPU")
-    with pytest.raises(KeyboardInterrupt):
-        learn.fit_one_cycle(1, 2e-3, cbs=Stop(KeyboardInterrupt(), 0))
-    said = capsys.readouterr().out
-    assert "About 0." in said and "minutes on this CPU" in said
 
 
 CODE = """
