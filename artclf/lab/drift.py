@@ -179,7 +179,8 @@ def _correlation(rows, resamples: int) -> dict:
     painter_of_picture, painters = pd.factorize(rows.painter.where(rows.painter != "", rows.file))
     number = len(painters)
     rng = np.random.default_rng(0)
-    counts = [np.ones(number)]  # how often each painter counts: once, then as the bootstrap draws
+    # How often each painter counts: once, then as the bootstrap draws.
+    counts: list[np.ndarray] = [np.ones(number)]
     if number > 1:
         for _ in range(resamples):
             drawn = rng.integers(number, size=number)
@@ -304,7 +305,7 @@ def _label_periods(axis, rows) -> list[float]:
     places = class_places(rows)
     short_names = places.index.str.slice(0, 28)
     ticks = pd.Series(short_names, places).groupby(level=0).agg(", ".join)
-    style = {"fontsize": 8 if len(ticks) < 25 else 6, "parse_math": False}
+    style: dict[str, object] = {"fontsize": 8 if len(ticks) < 25 else 6, "parse_math": False}
     if axis.axis_name == "x":
         style |= {"rotation": 50, "ha": "right", "rotation_mode": "anchor"}
     axis.set_ticks(ticks.index, ticks, **style)

@@ -11,7 +11,7 @@ import io
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -192,7 +192,7 @@ def write_results(out, table: pd.DataFrame):
     replace_whole(Path(out) / "results.csv", lambda part: table.to_csv(part, index=False))
 
 
-def means(table, figures: Sequence[str], ranges: dict | None = None) -> pd.DataFrame:
+def means(table, figures: Iterable[str], ranges: dict | None = None) -> pd.DataFrame:
     """A row for each `label` of a table of results: the means of `figures` over its runs, and
     `runs`, their number.
 

@@ -55,7 +55,7 @@ def curves(
     orders_by_chance = rng.random((draws, len(x), cells, cells))
     methods = [*maps.items(), *((RANDOM, order) for order in orders_by_chance)]
     jobs = [(method, values, kind) for method, values in methods for kind in KINDS]
-    shares = np.linspace(0, 1, steps + 1)
+    shares = np.linspace(0, 1, steps + 1).tolist()
     rows = []
     for method, values, kind in progress_bar(jobs, desc="curves"):
         for image, (picture, target) in enumerate(zip(x, targets, strict=True)):

@@ -133,6 +133,6 @@ def pixels(files: tuple[Path, ...], size: int) -> torch.Tensor:
     """
     squares = np.empty((len(files), size, size, 3), np.uint8)
     for i, file in enumerate(files):
-        picture = open_reduced(file, size)
-        squares[i] = picture.resize((size, size), Image.Resampling.BILINEAR)
+        picture = open_reduced(file, size).resize((size, size), Image.Resampling.BILINEAR)
+        squares[i] = np.asarray(picture)
     return torch.from_numpy(squares).permute(0, 3, 1, 2)

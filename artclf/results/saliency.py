@@ -5,6 +5,7 @@ artclf[lab]`); without it there are no maps, and the explorer shows none. Shown 
 """
 
 import warnings
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -102,7 +103,7 @@ def _write_maps(explainer, batch: list[tuple], longest: int):
         grey = Image.fromarray((255 * shares).round().astype(np.uint8))
         image = unresized(grey, size, explainer.config["resize"])
         image.thumbnail((longest, longest))
-        replace_whole(job.map_file, lambda part, image=image: image.save(part, "JPEG", quality=80))
+        replace_whole(job.map_file, partial(image.save, format="JPEG", quality=80))
 
 
 def unresized(image: Image.Image, size: tuple[int, int], resize: str) -> Image.Image:
