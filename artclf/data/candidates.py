@@ -44,8 +44,8 @@ def close_pairs(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
     Fleet, Multi-index hashing, 2012).
     """
     pairs = [np.empty((0, 2), int)]
-    quarters = hashes.view(np.uint16).reshape(-1, 4)
-    other_quarters = others.view(np.uint16).reshape(-1, 4)
+    quarters = hashes.view(np.uint16).reshape(len(hashes), 4)
+    other_quarters = others.view(np.uint16).reshape(len(others), 4)
     for quarter in range(4):
         for first, second in _pairs_of_16_bits(quarters[:, quarter], other_quarters[:, quarter]):
             differences = hashes[first] ^ others[second]
@@ -145,8 +145,9 @@ class Vocabulary:
 
 def _halves(descriptors: np.ndarray) -> np.ndarray:
     """Descriptors, (n, 128), as their left and right halves: (2, n, 64)."""
-    rows_and_columns = root_sift(descriptors).reshape(-1, 4, 2, 16)
-    return rows_and_columns.transpose(2, 0, 1, 3).reshape(2, -1, 64)
+    number = len(descriptors)
+    rows_and_columns = root_sift(descriptors).reshape(number, 4, 2, 16)
+    return rows_and_columns.transpose(2, 0, 1, 3).reshape(2, number, 64)
 
 
 def _closest(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:

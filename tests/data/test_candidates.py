@@ -62,6 +62,37 @@ def test_of_few_pictures_all_pairs_are_candidates():
     assert all(isinstance(pair, Candidate) for pair in by_words(3, pictures.__getitem__))
 
 
+def test_of_two_pictures_each_is_the_others_candidate():
+    pictures = pictures_of_noise(2)
+    assert by_words(2, pictures.__getitem__) == {(0, 1, False), (0, 1, True)}
+
+
+def test_words_weigh_by_rarity_and_count_once_in_a_picture():
+    """The eight nearest by cosine of binary vectors, weighted by the squares of smoothed idf."""
+    rng = np.random.default_rng(6)
+    pool = rng.integers(0, 200, (60, 128), dtype=np.uint8)
+    frequency = 1 / np.arange(1, 61)
+    pictures = []
+    for _ in range(40):
+        chosen = rng.choice(60, size=25, p=frequency / frequency.sum())  # common ones repeatedly
+        pictures.append(pool[chosen])
+    vocabulary = Vocabulary.drawn_from(40, pictures.__getitem__)
+    words = [set(vocabulary.words(picture)) for picture in pictures]
+    columns = sorted(set().union(*words))
+    has_word = np.array([[word in own for word in columns] for own in words])
+    idf = np.log((1 + 40) / (1 + has_word.sum(axis=0))) + 1
+    vectors = has_word * idf**2
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    similarity = vectors @ vectors.T
+    np.fill_diagonal(similarity, -1)
+    expected = set()
+    for picture, row in enumerate(similarity):
+        order = np.argsort(-row)
+        assert row[order[7]] - row[order[8]] > 1e-6  # no tie decides
+        expected |= {(min(picture, i), max(picture, i), False) for i in order[:8].tolist()}
+    assert {pair for pair in by_words(40, pictures.__getitem__) if not pair.mirrored} == expected
+
+
 def test_without_a_second_picture_or_any_point_there_are_no_candidates():
     assert by_words(0, lambda i: 1 / 0) == by_words(1, lambda i: 1 / 0) == set()
     assert by_words(5, lambda i: np.empty((0, 128), np.uint8)) == set()
