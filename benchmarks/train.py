@@ -145,7 +145,7 @@ def ours(
         )
         name = f"{learn.config['name']} {learn.config['pool']}"
         x = torch.from_numpy(
-            features.views(pictures, learn.model[0], learn.stored.backbone, name, looks)
+            features.feature_views(pictures, learn.model[0], learn.stored.backbone, name, looks)
         )
         with torch.inference_mode():
             logits = [learn.model.eval()[1](x[:, view]) for view in range(len(looks))]

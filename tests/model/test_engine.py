@@ -2,8 +2,6 @@
 computed twice.
 """
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -12,10 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from artclf import train
-from artclf.model import engine, features
+from artclf.model import engine, features, network
 from artclf.model.store import Store
 
-MEASURE = engine.best_settings
 SMALL = {"arch": "efficientnet_lite0", "size": 64, "batch_size": 8}
 
 
@@ -56,21 +53,17 @@ def test_the_logits_of_stored_features_are_those_of_the_slow_way(drawn, tmp_path
     torch.testing.assert_close(torch.as_tensor(slow), stored, atol=1e-3, rtol=1e-3)
 
 
-def test_in_bfloat16_they_differ_by_rounding(drawn, tmp_path, monkeypatch):
+def test_in_bfloat16_they_differ_by_rounding(drawn, tmp_path):
     found = []
-    for precision in engine.PRECISIONS:
-        best = {"format": "channels last", "precision": precision, "threads": None, "seconds": 0.01}
-        monkeypatch.setattr(engine, "best_settings", lambda *_, best=best: best)
-        learn = learner(drawn, tmp_path / precision, pool="stages")
+    for precision in network.PRECISIONS:
+        learn = learner(drawn, tmp_path / precision, pool="stages", precision=precision)
         learn.fit_one_cycle(1, 0.0)
         found.append(torch.cat(learn.batches.given[False]))
     assert (
         not torch.equal(*found)
         and torch.corrcoef(torch.stack([x.flatten() for x in found]))[0, 1] > 0.999
     )
-    assert (
-        learn.model[0].precision is None
-    )  # outside of a fit, everything is looked at in full precision
+    assert learn.model[0].precision is torch.bfloat16  # a setting, in a fit and outside of it
 
 
 def test_unfrozen_the_network_is_given_what_its_own_loaders_give(drawn, tmp_path):
@@ -93,7 +86,7 @@ def test_unfrozen_the_network_is_given_what_its_own_loaders_give(drawn, tmp_path
 
 
 def test_no_picture_is_decoded_twice_and_nothing_looked_at_twice(fresh, tmp_path, monkeypatch):
-    seen, decode, looked, look = [], features.Pictures._decode, [], engine.features.view_of
+    seen, decode, looked, look = [], features.Pictures._decode, [], features.view_of
     monkeypatch.setattr(
         features.Pictures,
         "_decode",
@@ -114,7 +107,7 @@ def test_a_linear_head_standardises_by_all_of_train(drawn, tmp_path):
     learn = learner(drawn, tmp_path)
     learn.fit_one_cycle(2, 1e-3)
     body, (norm, *_), pictures = learn.model[0], learn.model[1], learn.stored.pictures["train"]
-    name = f"efficientnet_lite0 {body.pool} {engine.PRECISIONS[learn.stored._best(False)['precision']]}"
+    name = engine.body_name(learn.config)
     x = (
         features.feature_views(pictures, body, learn.stored.backbone, name, [0, 1])
         .reshape(-1, body.width)
@@ -127,9 +120,9 @@ def test_a_linear_head_standardises_by_all_of_train(drawn, tmp_path):
 
 def test_frozen_the_linear_head_ends_at_the_minimum_that_scikit_learn_finds(drawn, tmp_path):
     learn = learner(drawn, tmp_path, views=1, balance=False)
-    learn.remove_cb(learn.keep)
+    learn.remove_cbs([learn.best_epoch, learn.resume, learn.history])
     learn.fit_one_cycle(100, 1e-3)
-    head, data = learn.model[1].eval(), learn.stored._features("train", learn.dls.train)
+    head, data = learn.model[1].eval(), learn.stored.feature_loader("train", learn.dls.train)
     assert not learn.stored.loaders  # what a fit has loaded goes with it
     x, y = data.create_batch(list(range(30)))
     z = head[0](x).numpy()
@@ -163,7 +156,8 @@ def test_only_blocks_from_the_wanted_one_on_learn(drawn, tmp_path, first, learni
     learn = learner(drawn, tmp_path, unfreeze_from=first)
     learn.fit_one_cycle(1, 2e-3)
     before = {name: value.clone() for name, value in learn.model.named_parameters()}
-    learn.keep.best.update(f1=-1.0, loss=float("inf"))  # so that the epoch to come is the best
+    learn.best_epoch.f1 = -1.0  # so that the epoch to come is the best
+    learn.best_epoch.valid_loss = float("inf")
     learn.unfreeze()
     learn.fit_one_cycle(1, 1e-3)
     blocks = learn.model[0].blocks
@@ -175,22 +169,18 @@ def test_only_blocks_from_the_wanted_one_on_learn(drawn, tmp_path, first, learni
     assert changed == {block for block in blocks if block >= first}, learning
 
 
-def test_settings_are_measured_once_and_said(tmp_path, capsys):
-    body, store = torch.nn.Conv2d(3, 2, 3), Store(tmp_path / "features.db")
-    found = MEASURE(body, 32, True, store, "tiny")
-    said = capsys.readouterr().out
-    assert (
-        found["format"] in said
-        and found["precision"] in said
-        and f"{found['threads']} threads" in said
-    )
-    assert set(found) == {"format", "precision", "threads", "seconds"} and found["seconds"] > 0
-    assert MEASURE(body, 32, True, store, "tiny") == found and not capsys.readouterr().out
-    json.dumps(found)
-    assert body.training
-    body.bias.requires_grad_(False)  # less learns, which takes another time
-    MEASURE(body, 32, True, store, "tiny")
-    assert "learning" in capsys.readouterr().out
+def test_measuring_settings_changes_nothing():
+    body = network.Body(torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.ReLU()), size=32)
+    body.train()
+    body.precision = torch.bfloat16
+    threads = torch.get_num_threads()
+    for learns in (False, True):
+        table = engine.measure_settings(body, 32, learns, runs=1)
+        assert list(table) == ["precision", "threads", "seconds"]
+        assert set(table.precision) == {"float32", "bfloat16"}
+        assert table.seconds.is_monotonic_increasing and (table.seconds > 0).all()
+    assert body.training and body.stages.training and body.precision is torch.bfloat16
+    assert torch.get_num_threads() == threads and all(p.grad is None for p in body.parameters())
 
 
 def test_weights_of_periods_are_scikit_learns(drawn):
@@ -220,7 +210,8 @@ def test_frozen_again_the_head_sees_what_the_changed_body_sees(drawn, tmp_path):
     learn = learner(drawn, tmp_path)
     learn.fit_one_cycle(1, 2e-3)
     learn.unfreeze()
-    learn.keep.best.update(f1=-1.0, loss=float("inf"))  # so that the epoch to come is the best
+    learn.best_epoch.f1 = -1.0  # so that the epoch to come is the best
+    learn.best_epoch.valid_loss = float("inf")
     learn.fit_one_cycle(1, 1e-2)
     learn.freeze()
     learn.batches.__init__()

@@ -12,7 +12,6 @@ from PIL import Image
 
 from artclf.data.catalogue import clean_path, read_catalogue
 from artclf.model import backbones, features
-from artclf.model.store import Store
 
 LITE = "efficientnet_lite0"
 
@@ -84,7 +83,7 @@ def test_a_killed_run_keeps_whole_batches(fresh, rows, monkeypatch):
         patch.setattr(features.Pictures, "_decode", dies)
         features.extract(fresh, rows, LITE, size=64)
     with sqlite3.connect(fresh / "features.db") as db:
-        assert db.execute("SELECT count(*), min(length(value)) FROM kept").fetchone() == (
+        assert db.execute("SELECT count(*), min(length(value)) FROM entries").fetchone() == (
             4,
             4 * 1280,
         )
@@ -109,32 +108,12 @@ def test_views_are_the_picture_its_mirror_image_and_crops_that_never_change(fres
     np.testing.assert_allclose(again / 255, one[[5, 2]])  # whatever else is in the batch
 
 
-def test_a_full_store_lets_the_longest_unused_go_and_says_when_nothing_is_left_to_go(
-    tmp_path, monkeypatch, capsys
-):
-    opened, value = lambda: Store(tmp_path / "kept.db"), bytes(40_000)
-    monkeypatch.setattr("artclf.model.store.LIMIT", 200_000)
-    opened().write("settings of a processor", {"x": b"{}"})
-    for key in ("read", "unread"):
-        opened().write(key, {"a": value, "b": value})
-    opened().read("read", "ab")
-    store = opened()
-    store.write("new", {"a": value, "b": value})
-    assert not opened().read("unread", "ab") and len(opened().read("read", "ab")) == 2
-    store.write(
-        "new", dict.fromkeys("cdefgh", value)
-    )  # more than there is room for: nothing goes for it
-    assert (
-        set(store.read("new", "abcdefgh")) == {"a", "b"} and len(opened().read("read", "ab")) == 2
-    )
-    assert "ARTCLF_CACHE_GB" in capsys.readouterr().out and opened().read(
-        "settings of a processor", "x"
-    )
-    store.write(
-        "another view", {"a": value, "b": value}
-    )  # in the place of what others have left, not of its own
-    assert len(store.read("new", "ab")) == 2 and not opened().read("read", "ab")
-    assert (tmp_path / "kept.db").stat().st_size < 300_000
+def test_features_do_not_depend_on_what_was_stored_before(fresh, rows):
+    some = features.extract(fresh, rows.iloc[::3], LITE, size=64)
+    rest = features.extract(fresh, rows, LITE, size=64)
+    assert (rest[::3] == some).all()
+    (fresh / "features.db").unlink()
+    assert (features.extract(fresh, rows, LITE, size=64) == rest).all()
 
 
 def test_pictures_that_find_no_room_are_decoded_each_time(fresh, rows, monkeypatch):
