@@ -3,37 +3,39 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 
-def joined(images: Sequence[str], columns) -> list[str]:
-    """The group of each image, named by one of them: images that share a value in any column are in
-    one group.
+def components(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The group of each image in `pairs`, named by its least member.
+
+    Two images are in one group where a chain of pairs leads from one to the other.
     """
-    parent = {image: image for image in images}
+    pairs = list(pairs)
+    images = sorted({image for pair in pairs for image in pair})
+    if not images:
+        return {}
+    rows, columns = np.searchsorted(images, pairs).T
+    shape = (len(images), len(images))
+    graph = coo_array((np.ones(len(pairs)), (rows, columns)), shape)
+    _, labels = connected_components(graph, directed=False)
+    _, first_places = np.unique(labels, return_index=True)  # images are sorted: the least ones
+    return {image: images[first_places[label]] for image, label in zip(images, labels, strict=True)}
 
-    def root(image):
-        while parent[image] != image:
-            parent[image] = image = parent[parent[image]]
-        return image
 
+def joined(images: Sequence[str], columns: Iterable[Sequence[str]]) -> list[str]:
+    """The group of each image, named by its least member: images that share a value in any of
+    `columns` are in one group.
+
+    A column has a value for each image; empty values join nothing. An image that stands in
+    `images` twice is in one group.
+    """
+    pairs = [(image, image) for image in images]
     for values in columns:
-        first = {}
+        first_image: dict[str, str] = {}
         for image, value in zip(images, values, strict=True):
             if value:
-                low, high = sorted((root(image), root(first.setdefault(value, image))))
-                parent[high] = low
-    return [root(image) for image in images]
-
-
-def components(found: Iterable[tuple]) -> dict[str, str]:
-    """The least member of each image's group: images that pairs join are in one."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    if not (images := sorted(set().union(*found))):
-        return {}
-    ends = np.searchsorted(images, list(found)).T
-    graph = coo_array((np.ones(ends.shape[1]), tuple(ends)), (len(images), len(images)))
-    groups = connected_components(graph, directed=False)[1]
-    first = np.unique(groups, return_index=True)[1]  # images are sorted
-    return {image: images[first[group]] for image, group in zip(images, groups, strict=True)}
+                pairs.append((first_image.setdefault(value, image), image))
+    groups = components(pairs)
+    return [groups[image] for image in images]

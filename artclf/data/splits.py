@@ -15,19 +15,15 @@ from artclf.data.groups import joined
 from artclf.data.names import artist_keys
 
 PARTS = ("train", "valid", "test")
-
-
+# the columns of `usable` by which images are joined: those of one group stay in one part
 SPLITS = {
     "random": [],
-    "grouped": ["dup_group"],
-    "artist": ["dup_group", "painter"],
-}  # what joins images
-
-
-OWN = "own"
-
-
+    "grouped": ["clean_sha256", "dup_group"],
+    "artist": ["clean_sha256", "dup_group", "painter"],
+}
+OWN = "own"  # the parts that the user gave in the column `split`
 USABLE = ("ok", "flagged")  # flagged images stay in until a person decides
+COLUMNS = ["file", "period", "part", "sha256", "clean_sha256"]
 
 
 def items(
@@ -37,115 +33,141 @@ def items(
     seed: int = 42,
     exclude: Sequence[str] = (),
 ):
-    """The images to learn from: `file` (relative to `data`), `period`, `part`, `sha256`,
-    `clean_sha256`: a DataFrame.
+    """The images to learn from: a DataFrame with `file` (relative to `data`), `period`, `part`,
+    `sha256`, `clean_sha256`.
 
-    `random` cuts every period by chance; `grouped` keeps images of one duplicate group in one part;
-    `artist` keeps those of one painter together, too, across all periods. `own` takes the parts
-    from the catalogue's column `split`, which comes from a manifest or URL list. What `cut`
-    guarantees holds for the first three; where a period lacks a part that others have, a
-    UserWarning names it. Raises FileNotFoundError without a catalogue, ValueError where the images
+    `random` divides every period by chance; `grouped` keeps images of one duplicate group in one
+    part; `artist` also keeps those of one painter together, across all periods. `own` takes the
+    parts from the catalogue's column `split`, which comes from a manifest or URL list. What `cut`
+    guarantees holds for the first three. Where a period lacks a part that others have, a
+    UserWarning names it. Raises FileNotFoundError without a catalogue, InputError where the images
     are too few or the parts make no sense.
     """
-    if split not in (*SPLITS, OWN):
-        raise InputError(f"--split is {split!r}: take one of {', '.join((*SPLITS, OWN))}")
-    if len(parts) != 3 or min(parts) < 0 or not parts[0]:
+    names = (*SPLITS, OWN)
+    if split not in names:
+        raise InputError(f"--split is {split!r}: take one of {', '.join(names)}")
+    if len(parts) != 3 or min(parts) < 0 or parts[0] == 0:
         raise InputError(
             f"parts are {parts}: give three shares of train, valid and test, such as 70,15,15"
         )
     table = usable(data, exclude)
-    if len(classes := set(table.period)) < 2:
-        raise InputError(
-            f"{data} has the single class {', '.join(classes) or 'left out'}: a classifier needs two"
-        )
+    periods = set(table.period)
+    if len(periods) < 2:
+        name = ", ".join(periods) or "left out"
+        raise InputError(f"{data} has the single class {name}: a classifier needs two")
     if split == OWN:
-        table["part"] = _own(table, data)
+        table["part"] = _own_parts(table, data)
+        wanted = []
     else:
-        needed, counts = sum(p > 0 for p in parts), table.period.value_counts().sort_index()
-        if (few := counts[counts < needed]).any():
-            raise InputError(
-                f"too few images for {needed} parts in {', '.join(few.index)}: add pictures, "
-                "or leave the class out with --exclude"
-            )
-        groups = joined(
-            table.sha256,
-            [table[column] for column in SPLITS[split] and ("clean_sha256", *SPLITS[split])],
-        )
+        wanted = [part for part, share in zip(PARTS, parts, strict=True) if share > 0]
+        _check_number_of_images(table, len(wanted))
+        groups = joined(table.sha256, [table[column] for column in SPLITS[split]])
         table["part"] = cut(table.period, groups, parts, seed)
-    _check(
-        table,
-        split,
-        [part for part, share in zip(PARTS, parts, strict=True) if share and split != OWN],
-    )
+    _check_parts(table, split, wanted)
     if split != OWN:
         _record(data, table, f"split_{split}")
-    return table[["file", "period", "part", "sha256", "clean_sha256"]].reset_index(drop=True)
+    return table[COLUMNS].reset_index(drop=True)
 
 
 def fingerprint(table) -> str:
-    """A hash of what `items` returned: it changes with any image, label or part, and with how step
-    clean made it.
+    """A hash of what `items` returned.
+
+    It changes with any image, label or part, and with how step clean made the image.
     """
-    rows = table[["file", "period", "part", "sha256", "clean_sha256"]].to_csv(
-        index=False, lineterminator="\n"
-    )
+    rows = table[COLUMNS].to_csv(index=False, lineterminator="\n")
     return hashlib.sha256(rows.encode()).hexdigest()[:16]
 
 
 def cut(
     periods: Sequence[str], groups: Sequence[str], parts: Sequence[float], seed: int
 ) -> list[str]:
-    """The part of each image, given its period and group: no group crosses, and every period has
-    train images.
+    """The part of each image, given its period and group: no group is in two parts, and every
+    period has train images.
 
-    Groups go, roughly the largest first, to the part that lacks most of the periods they lie in. Of
-    a period whose groups lie in no other, each part gets its share of the images within the size of
-    the period's largest group, and at least one group where there are enough of them (a single
-    group that a part is given to have one may be larger than its share, and the others then share
-    what is missing). Two groups are train and test, a single one is train. The cut depends on the
-    seed and on the names of the groups, not on their order, nor on other periods.
+    Groups are placed one after the other, roughly the largest first, into the part that lacks most
+    of the periods they lie in. Of a period whose groups lie in no other, each part gets its share
+    of the images within the size of the period's largest group, and at least one group where there
+    are enough of them (such a group may be larger than its part's share, and the other parts then
+    share what is missing). Of two groups one is train and one test, a single one is train. The cut
+    depends on the seed and on the names of the groups, not on their order, nor on other periods.
     """
-    images, total, members = (
-        Counter(zip(groups, periods, strict=True)),
-        Counter(periods),
-        defaultdict(dict),
-    )
-    for (group, period), n in images.items():
-        members[group][period] = n
-    lacks = {
-        period: {p: share / sum(parts) * n for p, share in zip(PARTS, parts, strict=True) if share}
-        for period, n in total.items()
-    }
-    empty = {period: set(lacking) for period, lacking in lacks.items()}
-    left = Counter(period for counts in members.values() for period in counts)
-    chosen = {}
-    for group in sorted(
-        members, key=lambda group: (-sum(members[group].values()) * _chance(seed, group), group)
-    ):
-        counts = members[group]
-        urgent = {
-            part
-            for period in counts
-            if left[period] <= len(empty[period])
-            for part in empty[period]
-        }
-        part = next((part for part in ("train", "test", "valid") if part in urgent), None) or max(
-            lacks[next(iter(counts))],
-            key=lambda p: sum(n * lacks[q][p] / total[q] ** 2 for q, n in counts.items()),
-        )
-        for period, n in counts.items():
-            lacks[period][part] -= n
-            empty[period].discard(part)
-            left[period] -= 1
-        chosen[group] = part
-    return [chosen[group] for group in groups]
+    sizes: dict[str, dict[str, int]] = defaultdict(dict)  # group -> period -> images
+    for (group, period), number in Counter(zip(groups, periods, strict=True)).items():
+        sizes[group][period] = number
+    cutting = _Cut(sizes, parts)
+
+    def size_by_chance(group: str) -> float:
+        return sum(sizes[group].values()) * _chance(seed, group)
+
+    for group in sorted(sizes, key=lambda group: (-size_by_chance(group), group)):
+        cutting.place(group)
+    return [cutting.part_of[group] for group in groups]
+
+
+class _Cut:
+    """The parts of the groups that were placed, and what each part still lacks.
+
+    `sizes` are the images of each group in each period.
+    """
+
+    def __init__(self, sizes: dict[str, dict[str, int]], parts: Sequence[float]):
+        self.sizes = sizes
+        self.part_of: dict[str, str] = {}
+        self.totals = Counter()  # images of each period
+        self.groups_left = Counter()  # groups of each period that aren't placed yet
+        for counts in sizes.values():
+            self.totals.update(counts)
+            self.groups_left.update(counts.keys())
+        shares = {part: share for part, share in zip(PARTS, parts, strict=True) if share}
+        self.lacking: dict[str, dict[str, float]] = {}  # period -> part -> images
+        for period, total in self.totals.items():
+            self.lacking[period] = {
+                part: share / sum(parts) * total for part, share in shares.items()
+            }
+        # the parts of each period that have no group yet
+        self.empty = {period: set(shares) for period in self.totals}
+
+    def place(self, group: str):
+        """Give `group` to a part."""
+        counts = self.sizes[group]
+        part = self._urgent_part(counts) or self._part_that_lacks_most(counts)
+        for period, number in counts.items():
+            self.lacking[period][part] -= number
+            self.empty[period].discard(part)
+            self.groups_left[period] -= 1
+        self.part_of[group] = part
+
+    def _urgent_part(self, counts: dict[str, int]) -> str | None:
+        """A part that would stay empty of a period without this group; train comes first."""
+        urgent: set[str] = set()
+        for period in counts:
+            if self.groups_left[period] <= len(self.empty[period]):
+                urgent |= self.empty[period]
+        for part in ("train", "test", "valid"):
+            if part in urgent:
+                return part
+        return None
+
+    def _part_that_lacks_most(self, counts: dict[str, int]) -> str:
+        """The part that lacks most images, as shares of the periods in which the group lies."""
+
+        def lacking(part: str) -> float:
+            return sum(
+                number * self.lacking[period][part] / self.totals[period] ** 2
+                for period, number in counts.items()
+            )
+
+        parts = self.lacking[next(iter(counts))]
+        return max(parts, key=lacking)
 
 
 def _chance(seed: int, group: str) -> float:
-    """A number from 0.5 to 1: groups of up to twice the size may change places, and equal ones come
-    by chance.
+    """A number from 0.5 to 1, by which a group's size is multiplied before sorting.
+
+    Groups of up to twice the size may change places, and equal ones come by chance.
     """
-    return 0.5 + int(hashlib.sha256(f"{seed} {group}".encode()).hexdigest()[:8], 16) / 2**33
+    digits = hashlib.sha256(f"{seed} {group}".encode()).hexdigest()[:8]
+    return 0.5 + int(digits, 16) / 2**33
 
 
 def usable(data, exclude: Sequence[str] = ()):
@@ -153,71 +175,89 @@ def usable(data, exclude: Sequence[str] = ()):
     DataFrame.
 
     `period` is the class after the review, `listed` the catalogue's own, `file` the clean copy,
-    `painter` the key of `artist_keys` or ''. Raises ValueError where none is left.
+    `painter` the key of `artist_keys` or ''. Raises InputError where none is left.
     """
     table = read_catalogue(data)
-    words = ["clean_sha256", "dup_group", "review", "split"]
-    table[words] = table[words].astype(object).fillna("")
-    moved, kept = table.review.str.startswith("move:"), table.review == "keep"
-    asked = kept & (table.clean_status == "duplicate") | (kept | moved) & (
-        table.clean_status == "conflict"
-    )
-    table = table[(table.clean_status.isin(USABLE) | asked) & (table.review != "drop")]
+    texts = ["clean_sha256", "dup_group", "review", "split"]
+    table[texts] = table[texts].astype(object).fillna("")
+    is_moved = table.review.str.startswith("move:")
+    is_kept = table.review == "keep"
+    is_clean = table.clean_status.isin(USABLE)
+    kept_duplicate = is_kept & (table.clean_status == "duplicate")
+    decided_conflict = (is_kept | is_moved) & (table.clean_status == "conflict")
+    is_used = is_clean | kept_duplicate | decided_conflict
+    table = table[is_used & (table.review != "drop")]
     if table.empty:
         raise InputError(f"no clean images in {data}: run `artclf clean --data {data}` first")
+    painters = artist_keys(table.artist.dropna())
     table = table.assign(
         listed=table.period,
         period=table.apply(label, axis=1),
         file=table.apply(clean_path, axis=1),
-        painter=table.artist.map(artist_keys(table.artist.dropna())).astype(object).fillna(""),
+        painter=table.artist.map(painters).astype(object).fillna(""),
     )
-    if unknown := set(exclude) - set(table.period):
-        raise InputError(
-            f"--exclude names {', '.join(sorted(unknown))}, but {data} has no such class"
-        )
-    return (
-        table[~table.period.isin(exclude)].drop_duplicates("file").sort_values(["sha256", "file"])
-    )
+    unknown = set(exclude) - set(table.period)
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        raise InputError(f"--exclude names {names}, but {data} has no such class")
+    table = table[~table.period.isin(exclude)]
+    return table.drop_duplicates("file").sort_values(["sha256", "file"])
 
 
-def _own(table, data):
+def _own_parts(table, data):
+    """The column `split`. Raises InputError where it holds anything but the names of parts."""
     wrong = table[~table.split.isin(PARTS)]
     if wrong.empty:
         return table.split
-    found = ", ".join(sorted({repr(value) if value else "nothing" for value in wrong.split})[:5])
+    values = sorted({repr(value) if value else "nothing" for value in wrong.split})
     raise InputError(
-        f"the column `split` says {found} for {len(wrong)} images in {data}, such as {wrong.url.iloc[0]}: "
-        f"it may say {', '.join(PARTS)}; mend the manifest or list and take it in again"
+        f"the column `split` says {', '.join(values[:5])} for {len(wrong)} images in {data}, such "
+        f"as {wrong.url.iloc[0]}: it may say {', '.join(PARTS)}; correct the manifest or list and "
+        "take it in again"
     )
 
 
-def _check(table, split: str, wanted: list[str]):
-    """Raise where a part or the train images of a period are missing; warn where a period lacks
+def _check_number_of_images(table, number_of_parts: int):
+    counts = table.period.value_counts().sort_index()
+    too_few = counts.index[counts < number_of_parts]
+    if len(too_few):
+        raise InputError(
+            f"too few images for {number_of_parts} parts in {', '.join(too_few)}: add pictures, "
+            "or leave the class out with --exclude"
+        )
+
+
+def _check_parts(table, split: str, wanted: list[str]):
+    """Raise where a part, or the train images of a period, are missing; warn where a period lacks
     another part.
     """
-    found = table.groupby("period").part.agg(set)
-    if missing := [part for part in wanted if part not in set(table.part)]:
+    missing = [part for part in wanted if part not in set(table.part)]
+    if missing:
         raise InputError(
-            f"--split {split} leaves no images for {' and '.join(missing)}, because its groups are as "
-            "large as whole periods: take another --split"
+            f"--split {split} leaves no images for {' and '.join(missing)}, because its groups are "
+            "as large as whole periods: take another --split"
         )
-    if unlearned := [period for period, parts in found.items() if "train" not in parts]:
+    parts_of = table.groupby("period").part.agg(set)
+    not_learned = [period for period, parts in parts_of.items() if "train" not in parts]
+    if not_learned:
         raise InputError(
-            f"--split {split} has no train images in {', '.join(unlearned)}: add some to the column "
-            "`split`, or leave the class out with --exclude"
+            f"--split {split} has no train images in {', '.join(not_learned)}: add some to the "
+            "column `split`, or leave the class out with --exclude"
         )
     for part in sorted(set(table.part), reverse=True):
-        if without := [period for period, parts in found.items() if part not in parts]:
+        without = [period for period, parts in parts_of.items() if part not in parts]
+        if without:
             warnings.warn(
-                f"--split {split} leaves no {part} images in {', '.join(without)}: all of them are in other "
-                f"parts, and figures on {part} say nothing of these periods",
-                stacklevel=1,
+                f"--split {split} leaves no {part} images in {', '.join(without)}: all of them are "
+                f"in other parts, and figures on {part} say nothing of these periods",
+                stacklevel=3,
             )
 
 
 def _record(data, table, column: str):
+    """Write the parts that changed to a column of the catalogue."""
     changed = table[table.part != table[column]]
-    with Catalogue(data) as cat:
-        cat.update(
+    with Catalogue(data) as catalogue:
+        catalogue.update(
             {"url": row.url, "period": row.listed, column: row.part} for row in changed.itertuples()
         )

@@ -90,7 +90,7 @@ def images(
     keys = artist_keys(table.artist.dropna())
     table["painter"] = table.artist.map(keys).astype(object).fillna("")
     for name in splits:
-        columns = [*SPLITS[name], "clean_sha256"] if SPLITS[name] else []
+        columns = SPLITS[name]
         own_groups = [str(i) for i in table.index]
         table[f"by_{name}"] = joined(own_groups, [table[column] for column in columns])
     if "artist" in splits and not table.painter.any():
