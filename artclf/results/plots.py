@@ -146,7 +146,7 @@ def plot_most_confused(predictions, data, n=5, part="test", ax=None):
     for place, pair in enumerate(evaluation.most_confused(predictions, n, part).itertuples()):
         head = f"{pair.given} taken for {pair.predicted}: {pair.count}, {pair.rate:.0%} of {pair.given}"
         for column, row in enumerate(
-            evaluation.behind(predictions, pair, part).head(4).itertuples()
+            evaluation.images_of_pair(predictions, pair, part).head(4).itertuples()
         ):
             tiles[place, column] = Path(data) / row.file, "" if column else head
     return _plot_tiles(tiles, ax)

@@ -27,7 +27,7 @@ def page(predictions, data, out, part="test", n=12) -> str:
 
     config, kept = read_json(Path(out) / "config.json"), read_json(Path(out) / "metrics.json")
     pairs = [
-        (pair, cards(evaluation.behind(predictions, pair, part).head(4), data))
+        (pair, cards(evaluation.images_of_pair(predictions, pair, part).head(4), data))
         for pair in evaluation.most_confused(predictions, 8, part).itertuples()
     ]
     low_high, units = intervals(predictions, part)

@@ -1,7 +1,7 @@
-"""How sure a figure is, and whether two runs differ by more than chance: bootstrap intervals and
+"""How certain a figure is, and whether two runs differ by more than chance: bootstrap intervals and
 McNemar's test.
 
-Works on the table of predictions (`interpret.read`); reads and writes no files. Shown in
+Works on the table of predictions (`evaluation.read`); reads and writes no files. Shown in
 `04_interpret`.
 """
 
@@ -11,38 +11,42 @@ from artclf.data.groups import joined
 from artclf.data.names import artist_keys
 from artclf.results import evaluation
 
-FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "distance": "mean distance in periods"}
-
-
+FIGURES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "distance": "mean distance in periods",
+}
 FEWEST = 10  # groups: an interval over fewer is mostly chance
 
 
 def units(rows):
     """What `bootstrap` should draw: the group of each image, a Series, and what groups are, as a
-    word.
+    text.
 
     Images of one duplicate group or of one painter are right or wrong together. Where these are
-    fewer than ten groups, each image is a unit of its own, and the word says that intervals are too
+    fewer than ten groups, each image is a unit of its own, and the text says that intervals are too
     narrow then.
     """
     import pandas as pd
 
-    known = [rows.get(name, pd.Series("", rows.index)) for name in ("dup_group", "artist")]
-    columns = [known[0], known[1].map(artist_keys(known[1].unique()))]
-    groups = pd.Series(joined(rows.file.tolist(), columns), rows.index)
-    if groups.nunique() == len(rows):
+    unknown = pd.Series("", rows.index)
+    duplicates = rows.get("dup_group", unknown)
+    artists = rows.get("artist", unknown)
+    painters = artists.map(artist_keys(artists.unique()))
+    groups = pd.Series(joined(rows.file.tolist(), [duplicates, painters]), rows.index)
+    number = groups.nunique()
+    if number == len(rows):
         return rows.file, "pictures"
-    if groups.nunique() < FEWEST:
-        return rows.file, "pictures, as if no two had one painter: the truth is less sure"
-    if not columns[1].any():
+    if number < FEWEST:
+        return rows.file, "pictures, as if no two had one painter: the intervals are too narrow"
+    if not painters.any():
         return groups, "groups of copies"
-    return groups, "painters" if (
-        columns[1] != ""
-    ).all() else "painters, or pictures of unknown ones"
+    all_known = (painters != "").all()
+    return groups, "painters" if all_known else "painters, or pictures of unknown ones"
 
 
 def bootstrap(predictions, units, resamples: int = 1000):
-    """The figures of `predictions` on `resamples` draws, with replacement, of whole units: a
+    """The figures of `predictions` on `resamples` draws of whole units, with replacement: a
     DataFrame, a row a draw.
 
     `units` names the unit of each prediction: an image, or the group that it is right or wrong
@@ -55,33 +59,38 @@ def bootstrap(predictions, units, resamples: int = 1000):
 
     names = evaluation.classes(predictions)
     place = evaluation.positions(names)
-    given, predicted = (
-        pd.Index(names).get_indexer(predictions[column]) for column in ("period", "predicted")
-    )
-    rng, k, factors = np.random.default_rng(0), len(names), [pd.factorize(units)]
+    gaps = np.abs(place[:, None] - place)
+    given = pd.Index(names).get_indexer(predictions.period)
+    predicted = pd.Index(names).get_indexer(predictions.predicted)
+    k = len(names)
+    cells = given * k + predicted
+    factors = [pd.factorize(units)]
     if "seed" in predictions:
         factors.append(pd.factorize(predictions.seed))
-    draws = (
-        np.prod(
-            [
-                np.bincount(rng.integers(len(found), size=len(found)), minlength=len(found))[codes]
-                for codes, found in factors
-            ],
-            axis=0,
-        )
-        for _ in range(resamples)
-    )
-    counts = [np.bincount(given * k + predicted, draw, k * k).reshape(k, k) for draw in draws]
-    return pd.DataFrame([_figures(matrix, np.abs(place[:, None] - place)) for matrix in counts])
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(resamples):
+        weights = np.ones(len(predictions), dtype=np.int64)
+        for codes, values in factors:
+            number = len(values)
+            draws = np.bincount(rng.integers(number, size=number), minlength=number)
+            weights *= draws[codes]
+        matrix = np.bincount(cells, weights, k * k).reshape(k, k)
+        rows.append(_figures(matrix, gaps))
+    return pd.DataFrame(rows)
 
 
 def _figures(matrix: np.ndarray, gaps: np.ndarray) -> dict[str, float]:
-    """The figures of a confusion matrix, defined as in `interpret.metrics`."""
-    both = matrix.sum(0) + matrix.sum(1)
+    """The figures of a confusion matrix, defined as in `evaluation.metrics`."""
+    total = matrix.sum()
+    right = matrix.diagonal()
+    given_and_predicted = matrix.sum(axis=0) + matrix.sum(axis=1)
+    occurs = given_and_predicted > 0
+    f1 = 2 * right[occurs] / given_and_predicted[occurs]
     return {
-        "accuracy": matrix.trace() / matrix.sum(),
-        "macro_f1": np.mean(2 * matrix.diagonal()[both > 0] / both[both > 0]),
-        "distance": (matrix * gaps).sum() / matrix.sum(),
+        "accuracy": right.sum() / total,
+        "macro_f1": f1.mean(),
+        "distance": (matrix * gaps).sum() / total,
     }
 
 
@@ -93,24 +102,28 @@ def interval(draws):
 
 
 def mcnemar(one, other) -> dict:
-    """Whether two runs are right equally often on the same images: how many one alone has right,
-    and how sure that is.
+    """Whether two runs are right equally often on the same images.
 
-    `one` and `other` say of each image whether it is right. `p` is two-sided and exact (McNemar
-    1947): the chance that those which one run alone has right would be shared so unevenly, or more
-    so, by tossing a coin.
+    `one` and `other` say of each image whether it is right. `only_one` and `only_other` count the
+    images that only one run has right. `p` is two-sided and exact (McNemar 1947): the chance that
+    tossing a coin would share these images so unevenly, or more so.
     """
     from scipy.stats import binomtest
 
-    one, other = np.asarray(one, dtype=bool), np.asarray(other, dtype=bool)
-    only, only_other = int((one & ~other).sum()), int((other & ~one).sum())
-    p = binomtest(only, only + only_other).pvalue if only + only_other else 1.0
-    return {"only_one": only, "only_other": only_other, "p": float(p)}
+    one = np.asarray(one, dtype=bool)
+    other = np.asarray(other, dtype=bool)
+    only_one = int((one & ~other).sum())
+    only_other = int((other & ~one).sum())
+    differing = only_one + only_other
+    p = binomtest(only_one, differing).pvalue if differing else 1.0
+    return {"only_one": only_one, "only_other": only_other, "p": float(p)}
 
 
 def holm(p) -> np.ndarray:
     """The p values of several tests, adjusted so that all together keep their level (Holm 1979)."""
     p = np.asarray(p, dtype=float)
     order = np.argsort(p, kind="stable")
-    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
-    return adjusted[np.argsort(order, kind="stable")]
+    factors = np.arange(len(p), 0, -1)
+    adjusted = np.maximum.accumulate(p[order] * factors).clip(max=1)
+    ranks = np.argsort(order, kind="stable")
+    return adjusted[ranks]

@@ -87,7 +87,7 @@ def test_it_stays_1_where_valid_can_not_tell():
     )
     assert calibration.fit(p[:0], given[:0])[0] == 1.0
     temperature, why = calibration.fit(p, p.argmax(1))
-    assert temperature == 1.0 and "no error in valid" in why
+    assert temperature == 1.0 and "valid has no error" in why
     best, _ = calibration.fit(p, given)
     temperature, why = calibration.fit(calibration.temper(p, best), given)
     assert temperature == pytest.approx(1, abs=1e-3)

@@ -79,7 +79,7 @@ def test_units_are_painters_then_copies_then_pictures():
         alone, word = significance.units(unknown)
         assert word == "pictures" and alone.nunique() == 40
     alone, word = significance.units(rows.assign(artist="Claude Monet"))
-    assert "the truth is less sure" in word and alone.nunique() == 40
+    assert "the intervals are too narrow" in word and alone.nunique() == 40
 
 
 def test_the_interval_of_an_accuracy_is_about_that_of_a_normal_distribution():
