@@ -186,18 +186,14 @@ def import_(
     as_json: Json = False,
 ):
     """Take in a folder FOLDER/<class>/ of pictures, or one folder and a CSV of facts."""
-    data = data or Path("data") / f"{folder.resolve().name}{'-level' * level}"
+    from artclf.download import import_folder, import_levelled
+
+    name = folder.resolve().name
     if level:
-        from artclf.data import cleaning, duplicates
-        from artclf.data.levels import level_sources
-
-        _call(level_sources, folder, data, manifest=manifest, label_column=label_column)
-        if not (folder / "catalogue.db").exists():
-            _call(duplicates.mark, data)
-        summary = cleaning.counts(data)
+        data = data or Path("data") / f"{name}-level"
+        summary = _call(import_levelled, folder, data, manifest, label_column)
     else:
-        from artclf.download import import_folder
-
+        data = data or Path("data") / name
         summary = _call(import_folder, folder, data, manifest, label_column)
     _print(summary, as_json)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from artclf.base.errors import InputError
 from artclf.base.files import sha256_of
 from artclf.base.progress import progress_bar
+from artclf.data import cleaning, duplicates
 from artclf.data.catalogue import Catalogue, read_catalogue
 from artclf.data.downloads import Download, run_in_thread
 from artclf.data.fetch import Fetcher
@@ -22,6 +23,7 @@ __all__ = [
     "fetch_lists",
     "find_lists",
     "import_folder",
+    "import_levelled",
     "level_sources",
     "read_catalogue",
     "read_list",
@@ -39,55 +41,67 @@ def fetch_lists(
     fetcher=Fetcher,
     **options,
 ):
-    """Fetch the pictures that the URL lists in folder `lists` name into `data`; returns what this
+    """Fetch the pictures that the URL lists in folder `lists` name into `data`; return what this
     run did.
 
     That is a DataFrame, a row a period: the numbers of images `ok`, `failed` and `skipped` (done
     before, or beyond the first `max_per_period` of the list), and `reasons`, a dict from reason to
-    number of failures. Timeouts, lost connections, http 429 and 5xx get `tries` tries, the second
+    number of failures. Time-outs, lost connections, http 429 and 5xx get `tries` tries, the second
     after `backoff` seconds, each further one after twice the time, or when the server asks for it;
-    `retry_failed` tries what failed in earlier runs again. `options` are the fields of `Fetcher`.
-    Ctrl-C loses nothing that is done. Raises FileNotFoundError where there are no lists, ValueError
-    for a bad option, OSError where `data` can't be written.
+    `retry_failed` also tries what failed in earlier runs. `options` are the fields of
+    `data.fetch.Fetcher`. Ctrl-C loses nothing that is done. Raises FileNotFoundError where there
+    are no lists, InputError for a bad option, OSError where `data` can't be written.
     """
-    if tries < 1 or (max_per_period or 1) < 1:
+    if tries < 1 or (max_per_period is not None and max_per_period < 1):
         raise InputError("tries and max_per_period must be at least 1")
-    run, lists, fetcher = (
-        Download(Path(data), tries=tries, backoff=backoff),
-        find_lists(lists),
-        fetcher(**options),
-    )
+    run = Download(Path(data), tries=tries, backoff=backoff)
+    found_lists = find_lists(lists)
+    open_fetcher = fetcher(**options)
     with progress_bar(desc="download", total=0) as bar, run.writing():
+
+        def fetch():
+            return run.fetch(found_lists, open_fetcher, max_per_period, retry_failed)
 
         def show():
             bar.total = run.total
             bar.set_postfix(ok=run.ok, failed=run.failed, refresh=False)
             bar.update(run.ok + run.failed - bar.n)
 
-        run_in_thread(lambda: run.fetch(lists, fetcher, max_per_period, retry_failed), show)
+        run_in_thread(fetch, show)
     return run.summary()
 
 
 def import_folder(folder, data, manifest=None, label_column: str | None = None):
-    """Copy the pictures of `FOLDER/<class>/` into `data`; returns what this run did, as
+    """Copy the pictures of `FOLDER/<class>/` into `data`; return what this run did, as
     `fetch_lists` does.
 
-    The class is the folder or column `label_column` of the manifest (a CSV file; unasked, the
-    `manifest.csv` in the folder or above it), whose other columns are facts. A picture's URL is
-    `import:<sha256 of its bytes>`. Raises FileNotFoundError, ValueError for a folder without
-    pictures, OSError where a file can't be read or `data` written.
+    The class is the folder, or the column `label_column` of the manifest (a CSV file; if not named,
+    the `manifest.csv` in the folder or above it). The manifest's other columns are facts. A
+    picture's URL is `import:<sha256 of its bytes>`. Raises FileNotFoundError, InputError for a
+    folder without pictures, OSError where a file can't be read or `data` can't be written.
     """
     run = Intake(Path(data))
-    pictures = [
-        {**picture, "url": f"import:{sha256_of(picture['file'])}"}
-        for picture in progress_bar(list(read_gallery(folder, manifest, label_column)), desc="read")
-    ]
+    pictures = []
+    for picture in progress_bar(list(read_gallery(folder, manifest, label_column)), desc="read"):
+        pictures.append({**picture, "url": f"import:{sha256_of(picture['file'])}"})
     files = {(picture["url"], picture["period"]): picture["file"] for picture in pictures}
-    with run.writing(), Catalogue(data) as cat:
-        cat.add(pictures)
-        for row in progress_bar(
-            cat.select("status = 'pending' AND url LIKE 'import:%'"), desc="import"
-        ):
-            if (row["url"], row["period"]) in files:
-                run.take_in(cat, row, files[row["url"], row["period"]])
+    with run.writing(), Catalogue(data) as catalogue:
+        catalogue.add(pictures)
+        pending = catalogue.select("status = 'pending' AND url LIKE 'import:%'")
+        for row in progress_bar(pending, desc="import"):
+            file = files.get((row["url"], row["period"]))
+            if file is not None:
+                run.take_in(catalogue, row, file)
     return run.summary()
+
+
+def import_levelled(source, data, manifest=None, label_column: str | None = None):
+    """Make a data set of levelled pictures in `data` (see `level_sources`), and return how many
+    images of each period have which status.
+
+    Near-duplicates are looked for where `source` is a gallery folder; a data folder tells its own.
+    """
+    level_sources(source, data, manifest=manifest, label_column=label_column)
+    if not (Path(source) / "catalogue.db").exists():
+        duplicates.mark(data)
+    return cleaning.counts(data)

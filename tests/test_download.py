@@ -69,7 +69,7 @@ class FakeFetcher(Fetcher):
 
     async def __call__(self, url):
         self.asked.append(url)
-        host = downloads._host(url)
+        host = downloads.host_of(url)
         for key in (host, None):
             self.under_way[key] += 1
         for key in (host, None):

@@ -188,7 +188,7 @@ def test_most_confused_counts_pairs_and_rates(predictions):
     assert first.rate == pytest.approx(
         pairs[first.given, first.predicted] / (test.period == first.given).sum()
     )
-    images = evaluation.behind(predictions, first)
+    images = evaluation.images_of_pair(predictions, first)
     assert set(images.period) == {first.given} and set(images.predicted) == {first.predicted}
     assert len(images) == first["count"] and images.probability.is_monotonic_decreasing
 

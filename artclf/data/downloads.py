@@ -1,6 +1,6 @@
 """Downloads: fetch all pending URLs of the catalogue, from many hosts at a time.
 
-Reads URL lists; by `intake` it writes `DATA/raw/` and the catalogue. Step `download` calls it.
+Reads URL lists; writes `DATA/raw/` and the catalogue by `intake`. Step `download` calls it.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import islice, repeat
+from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,14 +17,19 @@ from artclf.data.fetch import Fetcher
 from artclf.data.intake import Failure, Intake, failed_columns
 from artclf.data.lists import read_list
 
-LONGEST_WAIT = 120  # seconds; a server that asks for more gets no other try in this run
-HOSTS = 64  # hosts that are in turn at a time
-SPARE = 6  # rows of each host that may await another try, beside those under way
+LONGEST_WAIT = 120  # seconds; a server that asks for more is not tried again in this run
+HOSTS = 64  # hosts that are fetched from at a time
+SPARE_WORKERS = 6  # of each host, beside those with requests: they wait to retry a row
+NO_LIMIT = 1 << 62  # rows
 
 
 @dataclass
 class Download(Intake):
-    """One run of the step: the pictures of URL lists, from many hosts at a time."""
+    """One run of the step: the pictures of URL lists, from many hosts at a time.
+
+    A row is tried `tries` times, the second time after about `backoff` seconds, each further time
+    after twice the wait. `total` is the number of rows to fetch.
+    """
 
     tries: int = 1
     backoff: float = 0
@@ -37,56 +42,35 @@ class Download(Intake):
         max_per_period: int | None,
         retry_failed: bool,
     ):
-        """Add the rows of the lists and fetch all that is pending, from all hosts in turn.
+        """Add the rows of the lists to the catalogue, and fetch all that are pending.
 
-        Each host has some lanes, tasks that take its next row one after the other, so that neither
-        a slow host nor one whose rows await another try keeps the others waiting, and no more rows
-        than lanes are in memory.
+        Each host has a queue and some workers, which take its next row one after the other. So
+        neither a slow host nor one whose rows wait for another try keeps the others waiting, and no
+        more rows than workers are in memory.
         """
-        with Catalogue(self.data) as cat:
-            cat.add(
-                {"source": _host(row["url"]), **row, "period": period}
-                for period, path in lists.items()
-                for row in islice(read_list(path), max_per_period)
-            )
-            self._queue(cat, max_per_period, retry_failed)
-            lanes = fetcher.per_host + SPARE
-            hosts = _walk(cat, "SELECT rowid, host FROM hosts WHERE 1")
-            rows = (rows for host in hosts for rows in repeat(_rows(cat, host), lanes))
+        with Catalogue(self.data) as catalogue:
+            catalogue.add(_rows_of_lists(lists, max_per_period))
+            self.total = _fill_queues(catalogue, max_per_period, retry_failed)
+            workers = fetcher.per_host + SPARE_WORKERS
+            queues = _queues(catalogue, workers)
             try:
                 async with fetcher, asyncio.TaskGroup() as group:
-                    for _ in range(HOSTS * lanes):
-                        group.create_task(self._lane(cat, rows, fetcher))
+                    for _ in range(HOSTS * workers):
+                        group.create_task(self._work(catalogue, queues, fetcher))
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from errors
 
-    def _queue(self, cat: Catalogue, max_per_period: int | None, retry_failed: bool):
-        """Write down in tables on disk what to fetch, by rank in the lists, and the hosts, the
-        busiest first.
-        """
-        cat.db.create_function("host", 1, _host, deterministic=True)
-        cat.db.execute("CREATE TEMP TABLE queue (id INTEGER, host TEXT)")
-        cat.db.execute(
-            "INSERT INTO queue SELECT id, host(url) FROM (SELECT rowid AS id, url, status,"
-            " row_number() OVER (PARTITION BY period ORDER BY rowid) AS rank FROM images WHERE url NOT LIKE 'import:%')"
-            " WHERE rank <= ? AND status IN ('pending', ?) ORDER BY rank",
-            (max_per_period or 1 << 62, "failed" if retry_failed else "pending"),
-        )
-        cat.db.execute("CREATE INDEX temp.by_host ON queue (host)")
-        cat.db.execute(
-            "CREATE TEMP TABLE hosts AS SELECT host FROM queue GROUP BY host ORDER BY count(*) DESC"
-        )
-        self.total = cat.db.execute("SELECT count(*) FROM queue").fetchone()[0]
-
-    async def _lane(self, cat: Catalogue, hosts: Iterator[Iterator[dict]], fetch: Fetcher):
-        for rows in hosts:
-            for row in rows:
-                self.record(cat, row, await self._outcome(row, fetch))
+    async def _work(self, catalogue: Catalogue, queues: Iterator["HostQueue"], fetch: Fetcher):
+        """Fetch from one host until no row is left, then from the next."""
+        for queue in queues:
+            row = queue.take()
+            while row is not None:
+                outcome = await self._outcome(row, fetch)
+                self.record(catalogue, row, outcome)
+                row = queue.take()
 
     async def _outcome(self, row: dict, fetch: Fetcher) -> dict:
-        """What there is to say of a row in the end: fetch it, again and again if that makes
-        sense.
-        """
+        """The columns of the catalogue for a row, after as many tries as make sense."""
         for tries in range(1, self.tries + 1):
             try:
                 picture = await fetch(row["url"])
@@ -95,36 +79,89 @@ class Download(Intake):
                 failure = error
             if not failure.retry or tries == self.tries:
                 break
-            if (failure.retry_after or 0) > LONGEST_WAIT:
-                failure = Failure(
-                    f"{failure.reason}, try again in over {LONGEST_WAIT} s", failure.http_status
-                )
+            asked_to_wait = failure.retry_after or 0
+            if asked_to_wait > LONGEST_WAIT:
+                reason = f"{failure.reason}, try again in over {LONGEST_WAIT} s"
+                failure = Failure(reason, failure.http_status)
                 break
             pause = self.backoff * 2 ** (tries - 1) * random.uniform(0.5, 1.5)
-            await asyncio.sleep(max(pause, failure.retry_after or 0))
+            await asyncio.sleep(max(pause, asked_to_wait))
         return {**failed_columns(failure), "tries": row["tries"] + tries}
 
 
-def _rows(cat: Catalogue, host: str) -> Iterator[dict]:
-    """The rows to fetch from a host."""
-    for rowid in _walk(cat, "SELECT rowid, id FROM queue WHERE host = ?", host):
-        yield cat.select("rowid = ?", (rowid,))[0]
+def _rows_of_lists(lists: dict[str, Path], max_per_period: int | None) -> Iterator[dict]:
+    for period, path in lists.items():
+        for row in islice(read_list(path), max_per_period):
+            yield {"source": host_of(row["url"]), **row, "period": period}
 
 
-def _walk(cat: Catalogue, query: str, *args) -> Iterator:
-    """The second column of a query, row by row; an open cursor would keep SQLite from ever
-    shortening its log.
+def _fill_queues(catalogue: Catalogue, max_per_period: int | None, retry_failed: bool) -> int:
+    """Write to temporary tables what to fetch: rows by their rank in the lists, and their hosts,
+    those with most rows first. Return the number of rows.
     """
+    db = catalogue.db
+    db.create_function("host", 1, host_of, deterministic=True)
+    db.execute("CREATE TEMP TABLE queue (id INTEGER, host TEXT)")
+    db.execute(
+        """
+        INSERT INTO queue
+        SELECT id, host(url)
+        FROM (
+            SELECT rowid AS id, url, status,
+                row_number() OVER (PARTITION BY period ORDER BY rowid) AS rank
+            FROM images
+            WHERE url NOT LIKE 'import:%'
+        )
+        WHERE rank <= ? AND status IN ('pending', ?)
+        ORDER BY rank
+        """,
+        (max_per_period or NO_LIMIT, "failed" if retry_failed else "pending"),
+    )
+    db.execute("CREATE INDEX temp.by_host ON queue (host)")
+    db.execute(
+        "CREATE TEMP TABLE hosts AS SELECT host FROM queue GROUP BY host ORDER BY count(*) DESC"
+    )
+    return db.execute("SELECT count(*) FROM queue").fetchone()[0]
+
+
+def _queues(catalogue: Catalogue, workers: int) -> Iterator["HostQueue"]:
+    """The queue of each host, as many times as the host has workers."""
     last = 0
-    while found := cat.db.execute(
-        f"{query} AND rowid > ? ORDER BY rowid LIMIT 1", (*args, last)
-    ).fetchone():
-        last, value = found
-        yield value
+    while True:
+        # row by row: an open cursor would keep SQLite from ever shortening its log
+        row = catalogue.db.execute(
+            "SELECT rowid, host FROM hosts WHERE rowid > ? ORDER BY rowid LIMIT 1", (last,)
+        ).fetchone()
+        if row is None:
+            return
+        last, host = row
+        queue = HostQueue(catalogue, host)
+        for _ in range(workers):
+            yield queue
 
 
-def _host(url: str) -> str:
-    """The host that a URL names, or nothing."""
+class HostQueue:
+    """The rows of one host that wait to be fetched, read from the table `queue` one by one."""
+
+    def __init__(self, catalogue: Catalogue, host: str):
+        self.catalogue = catalogue
+        self.host = host
+        self.last = 0  # rowid of the row that was taken last
+
+    def take(self) -> dict | None:
+        """The next row of the catalogue; None at the end."""
+        row = self.catalogue.db.execute(
+            "SELECT rowid, id FROM queue WHERE host = ? AND rowid > ? ORDER BY rowid LIMIT 1",
+            (self.host, self.last),
+        ).fetchone()
+        if row is None:
+            return None
+        self.last, rowid = row
+        return self.catalogue.select("rowid = ?", (rowid,))[0]
+
+
+def host_of(url: str) -> str:
+    """The host that a URL names, or ''."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:
@@ -132,10 +169,12 @@ def _host(url: str) -> str:
 
 
 def run_in_thread(main: Callable, show: Callable[[], None]):
-    """Run the coroutine `main()` in a thread of its own, a notebook's having a loop that runs, and
-    call `show` now and then. Ctrl-C cancels the coroutine and waits for its end.
+    """Run the coroutine `main()` in a thread of its own, and call `show` now and then.
+
+    In a thread, because a notebook's own has a running loop. Ctrl-C cancels the coroutine and waits
+    for its end.
     """
-    started = Future()
+    started: Future = Future()
 
     async def run():
         started.set_result((asyncio.get_running_loop(), asyncio.current_task()))

@@ -1,7 +1,7 @@
-"""One URL in; the bytes of a picture out, or in plain words why there is none.
+"""Fetch: the bytes of the picture behind a URL, or the reason in words why there is none.
 
-Whatever a server may do to a visitor is dealt with here. Which URLs, in which order and how often:
-`artclf.download`.
+Handles redirects, time-outs, wrong content types, oversized answers, robots.txt and addresses that
+are not public. Which URLs are fetched, in which order and how often: `downloads`.
 """
 
 import asyncio
@@ -23,17 +23,30 @@ from yarl import URL
 from artclf import __version__
 from artclf.base.errors import InputError
 from artclf.data.intake import Failure, Fetched, probe
+from artclf.data.pictures import MAX_PIXELS
 
 HOMEPAGE = "https://github.com/artclf/artclf"
-
-
 MAX_REDIRECTS = 10
-
-
-ROBOTS_BYTES, ROBOTS_HOSTS = 1 << 20, 1000
-
-
-GLOBAL_V6, NAT64 = ip_network("2000::/3"), ip_network("64:ff9b::/96")
+ROBOTS_BYTES = 1 << 20  # of a robots.txt that are read
+ROBOTS_HOSTS = 1000  # whose rules are remembered
+GLOBAL_V6 = ip_network("2000::/3")
+NAT64 = ip_network("64:ff9b::/96")
+# an agent before a colon, and its rules; rules with a colon of their own name no agent
+ROBOTS_TAG = re.compile(r"(?:\s*(?!max-|unavailable)([\w-]+)\s*:)?(.*)", re.DOTALL)
+# the characters of a URL that stay as they are
+URL_CHARACTERS = "!#$%&'()*+,/:;=?@[]~"
+# errors on the network: the reason in words, and whether another try makes sense; the first that
+# fits counts
+REASONS = (
+    (TimeoutError, "timed out", True),
+    (aiohttp.ClientConnectorDNSError, "cannot resolve host", True),
+    (aiohttp.ClientSSLError, "no secure connection", False),
+    (aiohttp.ClientConnectorError, "cannot connect", True),
+    (aiohttp.ClientPayloadError, "truncated", True),
+    (aiohttp.ServerDisconnectedError, "connection lost", True),
+    (OSError, "connection lost", True),
+    (ValueError, "invalid URL", False),
+)
 
 
 class BlockedAddress(OSError):
@@ -42,13 +55,13 @@ class BlockedAddress(OSError):
 
 @dataclass
 class Fetcher:
-    """An async context manager; `await fetcher(url)` gives `Fetched` or raises `Failure`.
+    """An async context manager; `await fetcher(url)` returns `Fetched` or raises `Failure`.
 
     At most `per_host` requests to one host and `total` over all are under way. An image may take
-    `deadline` seconds, redirects included and waiting for its turn not, have `max_bytes` and
-    `max_pixels` (Pillow's own limit, 178 million, stays in force). `contact` is a page or mail
-    address for the User-Agent. `robots=False` ignores robots.txt and `X-Robots-Tag: noai,
-    noimageai`; `allow_private` allows addresses that are not on the public internet.
+    `deadline` seconds, with redirects but without waiting for its turn, and have at most
+    `max_bytes` and `max_pixels` (Pillow's own limit, 178 million, also applies). `contact` is a
+    page or mail address for the User-Agent. `robots=False` ignores robots.txt and `X-Robots-Tag:
+    noai, noimageai`; `allow_private` allows addresses that are not on the public internet.
     """
 
     contact: str = HOMEPAGE
@@ -56,7 +69,7 @@ class Fetcher:
     total: int = 32
     deadline: float = 60
     max_bytes: int = 32 << 20
-    max_pixels: int = 100_000_000
+    max_pixels: int = MAX_PIXELS
     robots: bool = True
     allow_private: bool = False
 
@@ -67,18 +80,17 @@ class Fetcher:
             raise InputError("per_host and total must be at least 1")
 
     async def __aenter__(self):
-        # Looking up a name blocks a thread, and asyncio's own pool is small enough for a few dead hosts to fill.
+        # Looking up a name blocks a thread, and a few dead hosts would fill asyncio's own pool.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(self.total))
-        self._slots = asyncio.Semaphore(self.total)
-        self._seats = (
-            WeakValueDictionary()
-        )  # host -> its semaphore, for as long as somebody holds or awaits it
-        self._rules = {}  # origin -> the task that reads its robots.txt
+        self._all_requests = asyncio.Semaphore(self.total)
+        # host -> its semaphore, for as long as a request holds it or waits for it
+        self._requests_to = WeakValueDictionary()
+        self._rules: dict[URL, asyncio.Task] = {}  # origin -> the task that reads its robots.txt
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,
                 keepalive_timeout=5,
-                socket_factory=None if self.allow_private else _public_socket,
+                socket_factory=None if self.allow_private else public_socket,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=1 << 18,
@@ -95,35 +107,35 @@ class Fetcher:
         await self._session.close()
 
     async def __call__(self, url: str) -> Fetched:
-        response, body = await self._get(_url(url), self.max_bytes, self.robots)
+        response, body = await self._get(parse_url(url), self.max_bytes, self.robots)
         try:
-            return Fetched(
-                body, response.status, *probe(body, response.content_type, self.max_pixels)
-            )
+            kind, width, height = probe(body, response.content_type, self.max_pixels)
         except Failure as failure:
             failure.http_status = response.status
             raise
+        return Fetched(body, response.status, kind, width, height)
 
     async def _get(self, url: URL, max_bytes: int, robots: bool):
         """The last response and its body, after following redirects."""
-        left = self.deadline
+        seconds_left = self.deadline
         for _ in range(MAX_REDIRECTS + 1):
             if robots:
                 await self._ask_robots(url)
-            seat = self._seats.setdefault(url.raw_host.lower(), asyncio.Semaphore(self.per_host))
-            async with seat, self._slots:
-                start = monotonic()
+            host = (url.raw_host or "").lower()
+            requests_to_host = self._requests_to.setdefault(host, asyncio.Semaphore(self.per_host))
+            async with requests_to_host, self._all_requests:
+                started = monotonic()
                 try:
-                    async with asyncio.timeout(left):
+                    async with asyncio.timeout(seconds_left):
                         response, body = await self._request(url, max_bytes, robots)
                 except Failure:
                     raise
                 except Exception as error:
-                    raise _in_plain_words(error) from error
-                left -= monotonic() - start
+                    raise _failure_of(error) from error
+                seconds_left -= monotonic() - started
             if body is not None:
                 return response, body
-            url = _url(response.headers["Location"], url)
+            url = parse_url(response.headers["Location"], url)
         raise Failure("too many redirects", response.status)
 
     async def _request(self, url: URL, max_bytes: int, robots: bool):
@@ -131,17 +143,17 @@ class Fetcher:
         redirects.
         """
         async with self._session.get(url, allow_redirects=False) as response:
-            status, body = response.status, bytearray()
+            status = response.status
             if 300 < status < 400 and "Location" in response.headers:
                 return response, None
             if status != 200:
-                raise Failure(
-                    f"http {status}", status, status == 429 or status >= 500, _retry_after(response)
-                )
+                may_pass = status == 429 or status >= 500
+                raise Failure(f"http {status}", status, may_pass, _retry_after(response))
             if robots and _forbids(response):
                 raise Failure("disallowed by X-Robots-Tag", status)
             if (response.content_length or 0) > max_bytes:
                 raise Failure("too large", status)
+            body = bytearray()
             async for chunk in response.content.iter_any():
                 body += chunk
                 if len(body) > max_bytes:
@@ -149,10 +161,12 @@ class Fetcher:
             return response, bytes(body)
 
     async def _ask_robots(self, url: URL):
+        """Raise `Failure` where the robots.txt of the host forbids `url`."""
         origin = url.origin()
         if origin not in self._rules:
             if len(self._rules) >= ROBOTS_HOSTS:
-                del self._rules[next(iter(self._rules))]
+                oldest = next(iter(self._rules))
+                del self._rules[oldest]
             self._rules[origin] = asyncio.create_task(self._read_robots(origin))
         rules = await asyncio.shield(self._rules[origin])  # others wait for the same task
         if isinstance(rules, Failure):
@@ -162,8 +176,8 @@ class Fetcher:
             raise Failure("disallowed by robots.txt")
 
     async def _read_robots(self, origin: URL) -> Protego | Failure:
-        """The rules of a host, as RFC 9309 has it: no file, no rules; a server that fails may mean
-        to forbid.
+        """The rules of a host by RFC 9309: without a file there are no rules; where the server
+        fails, its rules are unknown, and nothing may be fetched.
         """
         try:
             _, body = await self._get(origin.with_path("/robots.txt"), ROBOTS_BYTES, robots=False)
@@ -181,31 +195,34 @@ def is_public(address: str) -> bool:
     inside.
     """
     ip = ip_address(address.partition("%")[0])
-    if ip.version == 6:
-        ip = (
-            ip_address(int(ip) & 0xFFFFFFFF)
-            if ip in NAT64
-            else ip.ipv4_mapped or ip.sixtofour or ip
-        )
-    return ip.is_global and not ip.is_multicast and (ip.version == 4 or ip in GLOBAL_V6)
+    if ip.version == 6 and ip in NAT64:
+        ip = ip_address(int(ip) & 0xFFFFFFFF)
+    elif ip.version == 6:
+        ip = ip.ipv4_mapped or ip.sixtofour or ip
+    if ip.version == 6 and ip not in GLOBAL_V6:
+        return False
+    return ip.is_global and not ip.is_multicast
 
 
-def _public_socket(address_info) -> socket.socket:
-    """What aiohttp calls before each connection, with the very address that it will connect to."""
+def public_socket(address_info) -> socket.socket:
+    """A socket for an address that is public; aiohttp calls it before each connection, with the
+    address that it will connect to. Raises BlockedAddress for any other.
+    """
     family, kind, protocol, _, address = address_info
     if not is_public(address[0]):
         raise BlockedAddress("blocked address")
     return socket.socket(family, kind, protocol)
 
 
-def _url(text: str, base: URL | None = None) -> URL:
-    """`text` as a URL: percent-encoding and query stay as they are, only what no URL may hold is
-    encoded.
+def parse_url(text: str, base: URL | None = None) -> URL:
+    """`text` as a URL, relative to `base`.
+
+    Percent-encoding and query stay as they are; only characters that no URL may hold are encoded.
+    Raises `Failure` where it is no URL of a web page.
     """
     try:
-        url = URL(
-            quote(text.strip(), safe="!#$%&'()*+,/:;=?@[]~", errors="surrogateescape"), encoded=True
-        )
+        encoded = quote(text.strip(), safe=URL_CHARACTERS, errors="surrogateescape")
+        url = URL(encoded, encoded=True)
         host = unquote(url.raw_host or "")
         if not host.isascii():
             url = url.with_host(host)
@@ -220,20 +237,12 @@ def _url(text: str, base: URL | None = None) -> URL:
     return url
 
 
-def _in_plain_words(error: Exception) -> Failure:
-    """What went wrong on the network; connections that fail are worth another try."""
+def _failure_of(error: Exception) -> Failure:
+    """What went wrong on the network, in words."""
     if isinstance(getattr(error, "os_error", None), BlockedAddress):
         return Failure("blocked address")
-    for kinds, reason, retry in (
-        (TimeoutError, "timed out", True),
-        (aiohttp.ClientConnectorDNSError, "cannot resolve host", True),
-        (aiohttp.ClientSSLError, "no secure connection", False),
-        (aiohttp.ClientConnectorError, "cannot connect", True),
-        (aiohttp.ClientPayloadError, "truncated", True),
-        ((aiohttp.ServerDisconnectedError, OSError), "connection lost", True),
-        (ValueError, "invalid URL", False),
-    ):
-        if isinstance(error, kinds):
+    for kind, reason, retry in REASONS:
+        if isinstance(error, kind):
             return Failure(reason, retry=retry)
     return Failure(f"invalid answer: {type(error).__name__}")
 
@@ -244,21 +253,17 @@ def _retry_after(response) -> float | None:
     if value.isdecimal():
         return float(value)
     try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (
-        ValueError,
-        TypeError,
-    ):  # nonsense, or a date without a time zone: as if it had not been sent
+        wait = parsedate_to_datetime(value) - datetime.now(UTC)
+    except (ValueError, TypeError):  # nonsense, or a date without a time zone: as if not sent
         return None
+    return max(0.0, wait.total_seconds())
 
 
 def _forbids(response) -> bool:
     """Whether `X-Robots-Tag` says noai or noimageai, to everybody or to artclf."""
     for value in response.headers.getall("X-Robots-Tag", ()):
-        agent, rules = re.match(
-            r"(?:\s*(?!max-|unavailable)([\w-]+)\s*:)?(.*)", value.lower(), re.DOTALL
-        ).groups()
-        rules = {rule.strip() for rule in rules.split(",")}
+        agent, text = ROBOTS_TAG.match(value.lower()).groups()
+        rules = {rule.strip() for rule in text.split(",")}
         if agent in (None, "artclf") and rules & {"noai", "noimageai"}:
             return True
     return False

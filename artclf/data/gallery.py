@@ -1,7 +1,7 @@
 """A gallery folder as a web server on this machine, with the URL lists that lead to its pictures.
 
 Reads `FOLDER/<class>/*.jpg` (and its `manifest.csv`); writes `LISTS/urls_<class>.csv`. In a process
-of its own: `python -m artclf.lab.gallery FOLDER LISTS`.
+of its own: `python -m artclf.data.gallery FOLDER LISTS`.
 """
 
 import csv
@@ -15,20 +15,19 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
-from itertools import groupby
 from mimetypes import guess_type
 from pathlib import Path
 from socketserver import ThreadingTCPServer
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from artclf.base.errors import InputError
+from artclf.base.files import replace_whole
 from artclf.data.catalogue import FACTS
 from artclf.data.galleries import read_gallery
 from artclf.data.lists import read_list
 
-FAULTS = (("gone", "page"), ("short", "cut"), ("twice", "again"))  # a row a class, in turn
-
-
+# what real lists have: a dead link, a web page, truncated files, a repeat; two for a class, in turn
+FAULTS = (("gone", "page"), ("short", "cut"), ("twice", "again"))
 PAGE = b"<!doctype html><title>Moved</title><p>This picture has moved.</p>"
 
 
@@ -46,19 +45,20 @@ class Handler(BaseHTTPRequestHandler):
         fault, file = self.server.files.get(path, ("gone", None))
         if fault == "gone" or not file.is_file():
             return self.send_error(404)
-        data, kind = (
-            (PAGE, "text/html")
-            if fault == "page"
-            else (file.read_bytes(), guess_type(file.name)[0])
-        )
-        body = data[: len(data) // 2] if fault in ("short", "cut") else data
-        if fault == "short":
+        data = PAGE if fault == "page" else file.read_bytes()
+        kind = "text/html" if fault == "page" else guess_type(file.name)[0]
+        length = len(data)
+        if fault in ("short", "cut"):
+            data = data[: len(data) // 2]
+        if fault == "cut":
+            length = len(data)
+        if fault == "short":  # the length lies, and the connection ends early
             self.close_connection = True
         self.send_response(200)
         self.send_header("Content-Type", kind or "application/octet-stream")
-        self.send_header("Content-Length", str(len(data if fault == "short" else body)))
+        self.send_header("Content-Length", str(length))
         self.end_headers()
-        return self.wfile.write(body)
+        return self.wfile.write(data)
 
     def log_message(self, *args):
         pass
@@ -74,8 +74,12 @@ class Gallery(ThreadingTCPServer):
 
     def __init__(self, port, lists):
         super().__init__(("127.0.0.1", port), Handler)
-        self.port, self.lists, self.url = port, lists, f"http://127.0.0.1:{port}"
-        self.files, self.requests, self.lock = {}, Counter(), threading.Lock()
+        self.port = port
+        self.lists = lists
+        self.url = f"http://127.0.0.1:{port}"
+        self.files: dict[bytes, tuple[str, Path]] = {}  # path -> fault ('' for none) and file
+        self.requests: Counter[str] = Counter()
+        self.lock = threading.Lock()
 
     def handle_error(self, request, client_address):
         """A client that hangs up is no news; anything else is."""
@@ -84,8 +88,8 @@ class Gallery(ThreadingTCPServer):
 
     def publish(self, path, file, fault="") -> str:
         """The URL under which `file` is served from now on."""
-        if fault:
-            path = f".faults/{fault}/{path}"  # read_gallery passes hidden folders over: no picture has this path
+        if fault:  # no picture has this path, because read_gallery leaves out hidden folders
+            path = f".faults/{fault}/{path}"
         self.files[b"/" + os.fsencode(path)] = fault, file
         return f"{self.url}/{quote(os.fsencode(path))}"
 
@@ -101,22 +105,22 @@ def serve(folder, lists, faults: bool = False, port: int | None = None) -> Itera
     without pictures, ValueError where `lists` holds lists of another folder or origin, OSError
     where the port is taken.
     """
-    folder, lists = Path(folder), Path(lists)
-    pictures = sorted(read_gallery(folder), key=lambda picture: picture["period"])
+    folder = Path(folder)
+    lists = Path(lists)
+    by_period: dict[str, list[dict]] = {}
+    for picture in read_gallery(folder):
+        by_period.setdefault(picture["period"], []).append(picture)
     with _bind(port or _known_port(lists), folder, lists) as gallery:
-        texts = {
-            period: _list_text(
-                gallery, folder, list(group), FAULTS[i % len(FAULTS)] if faults else ()
-            )
-            for i, (period, group) in enumerate(
-                groupby(pictures, key=lambda picture: picture["period"])
-            )
-        }
+        texts = {}
+        for number, period in enumerate(sorted(by_period)):
+            faults_of_list = FAULTS[number % len(FAULTS)] if faults else ()
+            texts[period] = _list_text(gallery, folder, by_period[period], faults_of_list)
         _claim(folder, lists)
         _write_lists(texts, lists)
-        threading.Thread(
+        server = threading.Thread(
             target=gallery.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
-        ).start()
+        )
+        server.start()
         try:
             yield gallery
         finally:
@@ -124,18 +128,20 @@ def serve(folder, lists, faults: bool = False, port: int | None = None) -> Itera
 
 
 def _claim(folder: Path, lists: Path):
-    """Note of which folder the lists are: two folders of one name would end up in one data set."""
-    note, own, place = lists / "folder.txt", lists.resolve().parent, folder.resolve()
-    origin = str(
-        place.relative_to(own) if place.is_relative_to(own) else place
-    )  # a clone may move with its canvases
-    before = os.fsdecode(note.read_bytes()) if note.exists() else None
-    if before not in (None, origin):
+    """Note which folder the lists are of: two folders of one name would end up in one data set."""
+    note = lists / "folder.txt"
+    data = lists.resolve().parent
+    origin = folder.resolve()
+    if origin.is_relative_to(data):  # a clone may move with its canvases
+        origin = origin.relative_to(data)
+    noted = os.fsdecode(note.read_bytes()) if note.exists() else None
+    if noted not in (None, str(origin)):
         raise InputError(
-            f"{lists} holds the lists of {before}: rename {folder}, or delete {note} if it has moved here"
+            f"{lists} holds the lists of {noted}: rename {folder}, or delete {note} if it has "
+            "moved here"
         )
     lists.mkdir(parents=True, exist_ok=True)
-    if not before:
+    if not noted:
         note.write_bytes(os.fsencode(origin))
 
 
@@ -150,56 +156,63 @@ def _known_port(lists: Path) -> int | None:
 
 
 def _bind(port: int | None, folder: Path, lists: Path) -> Gallery:
-    # Below 32768 no system takes ports for outgoing connections, so that the port is still free on the next run.
+    if port:
+        try:
+            return Gallery(port, lists)
+        except OSError as error:
+            raise OSError(
+                f"port {port} on 127.0.0.1 can't be used ({error.strerror}): end the program that "
+                f"uses it, or delete the urls_*.csv in {lists} to get other URLs and fetch "
+                "everything again"
+            ) from error
+    # Systems take ports for outgoing connections from 32768 on: one below is free on the next run.
     first = 20000 + zlib.crc32(os.fsencode(folder.resolve())) % 12000
-    for candidate in [port] if port else range(first, first + 100):
+    for candidate in range(first, first + 100):
         try:
             return Gallery(candidate, lists)
-        except OSError as error:
-            reason = error
-    if not port:
-        raise OSError(
-            f"no port from {first} to {candidate} on 127.0.0.1 is free: name one"
-        ) from reason
-    raise OSError(
-        f"port {port} on 127.0.0.1 can't be had ({reason.strerror}): end the program that uses it, or delete "
-        f"the urls_*.csv in {lists} to have other URLs and fetch everything again"
-    ) from reason
+        except OSError:
+            continue
+    raise OSError(f"no port from {first} to {first + 99} on 127.0.0.1 is free: name one")
 
 
 def _list_text(gallery: Gallery, folder: Path, pictures: list[dict], faults) -> str:
     rows = []
     for picture in pictures:
         path = picture["file"].relative_to(folder).as_posix()
-        # A row is one line: in a fact of several lines one that starts with # would be read as a comment.
+        # A row is one line: in a fact of several lines, one with # would be read as a comment.
         facts = [re.sub(r"\s+", " ", picture.get(name, "")) for name in FACTS]
         rows.append([gallery.publish(path, picture["file"]), *facts])
-    for fault, picture, row in zip(faults, pictures[-2:] * 2, rows[-2:] * 2, strict=False):
-        path = picture["file"].relative_to(folder).as_posix()
-        rows.append(
-            row if fault == "twice" else [gallery.publish(path, picture["file"], fault), *row[1:]]
-        )
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([["url", *FACTS], *rows])
-    return "# Lists have comments\n\n" + text.getvalue() + "\n" if faults else text.getvalue()
+    last_pictures = pictures[-2:] * 2  # a class may have a single picture
+    last_rows = rows[-2:] * 2
+    for fault, picture, row in zip(faults, last_pictures, last_rows, strict=False):
+        if fault != "twice":
+            path = picture["file"].relative_to(folder).as_posix()
+            row = [gallery.publish(path, picture["file"], fault), *row[1:]]
+        rows.append(row)
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([["url", *FACTS], *rows])
+    text = stream.getvalue()
+    return f"# Lists have comments\n\n{text}\n" if faults else text
 
 
 def _write_lists(texts: dict[str, str], lists: Path):
-    wanted = {lists / f"urls_{period}.csv": text for period, text in texts.items()}
+    """Write the lists that changed, and remove those of classes that are gone."""
+    wanted = {lists / f"urls_{period}.csv": text.encode() for period, text in texts.items()}
     lists.mkdir(parents=True, exist_ok=True)
     for stale in set(lists.glob("urls_*.csv")) - set(wanted):
         stale.unlink()
-    for path, text in wanted.items():
-        if path.exists() and path.read_text(encoding="utf-8") == text:
-            continue
-        part = path.with_suffix(".part")
-        part.write_text(text, encoding="utf-8", newline="\n")
-        part.replace(path)
+    for path, content in wanted.items():
+        if not path.exists() or path.read_bytes() != content:
+            _write_list(path, content)
+
+
+def _write_list(path: Path, content: bytes):
+    replace_whole(path, lambda part: part.write_bytes(content))
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 3:
-        sys.exit("usage: python -m artclf.lab.gallery FOLDER LISTS [--faults]")
+        sys.exit("usage: python -m artclf.data.gallery FOLDER LISTS [--faults]")
     with serve(sys.argv[1], sys.argv[2], faults="--faults" in sys.argv) as served:
         print(served.url, flush=True)
         threading.Event().wait()

@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,7 +20,9 @@ from pathlib import Path
 from PIL import Image
 
 from artclf.data.catalogue import Catalogue
+from artclf.data.pictures import MAX_PIXELS
 
+# the formats that count as pictures, as Pillow names them
 EXTENSIONS = {
     "JPEG": "jpg",
     "MPO": "jpg",
@@ -30,12 +33,14 @@ EXTENSIONS = {
     "BMP": "bmp",
     "AVIF": "avif",
     "JPEG2000": "jp2",
-}  # the formats that count as pictures
+}
 
 
 class Failure(Exception):
-    """Why a URL gave no picture: `reason`, `http_status` if there was one, whether to `retry`, and
-    the seconds after which the server asks to (`retry_after`).
+    """Why a URL gave no picture.
+
+    `reason` in words, `http_status` if there was one, whether another try makes sense (`retry`),
+    and the seconds that the server asks to wait before it (`retry_after`).
     """
 
     def __init__(
@@ -46,12 +51,10 @@ class Failure(Exception):
         retry_after: float | None = None,
     ):
         super().__init__(reason)
-        self.reason, self.http_status, self.retry, self.retry_after = (
-            reason,
-            http_status,
-            retry,
-            retry_after,
-        )
+        self.reason = reason
+        self.http_status = http_status
+        self.retry = retry
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True)
@@ -66,16 +69,16 @@ class Fetched:
 
 
 def probe(
-    body: bytes, content_type: str = "", max_pixels: int = 100_000_000
+    body: bytes, content_type: str = "", max_pixels: int = MAX_PIXELS
 ) -> tuple[str, int, int]:
-    """The format (Pillow's name), width and height of a picture, from its header. Raises `Failure`
-    if it is none.
+    """The format (Pillow's name), width and height of a picture, from its header.
+
+    Raises `Failure` where the bytes are no picture, or one of too many pixels.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of pictures that are large or damaged: step clean decodes them whole
+            # of pictures that are large or damaged: step clean decodes them whole
+            warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(body), formats=_formats())
     except Image.DecompressionBombError as error:
         raise Failure("too many pixels") from error
@@ -83,52 +86,82 @@ def probe(
         raise Failure(f"not an image: {_describe(body, content_type)}") from error
     if image.width * image.height > max_pixels:
         raise Failure("too many pixels")
-    return image.format, image.width, image.height
+    return str(image.format), image.width, image.height
 
 
 def _describe(body: bytes, content_type: str) -> str:
+    """What bytes are that are no picture, in words."""
     if not body:
         return "empty"
-    if body[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+    start = body[:200].lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
         return "text/html"
-    kind = "".join(filter(str.isprintable, content_type))[:40] or "unknown bytes"
-    return f"unreadable {kind}" if kind.startswith("image/") else kind
+    kind = "".join(letter for letter in content_type if letter.isprintable())[:40]
+    if kind.startswith("image/"):
+        return f"unreadable {kind}"
+    return kind or "unknown bytes"
 
 
 @cache
 def _formats() -> tuple[str, ...]:
+    """The formats that this Pillow opens."""
     Image.init()
     return tuple(name for name in EXTENSIONS if name in Image.OPEN)
 
 
+def _counts_by_period() -> dict[str, Counter]:
+    return defaultdict(Counter)
+
+
 @dataclass
 class Intake:
-    """What one run takes into the data set in folder `data`, and its counts."""
+    """What one run takes into the data set in folder `data`, and its counts.
+
+    `outcomes` counts the reasons of each period; the reason of a success is None.
+    """
 
     data: Path
     ok: int = 0
     failed: int = 0
-    outcomes: dict = field(
-        default_factory=lambda: defaultdict(Counter)
-    )  # period -> reason, None where ok -> number
+    outcomes: dict[str, Counter] = field(default_factory=_counts_by_period)
 
-    def take_in(self, cat: Catalogue, row: dict, file: Path):
-        """Copy one picture of one's own."""
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Make `DATA/tmp/`, without what a killed run left there; where the disk fails, the error
+        says what to do.
+        """
+        tmp = self.data / "tmp"
+        try:
+            shutil.rmtree(tmp, ignore_errors=True)
+            tmp.mkdir(parents=True)
+            yield
+        except (OSError, sqlite3.OperationalError) as error:
+            raise OSError(
+                f"{error}: make sure that there is room in {self.data} and that it may be written, "
+                "then start again; what is done stays done"
+            ) from error
+        finally:
+            shutil.rmtree(tmp, ignore_errors=True)
+
+    def take_in(self, catalogue: Catalogue, row: dict, file: Path):
+        """Copy a picture from a folder of the user, for a row of the catalogue."""
         body = file.read_bytes()
         try:
-            self.record(cat, row, self.place(row, Fetched(body, None, *probe(body))))
+            outcome = self.place(row, Fetched(body, None, *probe(body)))
         except Failure as failure:
-            self.record(cat, row, failed_columns(failure))
+            outcome = failed_columns(failure)
+        self.record(catalogue, row, outcome)
 
     def place(self, row: dict, picture: Fetched) -> dict:
-        """Put the bytes where they belong, whole or not at all; what the catalogue is to say of
-        them.
+        """Write the bytes to `DATA/raw/`, whole or not at all; return the columns of the catalogue
+        to set.
         """
-        name = f"{hashlib.sha1(row['url'].encode()).hexdigest()[:16]}.{EXTENSIONS[picture.format]}"
-        part, folder = self.data / "tmp" / name, self.data / "raw" / row["period"]
+        stem = hashlib.sha1(row["url"].encode()).hexdigest()[:16]
+        name = f"{stem}.{EXTENSIONS[picture.format]}"
+        folder = self.data / "raw" / row["period"]
+        folder.mkdir(parents=True, exist_ok=True)
+        part = self.data / "tmp" / name
         part.write_bytes(picture.body)
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
         part.replace(folder / name)
         return {
             "status": "ok",
@@ -142,53 +175,46 @@ class Intake:
             "file": f"raw/{row['period']}/{name}",
         }
 
-    def record(self, cat: Catalogue, row: dict, outcome: dict):
-        cat.update([{"url": row["url"], "period": row["period"], **outcome}])
-        self.outcomes[row["period"]][outcome["reason"]] += 1
-        if outcome["reason"]:
+    def record(self, catalogue: Catalogue, row: dict, outcome: dict):
+        """Write the columns `outcome` of a row to the catalogue, and count it."""
+        catalogue.update([{"url": row["url"], "period": row["period"], **outcome}])
+        reason = outcome["reason"]
+        self.outcomes[row["period"]][reason] += 1
+        if reason:
             self.failed += 1
         else:
             self.ok += 1
 
-    @contextmanager
-    def writing(self):
-        """Without what a killed run left behind; where the disk fails, the error says what to
-        do.
-        """
-        tmp = self.data / "tmp"
-        try:
-            shutil.rmtree(tmp, ignore_errors=True)
-            tmp.mkdir(parents=True)
-            yield
-        except (OSError, sqlite3.OperationalError) as error:
-            raise OSError(
-                f"{error}: make sure that there is room in {self.data} and that it may be written, then "
-                "start again; what is done stays done"
-            ) from error
-        finally:
-            shutil.rmtree(tmp, ignore_errors=True)
-
     def summary(self):
-        """The DataFrame that `fetch_lists` returns."""
+        """What this run did: a DataFrame, a row a period of the catalogue.
+
+        Columns `ok`, `failed`, `skipped` (not touched in this run) and `reasons`, a dict from
+        reason to number of failures.
+        """
         import pandas as pd
 
-        with Catalogue(self.data) as cat:
-            known = cat.db.execute(
+        with Catalogue(self.data) as catalogue:
+            numbers = catalogue.db.execute(
                 "SELECT period, count(*) FROM images GROUP BY period ORDER BY period"
             ).fetchall()
-        rows = [
-            {
-                "period": period,
-                "ok": done[None],
-                "failed": done.total() - done[None],
-                "skipped": n - done.total(),
-                "reasons": {reason: number for reason, number in done.most_common() if reason},
-            }
-            for period, n in known
-            for done in [self.outcomes[period]]
-        ]
+        rows = []
+        for period, number in numbers:
+            outcomes = self.outcomes[period]
+            done = outcomes.total()
+            rows.append(
+                {
+                    "period": period,
+                    "ok": outcomes[None],
+                    "failed": done - outcomes[None],
+                    "skipped": number - done,
+                    "reasons": {
+                        reason: count for reason, count in outcomes.most_common() if reason
+                    },
+                }
+            )
         return pd.DataFrame(rows, columns=["period", "ok", "failed", "skipped", "reasons"])
 
 
 def failed_columns(failure: Failure) -> dict:
+    """The columns of the catalogue to set for a URL that gave no picture."""
     return {"status": "failed", "reason": failure.reason, "http_status": failure.http_status}

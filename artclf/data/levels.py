@@ -1,16 +1,16 @@
-"""A data set whose pictures were made alike: squashed to one square and recompressed, whatever
-source they came from.
+"""Levelled sources: a data set whose pictures were made alike, whatever source they came from.
 
-Reads a data folder or a gallery folder; writes a data folder of its own and changes nothing else.
-The command line calls it `--level-sources`; `experiments/17_leaks` measures what it costs.
+Every picture is squashed to one square and recompressed. Reads a data folder or a gallery folder;
+writes a data folder of its own and changes nothing else. The command line calls it
+`--level-sources`; `experiments/17_leaks` measures what it costs.
 """
 
-import hashlib
 from pathlib import Path
 
 from PIL import Image
 
 from artclf.base.errors import InputError
+from artclf.base.files import sha256_of
 from artclf.base.progress import progress_bar
 from artclf.data import cleaning, splits
 from artclf.data.catalogue import FACTS, Catalogue
@@ -28,80 +28,83 @@ def level_sources(
     label_column: str | None = None,
     workers: int | None = None,
 ) -> Path:
-    """Data folder `out`, in which every picture of `source` is a JPEG of `size` x `size` px and
-    `quality`, and clean.
+    """Write the data folder `out`, in which every picture of `source` is a JPEG of `size` x `size`
+    px and `quality`, and clean it; return `out`.
 
     `source` is a data folder, whose usable images are taken, or a gallery folder (`manifest` and
     `label_column` as in `download.import_folder`). URLs, periods, facts and duplicate groups stay.
     A second run does only what is new; what `source` no longer uses is dropped by the column
-    `review`, which holds nothing else here. Raises ValueError where `out` holds anything else, or
+    `review`, which holds nothing else here. Raises InputError where `out` holds anything else, or
     pictures of another size or quality, and what reading raises.
     """
-    pictures = (
-        _of_data(source)
-        if (Path(source) / "catalogue.db").exists()
-        else _of_gallery(source, manifest, label_column)
-    )
+    source = Path(source)
+    out = Path(out)
+    if (source / "catalogue.db").exists():
+        pictures = _pictures_of_data(source)
+    else:
+        pictures = _pictures_of_gallery(source, manifest, label_column)
     files = {(picture["url"], picture["period"]): picture["file"] for picture in pictures}
-    _claim(out, f"{Path(source).resolve().name}, {size} px, quality {quality}")
-    run = Intake(Path(out))
-    with run.writing(), Catalogue(out) as cat:
-        cat.add(pictures)
-        cat.update(
-            {
-                **{name: row[name] for name in ("url", "period")},
-                "review": None if (row["url"], row["period"]) in files else "drop",
-            }
-            for row in cat.select()
-        )
-        for row in progress_bar(cat.select("status = 'pending'"), desc="level"):
-            if file := files.get((row["url"], row["period"])):
-                run.take_in(cat, row, _squash(file, run.data / "tmp" / "level.jpg", size, quality))
-        cat.update(
-            {name: picture.get(name) for name in ("url", "period", "dup_group")}
-            for picture in pictures
-        )
+    _claim(out, f"{source.resolve().name}, {size} px, quality {quality}")
+    intake = Intake(out)
+    with intake.writing(), Catalogue(out) as catalogue:
+        catalogue.add(pictures)
+        reviews = []
+        for row in catalogue.select():
+            key = (row["url"], row["period"])
+            review = None if key in files else "drop"
+            reviews.append({"url": row["url"], "period": row["period"], "review": review})
+        catalogue.update(reviews)
+        for row in progress_bar(catalogue.select("status = 'pending'"), desc="level"):
+            file = files.get((row["url"], row["period"]))
+            if file is not None:
+                levelled = _squash(file, out / "tmp" / "level.jpg", size, quality)
+                intake.take_in(catalogue, row, levelled)
+        names = ("url", "period", "dup_group")
+        catalogue.update({name: picture.get(name) for name in names} for picture in pictures)
     cleaning.normalise(out, max_size=size, workers=workers)
-    return Path(out)
+    return out
 
 
-def _of_data(data) -> list[dict]:
+def _pictures_of_data(data: Path) -> list[dict]:
     rows = splits.usable(data)
-    known = rows[["url", "period", "dup_group", *FACTS]].astype(object).replace({"": None})
-    known = known.where(known.notna(), None)
-    return [
-        {**row, "file": Path(data) / file}
-        for row, file in zip(known.to_dict("records"), rows.file, strict=True)
-    ]
+    facts = rows[["url", "period", "dup_group", *FACTS]].astype(object).replace({"": None})
+    facts = facts.where(facts.notna(), None)
+    pictures = []
+    for row, file in zip(facts.to_dict("records"), rows.file, strict=True):
+        pictures.append({**row, "file": data / file})
+    return pictures
 
 
-def _of_gallery(folder, manifest, label_column) -> list[dict]:
-    return [
-        {**picture, "url": f"import:{hashlib.sha256(picture['file'].read_bytes()).hexdigest()}"}
-        for picture in progress_bar(list(read_gallery(folder, manifest, label_column)), desc="read")
-    ]
+def _pictures_of_gallery(folder: Path, manifest, label_column) -> list[dict]:
+    pictures = []
+    for picture in progress_bar(list(read_gallery(folder, manifest, label_column)), desc="read"):
+        pictures.append({**picture, "url": f"import:{sha256_of(picture['file'])}"})
+    return pictures
 
 
-def _claim(out, wanted: str):
-    """Note what the folder holds. Raises ValueError where that is something else."""
-    known = (Path(out) / "catalogue.db").exists()
-    with Catalogue(out) as cat:
-        found = cat.setting("level")
-        if known and found != wanted:
+def _claim(out: Path, wanted: str):
+    """Note in the catalogue what the folder holds. Raises InputError where that is something
+    else.
+    """
+    existed = (out / "catalogue.db").exists()
+    with Catalogue(out) as catalogue:
+        noted = catalogue.setting("level")
+        if existed and noted != wanted:
+            content = f"pictures of {noted}" if noted else "another data set"
             raise InputError(
-                f"{out} holds {f'pictures of {found}' if found else 'another data set'}: name another "
-                "folder for the levelled pictures"
+                f"{out} holds {content}: name another folder for the levelled pictures"
             )
-        cat.set_setting("level", wanted)
+        catalogue.set_setting("level", wanted)
 
 
 def _squash(file: Path, copy: Path, size: int, quality: int) -> Path:
-    """`copy`, the levelled picture; the file itself where it can't be decoded: the catalogue will
-    say why.
+    """Write the levelled picture to `copy` and return that; the file itself where it can't be
+    decoded: the catalogue will say why.
     """
     try:
         image = open_rgb(file)
     except Rejected:
         return file
-    image.resize((size, size), Image.Resampling.BICUBIC).save(copy, "JPEG", quality=quality)
+    square = image.resize((size, size), Image.Resampling.BICUBIC)
+    square.save(copy, "JPEG", quality=quality)
     return copy
