@@ -328,8 +328,11 @@ def runs(
     """List all runs that a folder of exports keeps, the highest macro F1 first."""
     from artclf.results import runs
 
-    found = runs.table(folder)
-    _print(found, True) if as_json else print(runs.text(found))
+    table = runs.table(folder)
+    if as_json:
+        _print(table, True)
+    else:
+        print(runs.text(table))
 
 
 @app.command()
@@ -337,10 +340,9 @@ def interpret(data: Data = DATA, out: Out = EXPORT, part: str = "test"):
     """Write report.html, plots and tables from the predictions, and saliency of the worst
     errors.
     """
-    from artclf.interpret import write
-    from artclf.results.saliency import worst
+    from artclf.interpret import write, write_saliency
 
-    _call(worst, out, data)
+    _call(write_saliency, out, data)
     _print(_call(write, out, data, part), False)
 
 
@@ -358,16 +360,14 @@ def report(
     OTHER.
     """
     from artclf import interpret
-    from artclf.results import compare
 
     if out and not other:
         raise typer.BadParameter("it names the page of a comparison: give two runs, too")
-    step = (
-        partial(compare.compare, one, other, data, out)
-        if other
-        else partial(interpret.write, one, data)
-    )
-    _print(_call(step, part=part), False)
+    if other:
+        summary = _call(interpret.compare, one, other, data, out, part=part)
+    else:
+        summary = _call(interpret.write, one, data, part=part)
+    _print(summary, False)
 
 
 @app.command()
@@ -384,7 +384,7 @@ def predict(
     ] = None,
 ):
     """Tell the periods of pictures."""
-    from artclf.model.exports import load
+    from artclf.predict import load
 
     found = _call(load(out).predict, images, k, min_probability=min_probability)
     if (found.error != "").all():
@@ -427,7 +427,10 @@ def painters(
     )
     run = _call(painters.fit, data or _call(painters.drawn, "data/painters"), out, config)
     text, table = painters.write(run, out)
-    _print(table, True) if as_json else print(text)
+    if as_json:
+        _print(table, True)
+    else:
+        print(text)
 
 
 @app.command()

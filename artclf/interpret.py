@@ -2,41 +2,101 @@
 from predictions.
 
 Reads `EXPORT/predictions.csv` and the catalogue and pictures of `DATA`; writes
-`EXPORT/report.html`, `EXPORT/plots/`, `EXPORT/per_class.csv` and `EXPORT/most_confused.csv`. Needs
-no network and no model. Notebook: `04_interpret`.
+`EXPORT/report.html`, `EXPORT/plots/`, `EXPORT/per_class.csv`, `EXPORT/most_confused.csv` and, by
+`write_saliency`, `EXPORT/saliency/`. Needs no network and, but for the maps, no model. Notebook:
+`04_interpret`.
 """
 
 from pathlib import Path
 
-from artclf.results.evaluation import metrics, most_confused, per_class, read
+from artclf.base.files import read_json
+from artclf.results import report as report_page
+from artclf.results.calibration import answerable
+from artclf.results.compare import compare
+from artclf.results.evaluation import (
+    classes,
+    confusion,
+    distances,
+    errors_by,
+    images_of_pair,
+    least_sure,
+    metrics,
+    most_confused,
+    of_part,
+    per_class,
+    read,
+    surest,
+    top_losses,
+)
+from artclf.results.explorer import show as show_explorer
+from artclf.results.plots import of_run as plots_of_run
+from artclf.results.recipe import command
+from artclf.results.significance import bootstrap, interval, units
+
+__all__ = [
+    "answerable",
+    "bootstrap",
+    "classes",
+    "command",
+    "compare",
+    "confusion",
+    "distances",
+    "errors_by",
+    "images_of_pair",
+    "interval",
+    "least_sure",
+    "metrics",
+    "most_confused",
+    "of_part",
+    "per_class",
+    "read",
+    "read_metrics",
+    "show_explorer",
+    "surest",
+    "top_losses",
+    "units",
+    "write",
+    "write_saliency",
+]
 
 
 def write(out, data, part="test", n=12) -> dict:
-    """Write report, plots (PNG and SVG) and tables into folder `out`; the summary: their paths, and
-    the part's figures.
+    """Write report, plots (PNG and SVG) and tables into folder `out`; return their paths and the
+    part's figures.
 
-    `n` is the number of top losses shown. Raises FileNotFoundError and ValueError as `read` and
+    `n` is the number of top losses shown. Raises FileNotFoundError and InputError as `read` and
     `of_part` do.
     """
-    from artclf.results import (
-        plots,
-        report,  # they build on this module
-    )
-
-    out, predictions = Path(out), read(out, data)
-    figures = plots.of_run(predictions, data, out, part, n)
-    paths = [out / "plots" / f"{name}.{kind}" for name in figures for kind in ("png", "svg")]
-    (out / "plots").mkdir(exist_ok=True)
-    for path in paths:
-        figures[path.stem].savefig(path, dpi=150)
+    out = Path(out)
+    predictions = read(out, data)
+    figures = plots_of_run(predictions, data, out, part, n)
+    folder = out / "plots"
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for name, figure in figures.items():
+        for kind in ("png", "svg"):
+            path = folder / f"{name}.{kind}"
+            figure.savefig(path, dpi=150)
+            paths.append(str(path))
     per_class(predictions).to_csv(out / "per_class.csv", encoding="utf-8")
-    most_confused(predictions, None, part).to_csv(
-        out / "most_confused.csv", index=False, encoding="utf-8"
-    )
-    (out / "report.html").write_text(report.page(predictions, data, out, part, n), encoding="utf-8")
-    return {
-        "report": str(out / "report.html"),
-        "plots": [str(path) for path in paths],
-        "part": part,
-        **metrics(predictions)[part],
-    }
+    confused = most_confused(predictions, None, part)
+    confused.to_csv(out / "most_confused.csv", index=False, encoding="utf-8")
+    report = out / "report.html"
+    report.write_text(report_page.page(predictions, data, out, part, n), encoding="utf-8")
+    return {"report": str(report), "plots": paths, "part": part, **metrics(predictions)[part]}
+
+
+def write_saliency(out, data, n: int = 100) -> list[Path]:
+    """Write maps of what spoke for the `n` worst errors to `EXPORT/saliency/`; return their paths.
+
+    See `artclf.results.saliency.worst`. Needs the export's network and captum; says so where they
+    are missing.
+    """
+    from artclf.results import saliency  # imports torch
+
+    return saliency.worst(out, data, n)
+
+
+def read_metrics(out) -> dict:
+    """The content of `EXPORT/metrics.json`; an empty dict where there is no such file."""
+    return read_json(Path(out) / "metrics.json")

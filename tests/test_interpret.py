@@ -14,7 +14,8 @@ from sklearn.dummy import DummyClassifier
 from sklearn.metrics import classification_report, confusion_matrix, f1_score, top_k_accuracy_score
 
 from artclf import interpret
-from artclf.results import evaluation, pages, plots
+from artclf.data.pictures import thumbnail
+from artclf.results import evaluation, plots
 
 
 @pytest.fixture
@@ -350,7 +351,7 @@ def test_write_leaves_plots_tables_and_a_summary(written, errors_of_a_run, predi
     for path in (out / "plots").glob("*.svg"):
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
     for path in (out / "plots").glob("*.png"):
-        assert min(pages.picture(path, 2000).size) > 300
+        assert min(thumbnail(path, 2000).size) > 300
     assert (
         written["report"] == str(out / "report.html")
         and written["part"] == "test"

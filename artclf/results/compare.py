@@ -10,76 +10,84 @@ from artclf.base.files import read_json
 from artclf.results import evaluation, significance
 from artclf.results.pages import cards, render
 
-SHOWN = 40  # pictures a side in a comparison
+SHOWN = 40  # pictures a side
+# settings of config.json that follow from others
+DERIVED = ("hashes", "mean", "std", "temperature")
 
 
 def compare(one, other, data, out=None, part="test") -> dict:
-    """Write what two runs differ in, on the pictures that both have in `part`, to a page: its path,
-    and the figures.
+    """Write the differences of two runs, on the pictures that both have in `part`, to a page;
+    return its path, and the figures.
 
     `one` and `other` are export folders; `out` is `OTHER/compare-<name of ONE>.html` by default.
-    Raises ValueError where their classes differ or no picture is in both parts, and what
-    `interpret.read` raises.
+    Raises InputError where their classes differ or no picture is in both parts, and what
+    `evaluation.read` raises.
     """
     folders = [Path(one), Path(other)]
     runs = [evaluation.of_part(evaluation.read(folder, data), part) for folder in folders]
-    rows = paired(*runs, folders)
-    names = [folder.resolve().name for folder in folders]
-    if names[0] == names[1]:
-        names = [folder.as_posix() for folder in folders]
-    found, file = (
-        differences(*rows),
-        Path(out) if out else folders[1] / f"compare-{folders[0].resolve().name}.html",
-    )
+    rows_of_one, rows_of_other = paired(runs[0], runs[1], folders)
+    found = differences(rows_of_one, rows_of_other)
     text = render(
         "compare.html",
-        names=names,
+        names=_names(folders),
         part=part,
         counts=[len(run) for run in runs],
         found=found,
-        periods=by_period(*rows).reset_index().to_dict("records"),
-        changed=_changed(folders),
-        sides=[_won(*rows, data), _won(*rows[::-1], data)],
+        periods=by_period(rows_of_one, rows_of_other).reset_index().to_dict("records"),
+        changed=_changed_settings(folders),
+        sides=[_won(rows_of_one, rows_of_other, data), _won(rows_of_other, rows_of_one, data)],
         labels=significance.FIGURES,
     )
+    file = Path(out) if out else folders[1] / f"compare-{folders[0].resolve().name}.html"
     file.write_text(text, encoding="utf-8")
-    figures = {
-        f"{name}_{key}": value
-        for name, row in found.pop("figures").items()
-        for key, value in row.items()
-    }
-    return {"page": str(file), "part": part, **found, **figures}
+    summary = {"page": str(file), "part": part}
+    for name, value in found.items():
+        if name != "figures":
+            summary[name] = value
+    for name, row in found["figures"].items():
+        for key, value in row.items():
+            summary[f"{name}_{key}"] = value
+    return summary
 
 
-def _changed(folders) -> dict:
+def _names(folders: list[Path]) -> list[str]:
+    """The names of the folders; their paths where the names are equal."""
+    names = [folder.resolve().name for folder in folders]
+    if names[0] == names[1]:
+        return [folder.as_posix() for folder in folders]
+    return names
+
+
+def _changed_settings(folders: list[Path]) -> dict:
     """The settings of `config.json` in which two runs differ, each with both values."""
-    one, other = (read_json(Path(folder) / "config.json") for folder in folders)
-    derived = ("hashes", "mean", "std", "temperature")  # they follow from others
-    return {
-        name: (one.get(name), other.get(name))
-        for name in one | other
-        if one.get(name) != other.get(name) and name not in derived
-    }
+    one = read_json(folders[0] / "config.json")
+    other = read_json(folders[1] / "config.json")
+    changed = {}
+    for name in one | other:
+        if one.get(name) != other.get(name) and name not in DERIVED:
+            changed[name] = (one.get(name), other.get(name))
+    return changed
 
 
 def paired(one, other, folders=("one run", "the other")) -> tuple:
     """The rows of two runs for the pictures that both have, in one order: two DataFrames.
 
-    A picture that was given another period since counts in neither. Raises ValueError where there
+    A picture that was given another period since counts in neither. Raises InputError where there
     is none, or where the runs have other classes.
     """
-    a, b = folders
-    own, others = (set(evaluation.scores(run)) for run in (one, other))
-    if own != others:
+    classes_of_one = set(evaluation.scores(one))
+    classes_of_other = set(evaluation.scores(other))
+    if classes_of_one != classes_of_other:
+        names = ", ".join(sorted(classes_of_one ^ classes_of_other)[:5])
         raise InputError(
-            f"{a} and {b} have different classes ({', '.join(sorted(own ^ others)[:5])} in one of them "
-            "alone): compare runs that were trained on the same ones"
+            f"{folders[0]} and {folders[1]} have different classes ({names} in one of them alone): "
+            "compare runs that were trained on the same ones"
         )
     keys = one[["file", "period"]].merge(other[["file", "period"]])
     if keys.empty:
         raise InputError(
-            f"no picture is in the same part of both {a} and {b}: train both on the same data, "
-            "with the same --split, --parts and --seed"
+            f"no picture is in the same part of both {folders[0]} and {folders[1]}: train both on "
+            "the same data, with the same --split, --parts and --seed"
         )
     return keys.merge(one, how="left"), keys.merge(other, how="left")
 
@@ -91,24 +99,26 @@ def differences(one, other) -> dict:
     and `figures`: for each of accuracy, macro F1 and distance `one`, `other`, their `difference`
     (other - one), and its 95% interval `low` and `high` by the paired bootstrap.
     """
-    groups, word = significance.units(one)
-    draws = [significance.bootstrap(run, groups) for run in (one, other)]
-    table, found = significance.interval(draws[1] - draws[0]), {}
-    both = [evaluation.metrics(run.assign(part="both"))["both"] for run in (one, other)]
+    groups, kind = significance.units(one)
+    draws_of_one = significance.bootstrap(one, groups)
+    draws_of_other = significance.bootstrap(other, groups)
+    interval = significance.interval(draws_of_other - draws_of_one)
+    metrics_of_one = evaluation.metrics(one.assign(part="both"))["both"]
+    metrics_of_other = evaluation.metrics(other.assign(part="both"))["both"]
+    figures = {}
     for name in significance.FIGURES:
-        a, b = (figures[name] for figures in both)
-        found[name] = {
-            "one": a,
-            "other": b,
-            "difference": b - a,
-            "low": table.low[name],
-            "high": table.high[name],
+        figures[name] = {
+            "one": metrics_of_one[name],
+            "other": metrics_of_other[name],
+            "difference": metrics_of_other[name] - metrics_of_one[name],
+            "low": interval.low[name],
+            "high": interval.high[name],
         }
     return {
         "images": len(one),
         **significance.mcnemar(one.period == one.predicted, other.period == other.predicted),
-        "units": f"{groups.nunique()} {word}",
-        "figures": found,
+        "units": f"{groups.nunique()} {kind}",
+        "figures": figures,
     }
 
 
@@ -121,26 +131,29 @@ def by_period(one, other):
     """
     import pandas as pd
 
-    found = {}
+    rows = {}
     for name in evaluation.classes(one):
-        of = (one.period == name).to_numpy()
-        if not of.any():
+        is_given = (one.period == name).to_numpy()
+        if not is_given.any():
             continue
-        right = [(run.predicted[of] == name).to_numpy() for run in (one, other)]
-        found[name] = {
-            "images": int(of.sum()),
-            "recall_one": right[0].mean(),
-            "recall_other": right[1].mean(),
-            **significance.mcnemar(*right),
+        one_right = (one.predicted[is_given] == name).to_numpy()
+        other_right = (other.predicted[is_given] == name).to_numpy()
+        rows[name] = {
+            "images": int(is_given.sum()),
+            "recall_one": one_right.mean(),
+            "recall_other": other_right.mean(),
+            **significance.mcnemar(one_right, other_right),
         }
-    table = pd.DataFrame.from_dict(found, orient="index").rename_axis("period")
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("period")
     return table.assign(p_holm=significance.holm(table.p))
 
 
 def _won(winner, loser, data) -> list[tuple]:
-    """Pictures that one run alone has right, as rows of the other with their thumbnails; its surest
+    """Pictures that only `winner` has right, as rows of `loser` with their thumbnails; its surest
     errors first.
     """
-    rows = loser[(winner.period == winner.predicted) & (loser.period != loser.predicted)]
+    only_winner = (winner.period == winner.predicted) & (loser.period != loser.predicted)
+    rows = loser[only_winner]
     rows = rows.assign(right_probability=winner.probability[rows.index])
-    return cards(rows.sort_values("probability", ascending=False, kind="stable").head(SHOWN), data)
+    rows = rows.sort_values("probability", ascending=False, kind="stable")
+    return cards(rows.head(SHOWN), data)

@@ -1,14 +1,12 @@
-"""What one looks at: the explorer, that is the confusion matrix and the pictures in it, made from
-predictions.
+"""The explorer: the confusion matrix and the pictures in it, as a page to click through.
 
-Reads the predictions (`interpret.read`), the pictures in `DATA`, and embeddings and saliency from
+Reads the predictions (`evaluation.read`), the pictures in `DATA`, and embeddings and saliency from
 `EXPORT`. A page is a whole HTML file: it needs neither a network nor a kernel. Shown in
-`04_interpret`. Its JavaScript is declarative by lit-html (7 kB, `templates/lit-html.js`), which
-needs no build step, never takes a stranger's text for markup, and keeps the focus while filters
-change; libraries of charts (Vega, Plot) are many times as large and know no cards and no grid.
+`04_interpret`. Its JavaScript uses lit-html (7 kB, `templates/lit-html.js`), which needs no build
+step, never takes a stranger's text for markup, and keeps the focus while filters change; libraries
+of charts (Vega, Plot) are many times as large and have no cards and no grid.
 """
 
-import base64
 import math
 from pathlib import Path
 
@@ -17,14 +15,22 @@ import numpy as np
 from artclf.base.files import read_json
 from artclf.model import embeddings
 from artclf.results import evaluation
-from artclf.results.pages import TEMPLATES, filled, framed, relative_address, thumbnails
+from artclf.results.pages import (
+    TEMPLATES,
+    data_url,
+    filled,
+    framed,
+    relative_address,
+    thumbnails,
+)
 
 LIMIT = 4000  # thumbnails of a page: with more it would be over 20 MB
-
-
+THUMBNAIL_SIZE = 128  # px
+NEIGHBOURS = 6
+MOST_PROBABLE = 5  # classes of a picture whose probabilities are shown
 NO_EMBEDDINGS = (
-    "No embeddings of these pictures were found: run `artclf train` again, and make this page with `out`, "
-    "the export folder."
+    "No embeddings of these pictures were found: run `artclf train` again, and make this page with "
+    "`out`, the export folder."
 )
 
 
@@ -38,48 +44,44 @@ def page(predictions, data, part="test", limit=LIMIT, out=None) -> str:
     pictures, and its saliency where `out` holds it. Larger pictures are read from `data` by an
     address relative to `out`, `out/notebooks` or the working folder.
     """
-    style, library, script = (
-        (TEMPLATES / name).read_text(encoding="utf-8")
-        for name in ("explorer.css", "lit-html.js", "explorer.js")
-    )
-    return filled(
-        "explorer.html",
-        _content(predictions, data, part, limit, out),
-        EXPLORER_STYLE=style,
-        EXPLORER_SCRIPT=library + script,
-    )
+    style = (TEMPLATES / "explorer.css").read_text(encoding="utf-8")
+    library = (TEMPLATES / "lit-html.js").read_text(encoding="utf-8")
+    script = (TEMPLATES / "explorer.js").read_text(encoding="utf-8")
+    content = _content(predictions, data, part, limit, out)
+    return filled("explorer.html", content, EXPLORER_STYLE=style, EXPLORER_SCRIPT=library + script)
 
 
 def _content(predictions, data, part, limit, out) -> dict:
     """What the page shows."""
-    evaluation.of_part(predictions, part)
+    evaluation.of_part(predictions, part)  # raises where it has no image
     names = evaluation.classes(predictions)
     rows = predictions.sort_values("loss", ascending=False, kind="stable")
     rows = rows.iloc[np.argsort(rows.part != part, kind="stable")]
-    thumbs = thumbnails(rows.file[:limit], data, 128) + [""] * max(len(rows) - limit, 0)
-    similar, without = _similar(rows, out)
+    without_thumbnail = max(len(rows) - limit, 0)
+    thumbs = thumbnails(rows.file[:limit], data, THUMBNAIL_SIZE) + [""] * without_thumbnail
+    similar, why_none = _similar(rows, out)
     folder = saliency_folder(out) if out else None
-    each = zip(rows.itertuples(), _top(rows, names), thumbs, similar, strict=True)
-    images = [
-        {
-            **_image(row, top, names),
-            "thumb": thumb,
-            "similar": near,
-            "saliency": _saliency(row.file, folder),
-        }
-        for row, top, thumb, near in each
-    ]
+    images = []
+    for row, top, thumb, neighbours in zip(
+        rows.itertuples(), _top(rows, names), thumbs, similar, strict=True
+    ):
+        image = _image(row, names)
+        image["top"] = top
+        image["thumb"] = thumb
+        image["similar"] = neighbours
+        image["saliency"] = _saliency(row.file, folder)
+        images.append(image)
     return {
         "classes": names,
         "parts": evaluation.parts(predictions),
         "part": part,
         "images": images,
         "bases": _bases(data, out),
-        "withoutSimilar": without,
+        "withoutSimilar": why_none,
     }
 
 
-def _image(row, top, names) -> dict:
+def _image(row, names) -> dict:
     return {
         "file": row.file,
         "part": row.part,
@@ -91,7 +93,6 @@ def _image(row, top, names) -> dict:
         "predicted": names.index(row.predicted),
         "probability": _rounded(row.probability),
         "loss": _rounded(row.loss),
-        "top": top,
     }
 
 
@@ -99,53 +100,51 @@ def _rounded(number) -> float | None:
     return round(float(number), 4) if math.isfinite(number) else None
 
 
-def _top(rows, names, k=5) -> list[list]:
-    """Of each row the `k` most probable classes, and the given one, as pairs of place in `names`
-    and probability.
+def _top(rows, names) -> list[list]:
+    """Of each row the most probable classes, and the given one, as pairs of place in `names` and
+    probability.
     """
     scores = evaluation.scores(rows)
-    places, values = [names.index(name) for name in scores], scores.to_numpy()
-    given = [names.index(period) for period in rows.period]
-    return [
-        [
-            [places[i], _rounded(row[i])]
-            for rank, i in enumerate(order)
-            if rank < k or places[i] == own
-        ]
-        for order, row, own in zip(
-            np.argsort(-values, axis=1, kind="stable"), values, given, strict=True
-        )
-    ]
+    places = [names.index(name) for name in scores]
+    values = scores.to_numpy()
+    orders = np.argsort(-values, axis=1, kind="stable")
+    top = []
+    for order, row, period in zip(orders, values, rows.period, strict=True):
+        given = names.index(period)
+        pairs = []
+        for rank, column in enumerate(order):
+            if rank < MOST_PROBABLE or places[column] == given:
+                pairs.append([places[column], _rounded(row[column])])
+        top.append(pairs)
+    return top
 
 
-def _similar(rows, out, k=6) -> tuple[list, str]:
-    """Of each row the `k` nearest training pictures as pairs of place and cosine, and what to say
-    where there are none.
+def _similar(rows, out) -> tuple[list, str]:
+    """Of each row the nearest training pictures as pairs of place and cosine, and the text where
+    there are none.
 
     A training picture is not its own neighbour.
     """
-    train = np.flatnonzero(rows.part == "train")
+    if out is None:
+        return [[]] * len(rows), NO_EMBEDDINGS
     try:
-        if out is None:
-            raise FileNotFoundError("no export folder")
-        known = embeddings.read(out, rows.file)
+        vectors = embeddings.read(out, rows.file)
     except (FileNotFoundError, ValueError):
         return [[]] * len(rows), NO_EMBEDDINGS
-    indices, cosines = embeddings.nearest(known, known[train], k + 1)
-    pairs = [
-        [
-            (int(place), round(float(cosine), 3))
-            for place, cosine in zip(train[near], row, strict=True)
-        ]
-        for near, row in zip(indices, cosines, strict=True)
-    ]
-    return [
-        [pair for pair in row if pair[0] != own][:k] for own, row in enumerate(pairs)
-    ], "There are none."
+    train = np.flatnonzero(rows.part == "train")
+    indices, cosines = embeddings.nearest(vectors, vectors[train], NEIGHBOURS + 1)
+    similar = []
+    for own_place, (near, values) in enumerate(zip(train[indices], cosines, strict=True)):
+        pairs = []
+        for place, cosine in zip(near, values, strict=True):
+            if place != own_place:
+                pairs.append((int(place), round(float(cosine), 3)))
+        similar.append(pairs[:NEIGHBOURS])
+    return similar, "There are none."
 
 
 def saliency_folder(out) -> Path:
-    """The folder in `out` for maps of the network that is there now: those of an earlier one lie in
+    """The folder in `out` for maps of the network that is there now: those of an earlier one are in
     another.
     """
     hashes = read_json(Path(out) / "config.json").get("hashes", {})
@@ -154,26 +153,28 @@ def saliency_folder(out) -> Path:
 
 def _saliency(file, folder) -> str:
     """The map of a picture in `folder` as a data URL; '' where there is none."""
-    if folder is None or not (path := folder / f"{Path(file).stem}.jpg").exists():
+    if folder is None:
         return ""
-    return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
+    path = folder / f"{Path(file).stem}.jpg"
+    return data_url(path.read_bytes(), "image/jpeg") if path.exists() else ""
 
 
 def _bases(data, out) -> list[str]:
     """Addresses of `data` relative to the folders in which the page may lie."""
-    data, places = (
-        Path(data).resolve(),
-        [*([Path(out), Path(out) / "notebooks"] if out else []), Path()],
-    )
-    return list(dict.fromkeys(filter(None, (relative_address(data, place) for place in places))))
+    places = [Path()]
+    if out:
+        places = [Path(out), Path(out) / "notebooks", Path()]
+    addresses = [relative_address(data, place) for place in places]
+    return list(dict.fromkeys(address for address in addresses if address))
 
 
 def frame(predictions, data, part="test", height=None, out=None) -> str:
     """`page` in a frame (`framed`)."""
-    height = height or min(max(620, 300 + 28 * len(evaluation.classes(predictions))), 960)
-    return framed(
-        page(predictions, data, part, out=out), "explorer", "interactive confusion matrix", height
-    )
+    if height is None:
+        rows = len(evaluation.classes(predictions))
+        height = min(max(620, 300 + 28 * rows), 960)
+    explorer = page(predictions, data, part, out=out)
+    return framed(explorer, "explorer", "interactive confusion matrix", height)
 
 
 def show(predictions, data, part="test", height=None, out=None):

@@ -1,7 +1,7 @@
-"""All plots of the pipeline: each function returns its Figure and draws into `ax` where one gives
-it.
+"""All plots of the pipeline: each function returns its Figure, and draws into `ax` if that is
+given.
 
-Reads the predictions (`interpret.read`) and the pictures in `DATA`; no window opens. Shown in
+Reads the predictions (`evaluation.read`) and the pictures in `DATA`; no window opens. Shown in
 `04_interpret`.
 """
 
@@ -10,16 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from artclf.base.files import read_json
+from artclf.data.pictures import thumbnail
 from artclf.results import calibration, evaluation
-from artclf.results.pages import picture
 
-COLOURS = [
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-]  # Okabe and Ito: told apart by the colour-blind
+# of Okabe and Ito, which colour-blind people can tell apart
+COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9"]
+PICTURES_A_ROW = 4
+LONGEST_NAME = 28
 
 
 def plot_confusion(predictions, part="test", rates=False, ax=None):
@@ -27,7 +24,8 @@ def plot_confusion(predictions, part="test", rates=False, ax=None):
     the row.
     """
     matrix = evaluation.confusion(predictions, part)
-    n, shares = len(matrix), matrix.div(matrix.sum(axis=1).clip(lower=1), axis=0).to_numpy()
+    n = len(matrix)
+    shares = matrix.div(matrix.sum(axis=1).clip(lower=1), axis=0).to_numpy()
     ax = ax or axes_of_size(3 + max(0.4 * n, 2), 2.5 + max(0.4 * n, 2))
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     names = [_short(name) for name in matrix]
@@ -101,8 +99,8 @@ def plot_distance(predictions, part="test", ax=None):
 
 
 def plot_reliability(predictions, part="test", temperature=1.0, ax=None):
-    """The accuracy of answers over their probability, by `calibration.bins`, as a Figure: honest
-    ones on the diagonal.
+    """The accuracy of answers over their probability, by `calibration.bins`, as a Figure: those of
+    a calibrated classifier are on the diagonal.
 
     `temperature` is the one that is in the predictions: where it isn't 1, the same without it
     stands beside them. The area of a dot is the number of images.
@@ -110,8 +108,11 @@ def plot_reliability(predictions, part="test", temperature=1.0, ax=None):
     rows = evaluation.of_part(predictions, part)
     ax = ax or axes_of_size(4.6, 4.3)
     ax.plot([0, 1], [0, 1], "--", color="#999999", linewidth=1)
-    curves = [("before", calibration.untempered(rows, temperature), "#777777")] * (temperature != 1)
-    for name, table, colour in [*curves, ("as answered", rows, COLOURS[0])]:
+    curves = [("as answered", rows, COLOURS[0])]
+    if temperature != 1:
+        before = calibration.untempered(rows, temperature)
+        curves.insert(0, ("before", before, "#777777"))
+    for name, table, colour in curves:
         bins = calibration.bins(table).dropna()
         label = f"{name} (calibration error {calibration.error(table):.3f})"
         ax.plot(
@@ -144,11 +145,11 @@ def plot_most_confused(predictions, data, n=5, part="test", ax=None):
     """
     tiles = {}
     for place, pair in enumerate(evaluation.most_confused(predictions, n, part).itertuples()):
-        head = f"{pair.given} taken for {pair.predicted}: {pair.count}, {pair.rate:.0%} of {pair.given}"
-        for column, row in enumerate(
-            evaluation.images_of_pair(predictions, pair, part).head(4).itertuples()
-        ):
-            tiles[place, column] = Path(data) / row.file, "" if column else head
+        caption = f"{pair.given} taken for {pair.predicted}: {pair.count}, "
+        caption += f"{pair.rate:.0%} of {pair.given}"
+        images = evaluation.images_of_pair(predictions, pair, part).head(PICTURES_A_ROW)
+        for column, file in enumerate(images.file):
+            tiles[place, column] = Path(data) / file, caption if column == 0 else ""
     return _plot_tiles(tiles, ax)
 
 
@@ -163,22 +164,27 @@ def plot_pictures(files, captions, ax=None):
     """Pictures as a Figure, four in a row, each under its caption; a grey tile for one that can't
     be read.
     """
-    tiles = enumerate(zip(files, captions, strict=True))
-    return _plot_tiles({divmod(place, 4): tile for place, tile in tiles}, ax)
+    tiles = {}
+    for place, tile in enumerate(zip(files, captions, strict=True)):
+        tiles[divmod(place, PICTURES_A_ROW)] = tile
+    return _plot_tiles(tiles, ax)
 
 
 def _plot_tiles(tiles: dict, ax):
     """A Figure of pictures: `tiles` is `{(row, column): (file, caption)}`."""
     from PIL import Image
 
-    height = 1 + max((row for row, _ in tiles), default=0)
-    ax = ax or axes_of_size(8, 2.3 * height)
+    rows = 1 + max((row for row, _ in tiles), default=0)
+    ax = ax or axes_of_size(8, 2.3 * rows)
     for (row, column), (file, caption) in tiles.items():
-        image = picture(file, 300) or Image.new("RGB", (300, 300), "#bbbbbb")
-        wide, high = (0.94 * side / max(image.size) for side in image.size)
-        ax.imshow(image, extent=(column, column + wide, 1.25 * row + high, 1.25 * row))
-        ax.text(column, 1.25 * row - 0.03, caption, fontsize=7.5, va="bottom", parse_math=False)
-    ax.set(xlim=(0, 4), ylim=(1.25 * height - 0.25, -0.27), aspect="equal")
+        image = thumbnail(file, 300) or Image.new("RGB", (300, 300), "#bbbbbb")
+        scale = 0.94 / max(image.size)
+        width = scale * image.width
+        height = scale * image.height
+        top = 1.25 * row
+        ax.imshow(image, extent=(column, column + width, top + height, top))
+        ax.text(column, top - 0.03, caption, fontsize=7.5, va="bottom", parse_math=False)
+    ax.set(xlim=(0, PICTURES_A_ROW), ylim=(1.25 * rows - 0.25, -0.27), aspect="equal")
     ax.axis("off")
     return ax.figure
 
@@ -208,12 +214,12 @@ def of_run(predictions, data, out, part="test", n=12) -> dict:
         "most_confused": plot_most_confused(predictions, data, part=part),
         "top_losses": plot_top_losses(predictions, data, n, part),
     }
-    if (Path(out) / "history.csv").exists():
-        history = pd.read_csv(Path(out) / "history.csv").select_dtypes("number")
+    file = Path(out) / "history.csv"
+    if file.exists():
+        history = pd.read_csv(file).select_dtypes("number")
         for name, pattern in (("losses", "loss"), ("scores", "accuracy|error|f1")):
-            figures[name] = plot_history(
-                history, history.columns[history.columns.str.contains(pattern)]
-            )
+            columns = history.columns[history.columns.str.contains(pattern)]
+            figures[name] = plot_history(history, columns)
     return figures
 
 
@@ -227,4 +233,6 @@ def axes_of_size(width, height):
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 28 else f"{name[:27]}…"
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 1]}…"

@@ -1,15 +1,14 @@
-"""The report of a run, and the comparison of two: all that is known as one HTML page, without a
-network, to be printed.
+"""The report of a run: all that is known as one HTML page, without a network, to be printed.
 
-Reads the predictions (`interpret.read`), `EXPORT/` and the pictures in `DATA`. `interpret.write`
-writes the report, `compare` the comparison.
+Reads the predictions (`evaluation.read`), `EXPORT/` and the pictures in `DATA`. `interpret.write`
+writes it.
 """
 
 from pathlib import Path
 
 from artclf.base.files import read_json
 from artclf.results import calibration, evaluation, explorer, recipe, significance
-from artclf.results.pages import cards, render, svg_url
+from artclf.results.pages import cards, data_url, render
 
 HOW_SPLIT = {
     "random": "by chance",
@@ -17,6 +16,9 @@ HOW_SPLIT = {
     "artist": "so that all pictures of a painter lie in one part",
     "own": "as the list of pictures says",
 }
+PAIRS = 8  # most confused ones that are shown
+PICTURES = 4  # of each pair and of each period
+NAMES = 20  # painters and sources with most errors
 
 
 def page(predictions, data, out, part="test", n=12) -> str:
@@ -25,11 +27,19 @@ def page(predictions, data, out, part="test", n=12) -> str:
     """
     from markupsafe import Markup
 
-    config, kept = read_json(Path(out) / "config.json"), read_json(Path(out) / "metrics.json")
-    pairs = [
-        (pair, cards(evaluation.images_of_pair(predictions, pair, part).head(4), data))
-        for pair in evaluation.most_confused(predictions, 8, part).itertuples()
-    ]
+    config = read_json(Path(out) / "config.json")
+    metrics = read_json(Path(out) / "metrics.json")
+    pairs = []
+    for pair in evaluation.most_confused(predictions, PAIRS, part).itertuples():
+        images = evaluation.images_of_pair(predictions, pair, part)
+        pairs.append((pair, cards(images.head(PICTURES), data)))
+    errors = {}
+    for fact in ("artist", "source"):
+        table = evaluation.errors_by(predictions, fact, part).head(NAMES)
+        errors[fact] = table.reset_index().to_dict("records")
+    plots = {}
+    for path in sorted((Path(out) / "plots").glob("*.svg")):
+        plots[path.stem] = data_url(path.read_bytes(), "image/svg+xml")
     low_high, units = intervals(predictions, part)
     return render(
         "report.html",
@@ -40,24 +50,18 @@ def page(predictions, data, out, part="test", n=12) -> str:
         pairs=pairs,
         frame=Markup(explorer.frame(predictions, data, part, out=out)),
         table=evaluation.per_class(predictions).to_dict("index"),
-        plots={path.stem: svg_url(path) for path in sorted((Path(out) / "plots").glob("*.svg"))},
-        calibration=kept.get("calibration", {}),
+        plots=plots,
+        calibration=metrics.get("calibration", {}),
         error=calibration.error(evaluation.of_part(predictions, part)),
         answerable=calibration.answerable(predictions, part).to_dict("records"),
-        by={
-            fact: evaluation.errors_by(predictions, fact, part)
-            .head(20)
-            .reset_index()
-            .to_dict("records")
-            for fact in ("artist", "source")
-        },
+        by=errors,
         sure=cards(evaluation.surest(predictions, False, n, part), data),
         unsure=cards(evaluation.least_sure(predictions, n, part), data),
         typical=_typical(predictions, data, part),
         config=config,
-        kept=kept,
-        how_split=HOW_SPLIT.get(config.get("split"), "as a table of its own says"),
-        command=recipe.command(kept, data, out),
+        kept=metrics,
+        how_split=HOW_SPLIT.get(config.get("split", ""), "as a table of its own says"),
+        command=recipe.command(metrics, data, out),
     )
 
 
@@ -66,19 +70,20 @@ def intervals(predictions, part="test") -> tuple[dict, str]:
     drawn for them.
     """
     rows = evaluation.of_part(predictions, part)
-    groups, word = significance.units(rows)
+    groups, kind = significance.units(rows)
     if len(rows) < 2:
-        return {}, word
+        return {}, kind
     table = significance.interval(significance.bootstrap(rows, groups))
-    return {
-        row.Index: (row.low, row.high) for row in table.itertuples()
-    }, f"{groups.nunique()} {word}"
+    low_high = {row.Index: (row.low, row.high) for row in table.itertuples()}
+    return low_high, f"{groups.nunique()} {kind}"
 
 
 def _typical(predictions, data, part) -> list[tuple]:
+    """Pairs of a period and its pictures that are right with the highest probability."""
     right = evaluation.surest(predictions, True, None, part)
-    return [
-        (name, cards(right[right.period == name].head(4), data))
-        for name in evaluation.classes(predictions)
-        if (right.period == name).any()
-    ]
+    typical = []
+    for name in evaluation.classes(predictions):
+        rows = right[right.period == name]
+        if len(rows):
+            typical.append((name, cards(rows.head(PICTURES), data)))
+    return typical

@@ -1,7 +1,6 @@
-"""Runs: all that were kept, side by side, and one recipe with several seeds.
+"""Runs: all that are kept, side by side.
 
-Reads every `metrics.json` below a folder, as `predict.export` writes them; `repeat` writes exports,
-`OUT/seed-<n>/`.
+Reads every `metrics.json` below a folder, as `predict.export` writes them.
 """
 
 import json
@@ -11,8 +10,6 @@ from pathlib import Path
 import pandas as pd
 
 FIGURES = ["macro_f1", "accuracy", "baseline_accuracy", "distance"]
-
-
 COLUMNS = [
     "run",
     "part",
@@ -27,11 +24,7 @@ COLUMNS = [
     "commit",
     "date",
 ]
-
-
-WHOLE = ["size", "seed", "images"]
-
-
+WHOLE_NUMBERS = ["size", "seed", "images"]
 SHOWN = [
     "run",
     "part",
@@ -46,10 +39,11 @@ SHOWN = [
     "commit",
     "date",
 ]
+COMMIT_DIGITS = 40
 
 
 def table(folder="exports") -> pd.DataFrame:
-    """A row for each run kept below `folder`, by macro F1, the highest first.
+    """A row for each run below `folder`, by macro F1, the highest first.
 
     Columns: `run`, its folder seen from `folder`; `part`, where it was measured: test, or valid
     where there is no test; `macro_f1, accuracy, baseline_accuracy` (shares of 1, the last of always
@@ -61,29 +55,44 @@ def table(folder="exports") -> pd.DataFrame:
     there is no run.
     """
     folder = Path(folder)
-    rows = [row for file in sorted(folder.rglob("metrics.json")) if (row := _row(file, folder))]
+    rows = []
+    for file in sorted(folder.rglob("metrics.json")):
+        try:
+            row = read_run(file)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            warnings.warn(
+                f"{file} is left out, because it is not the metrics.json of a run "
+                f"({type(error).__name__}: {error}): train again, or remove it",
+                stacklevel=2,
+            )
+            continue
+        rows.append({"run": file.parent.relative_to(folder).as_posix(), **row})
     if not rows:
         raise FileNotFoundError(
             f"no runs in {folder}: name another folder, or make one by `artclf train --data DATA "
             f"--out {folder / 'NAME'}`"
         )
-    found = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(WHOLE, "Int64"))
-    return found.sort_values("macro_f1", ascending=False, kind="stable", ignore_index=True)
+    runs = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(WHOLE_NUMBERS, "Int64"))
+    return runs.sort_values("macro_f1", ascending=False, kind="stable", ignore_index=True)
 
 
 def text(rows) -> str:
     """Rows of `table` as lines with the columns that tell runs apart; `+` is a commit with changes.
 
-    They keep within 120 characters where the names of runs do within 20.
+    They have at most 120 characters where the names of runs have at most 20.
     """
     shown = rows[SHOWN].rename(columns={"data_hash": "data"})
-    shown = shown.assign(commit=shown.commit.str.replace("+changes", "+"), date=shown.date.str[:10])
-    cells = [
-        list(shown),
-        *([_cell(value) for value in row] for row in shown.itertuples(index=False)),
-    ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(" ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+    shown["commit"] = shown.commit.str.replace("+changes", "+")
+    shown["date"] = shown.date.str[:10]
+    lines = [list(shown)]
+    for row in shown.itertuples(index=False):
+        lines.append([_cell(value) for value in row])
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    aligned = []
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        aligned.append(" ".join(cells).rstrip())
+    return "\n".join(aligned)
 
 
 def spread(rows) -> pd.DataFrame:
@@ -93,43 +102,39 @@ def spread(rows) -> pd.DataFrame:
     return rows[FIGURES].agg(["mean", "std"]).rename({"std": "spread"})
 
 
-def _row(file: Path, folder: Path) -> dict | None:
-    try:
-        return {"run": file.parent.relative_to(folder).as_posix(), **read_run(file)}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as e:
-        warnings.warn(
-            f"{file} is left out, for it is not the metrics.json of a run ({type(e).__name__}: {e}): train "
-            "again, or remove it",
-            stacklevel=3,
-        )
-
-
 def read_run(file: Path) -> dict:
-    """The columns of `table` but `run`, as far as the file has them."""
-    told = json.loads(file.read_text(encoding="utf-8"))
-    part = "test" if "test" in told["metrics"] else "valid"
-    figures, protocol = told["metrics"][part], told.get("protocol", {})
-    size, seed = protocol.get("size"), told.get("seed")
+    """The columns of `table` but `run`, as far as the file `metrics.json` has them."""
+    metrics = json.loads(file.read_text(encoding="utf-8"))
+    part = "test" if "test" in metrics["metrics"] else "valid"
+    figures = metrics["metrics"][part]
+    protocol = metrics.get("protocol", {})
     return {
         "part": part,
         **{name: float(figures[name]) for name in FIGURES},
         "images": int(figures["images"]),
         "arch": protocol.get("name"),
-        "size": size and int(size),
+        "size": _whole(protocol.get("size")),
         "split": protocol.get("split"),
         "epochs": protocol.get("epochs"),
-        "seed": seed and int(seed),
-        "data_hash": told["data_hash"][:8],
-        "commit": _short(told.get("commit")),
-        "date": told.get("date"),
+        "seed": _whole(metrics.get("seed")),
+        "data_hash": metrics["data_hash"][:8],
+        "commit": _short_commit(metrics.get("commit")),
+        "date": metrics.get("date"),
     }
+
+
+def _whole(value) -> int | None:
+    return None if value is None else int(value)
+
+
+def _short_commit(commit: str | None) -> str | None:
+    """Seven digits, and `+changes` where it has them."""
+    if commit is None:
+        return None
+    return commit[:7] + commit[COMMIT_DIGITS:]
 
 
 def _cell(value) -> str:
     if pd.isna(value):
         return ""
     return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _short(commit: str | None) -> str | None:
-    return commit and commit[:7] + commit[40:]
