@@ -6,6 +6,7 @@ that opens without a network.
 
 import ast
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
 
 def run_notebooks(
-    folder: Path | None = None, lists: Path | None = None, assignments: list[str] = ()
+    folder: Path | None = None, lists: Path | None = None, assignments: Sequence[str] = ()
 ):
     """Execute the notebooks of all steps, and print where the results are.
 
@@ -135,7 +136,7 @@ def _name_of(folder: Path | None, lists: Path | None) -> str:
     return "sample"
 
 
-def _parse_assignments(assignments: list[str]) -> dict:
+def _parse_assignments(assignments: Sequence[str]) -> dict:
     """`NAME=VALUE` texts as a dict; a value that isn't a Python literal is a text."""
     if not assignments:
         return {}

@@ -121,7 +121,10 @@ def test_metrics_agree_with_scikit_learn_and_with_counting(predictions, part):
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_period_distances_agree_with_counting_image_by_image(predictions, part):
     rows, figures = predictions[predictions.part == part], evaluation.metrics(predictions)[part]
-    year = lambda name: int(name.split("-")[0])
+
+    def year(name):
+        return int(name.split("-")[0])
+
     wrong = [(year(a), year(b)) for a, b in zip(rows.period, rows.predicted, strict=True) if a != b]
     given = [year(name) for name in rows.period]
     # a random error takes the class of any image of another class, each with equal chance

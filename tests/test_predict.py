@@ -277,7 +277,10 @@ def test_loading_runs_no_pickled_code(copy, files, monkeypatch, tmp_path):
             return Path.touch, (tmp_path / "attacked",)
 
     (copy / "learner.pkl").write_bytes(pickle.dumps(Attack()))
-    refuse = lambda *a, **k: pytest.fail("a pickle was opened")
+
+    def refuse(*a, **k):
+        return pytest.fail("a pickle was opened")
+
     for module, name in (
         (pickle, "load"),
         (pickle, "loads"),

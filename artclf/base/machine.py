@@ -54,7 +54,7 @@ def commit_of(root: Path) -> str | None:
     """
     if not (root / ".git").exists() or not shutil.which("git"):
         return None
-    command = ["git", "--no-optional-locks", "-C", root, "describe"]
+    command = ["git", "--no-optional-locks", "-C", str(root), "describe"]
     command += ["--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
     described = subprocess.run(command, capture_output=True, text=True)
     return described.stdout.strip() or None

@@ -262,8 +262,8 @@ def _retry_after(response) -> float | None:
 def _forbids(response) -> bool:
     """Whether `X-Robots-Tag` says noai or noimageai, to everybody or to artclf."""
     for value in response.headers.getall("X-Robots-Tag", ()):
-        agent, text = ROBOTS_TAG.match(value.lower()).groups()
+        [(agent, text)] = ROBOTS_TAG.findall(value.lower())[:1]
         rules = {rule.strip() for rule in text.split(",")}
-        if agent in (None, "artclf") and rules & {"noai", "noimageai"}:
+        if agent in ("", "artclf") and rules & {"noai", "noimageai"}:
             return True
     return False

@@ -146,12 +146,12 @@ def _claim(folder: Path, lists: Path):
 
 
 def _known_port(lists: Path) -> int | None:
-    ports = set()
+    ports: set[int] = set()
     for path in lists.glob("urls_*.csv"):
         url = urlsplit(next((row["url"] for row in read_list(path)), ""))
         if url.hostname != "127.0.0.1":
             raise InputError(f"{path} is no list of a served gallery: name another folder")
-        ports.add(url.port)
+        ports.add(url.port or 80)
     return max(ports, default=None)
 
 

@@ -8,10 +8,11 @@ import re
 import numpy as np
 import pandas as pd
 
+# a year from 1000 to 2099
 YEAR = r"(?<!\d)(1\d{3}|20\d{2})(?!\d)"
 
-
-OPEN = r"\b(?:after|before|until|post|ante|nach|vor|apr[eè]s|avant|dopo|prima)\b"  # an only year is one end of a span
+# with one of these words, a single year is one end of a span
+OPEN = r"\b(?:after|before|until|post|ante|nach|vor|apr[eè]s|avant|dopo|prima)\b"
 
 
 def spans(texts) -> pd.DataFrame:

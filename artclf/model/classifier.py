@@ -65,7 +65,7 @@ class Classifier:
         probabilities, errors = self.probabilities(sources, batch_size)
         periods = probabilities[:, : len(self.vocab)]
         artists = probabilities[:, len(self.vocab) :]
-        rows = []
+        rows: list[tuple] = []
         for name, row, error in zip(names, periods, errors, strict=True):
             if error:
                 rows.append((name, None, np.nan, [], error))

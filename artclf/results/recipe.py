@@ -8,6 +8,7 @@ import os
 import shlex
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Recipe:
 
 DEFAULTS = Recipe()
 # what an experiment may change, and the command can't
-EXPERIMENTS = {"width": 512, "depth": 0, "pool": "style", "views": 2}
+EXPERIMENTS: dict[str, Any] = {"width": 512, "depth": 0, "pool": "style", "views": 2}
 
 
 def recipe_of(config: dict, fits: list[dict]) -> dict | None:

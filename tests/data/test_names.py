@@ -24,16 +24,16 @@ def keys(names: str) -> list[str]:
         "Vincent van Gogh | van Gogh, Vincent | VAN GOGH | Gogh, Vincent Willem van | V. van Gogh | vincent-van-gogh",
         "Vincent van Gogh | Vincent van Gogh (1853-1890) | Vincent van Gogh (Dutch, 1853–1890) | van Gogh, 1853–1890",
         "Gogh, Vincent van, Dutch, 1853-1890 | Vincent Van Gogh | vincent_van_gogh | Gogh",
-        "Pierre-Auguste Renoir | pierre_auguste_renoir | Auguste Renoir | Renoir, Pierre Auguste | P.-A. Renoir | Renoir",
+        "Pierre-Auguste Renoir | pierre_auguste_renoir | Auguste Renoir | Renoir, Pierre Auguste | P.-A. Renoir | Renoir",  # noqa: E501
         "Pablo Picasso | P. Picasso | Picasso, Pablo | Pablo Ruiz Picasso | PICASSO",
         "Édouard Manet | Edouard Manet | manet",
         "Henri de Toulouse-Lautrec | Toulouse-Lautrec | Toulouse-Lautrec, Henri de | Henri Toulouse Lautrec",
         "El Greco | Greco, El | El Greco (Doménikos Theotokópoulos; Greek, active in Spain, 1541–1614)",
         "Piero della Francesca | Francesca, Piero della | piero-della-francesca",
         "Wilhelm von Kaulbach | Kaulbach, Wilhelm von",
-        "Pieter Bruegel the Elder | Bruegel the Elder, Pieter | Bruegel, Pieter, the Elder | pieter-bruegel-the-elder | "
+        "Pieter Bruegel the Elder | Bruegel the Elder, Pieter | Bruegel, Pieter, the Elder | pieter-bruegel-the-elder | "  # noqa: E501
         "Pieter Bruegel (I) | Pieter Bruegel d. Ä. | Pieter Bruegel I",
-        "Hans Holbein the Younger | Hans Holbein (the Younger) | Hans Holbein d. J. | Hans Holbein II | Holbein, Hans, II",
+        "Hans Holbein the Younger | Hans Holbein (the Younger) | Hans Holbein d. J. | Hans Holbein II | Holbein, Hans, II",  # noqa: E501
         "Hans Holbein the Younger | Holbein",
         "Rembrandt | Rembrandt van Rijn",
         "Leonardo da Vinci | Leonardo | Vinci, Leonardo da",

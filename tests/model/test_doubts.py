@@ -188,10 +188,13 @@ def test_a_pictures_own_label_does_not_change_its_probabilities(monkeypatch):
     """
     y = np.arange(60) % 3
     x = cloud(y.tolist())
-    folds = lambda n: [
-        (np.flatnonzero(np.arange(n) % 5 != i), np.flatnonzero(np.arange(n) % 5 == i))
-        for i in range(5)
-    ]
+
+    def folds(n):
+        return [
+            (np.flatnonzero(np.arange(n) % 5 != i), np.flatnonzero(np.arange(n) % 5 == i))
+            for i in range(5)
+        ]
+
     monkeypatch.setattr(StratifiedGroupKFold, "split", lambda self, x, y, groups: folds(len(y)))
     before = doubts.probabilities(x, y, np.arange(60))
     for i in (0, 7, 31):

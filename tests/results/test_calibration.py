@@ -125,7 +125,10 @@ def test_what_can_be_answered_is_counted_above_a_threshold_of_valid():
     for row in calibration.answerable(rows).itertuples():
         valid, test = rows[rows.part == "valid"], rows[rows.part == "test"]
         lower = [t for t in valid.probability if t < row.threshold]
-        of = lambda part, t: (part.period == part.predicted)[part.probability >= t].mean()
+
+        def of(part, t):
+            return (part.period == part.predicted)[part.probability >= t].mean()
+
         assert of(valid, row.threshold) >= row.asked and all(
             of(valid, t) < row.asked for t in lower
         )
@@ -271,7 +274,10 @@ def test_below_a_probability_the_classifier_does_not_answer(export, drawn):
         found[["image", "probability", "top", "error"]],
         usual[["image", "probability", "top", "error"]],
     )
-    plain = lambda name: name.split("-", 1)[1].replace("_", " ")
+
+    def plain(name):
+        return name.split("-", 1)[1].replace("_", " ")
+
     for row, before in zip(found[:-1].itertuples(), usual.itertuples(), strict=False):
         if row.probability >= least:
             assert (row.predicted, row.answer) == (before.predicted, plain(row.predicted))

@@ -180,7 +180,10 @@ def test_the_command_gives_all_runs_as_json(exports, command):
 
 
 def test_a_table_of_runs_needs_no_torch(exports):
-    code = "import sys; from artclf.results import runs; runs.text(runs.table(sys.argv[1])); print('torch' in sys.modules)"
+    code = (
+        "import sys; from artclf.results import runs; runs.text(runs.table(sys.argv[1]))\n"
+        "print('torch' in sys.modules)"
+    )
     ran = subprocess.run(
         [sys.executable, "-c", code, exports], capture_output=True, text=True, check=True
     )
