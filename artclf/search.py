@@ -10,26 +10,34 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from artclf.base.errors import InputError
 from artclf.base.progress import progress_bar
-from artclf.data.lists import append, list_path, unseen, url_key
+from artclf.data.catalogue import FACTS
+from artclf.data.lists import append, find_lists, list_path, new_rows, read_list, url_key
+
+__all__ = [
+    "FACTS",
+    "Engine",
+    "NoAnswer",
+    "Summary",
+    "collect",
+    "find_engine",
+    "find_lists",
+    "read_list",
+]
 
 LICENCE = "unknown: found by image search"
+BACKENDS = {"ddgs": "duckduckgo", "ddgs-bing": "bing"}  # of the package ddgs
+LONGEST_URL = 4000  # characters
+LONGEST_TEXT = 300
+URL_CHARACTERS = "%/:@!$&'()*+,;=~[]"  # that stay as they are
 
-
-BACKENDS = {"ddgs": "duckduckgo", "ddgs-bing": "bing"}
-
-
-MAX_URL, MAX_TEXT = 4000, 300
-
-
-# engine(query, page) gives the results of a page (the first is 1), an empty list after the last. A result is a dict
-# with `url` (the picture's) and any of `title, artist, year, licence, source_page`.
+# engine(query, page) gives the results of a page (the first is 1), an empty list after the last. A
+# result is a dict with `url` (the picture's) and any of `title, artist, year, licence, source_page`.
 Engine = Callable[[str, int], list[dict]]
 
 
@@ -73,8 +81,8 @@ def collect(
     tries: int = 5,
     wait: float = 2.0,
 ) -> Summary:
-    """A `Summary` of the search for `query`, whose URLs now stand in the period's list in the
-    folder `lists`.
+    """Search for `query`, and add the URLs to the period's list in the folder `lists`; return a
+    `Summary`.
 
     Looks at the first `max_images` different results, page by page, and writes the list after each,
     so that nothing found is lost. A page without an answer is asked for `tries` times, after waits
@@ -83,31 +91,33 @@ def collect(
     that can't name a folder, an empty query or a list that can't be added to, ImportError where
     ddgs is missing.
     """
-    query, path = _text(query), list_path(lists, period)
+    query = _text(query)
+    path = list_path(lists, period)
     if not query:
         raise InputError("the search query is empty: give the words to search for")
     if max_images < 1 or tries < 1:
         raise InputError("a search needs at least one image and one try")
-    summary, seen = Summary(query, path), set()
+    summary = Summary(query, path)
+    keys: set[str] = set()
     bar = progress_bar(total=max_images, desc=period)
     try:
         for page, results in _pages(find_engine(engine), query, tries, wait, bar):
-            rows = list(unseen(_rows(results, query, page), seen))[: max_images - len(seen)]
-            seen.update(url_key(row["url"]) for row in rows)
-            summary.pages, summary.found = page, len(seen)
+            rows = new_rows(_rows(results, query, page), keys)
+            rows = rows[: max_images - len(keys)]
+            keys.update(url_key(row["url"]) for row in rows)
+            summary.pages = page
+            summary.found = len(keys)
             summary.new += append(path, rows)
             bar.update(len(rows))
             if not rows:
                 summary.stopped = f"no further results on page {page}"
-            elif len(seen) == max_images:
+            elif len(keys) == max_images:
                 summary.stopped = f"stopped at {max_images} results"
             if summary.stopped:
                 break
     except NoAnswer as error:
-        summary.stopped, summary.gave_up = (
-            f"gave up on page {summary.pages + 1} after {tries} tries: {error}",
-            True,
-        )
+        summary.gave_up = True
+        summary.stopped = f"gave up on page {summary.pages + 1} after {tries} tries: {error}"
     finally:
         bar.close()
     return summary
@@ -116,6 +126,9 @@ def collect(
 def _pages(
     engine: Engine, query: str, tries: int, wait: float, bar
 ) -> Iterator[tuple[int, list[dict]]]:
+    """Each page's number and results, until the caller stops. Raises NoAnswer after so many
+    tries.
+    """
     for page in itertools.count(1):
         for attempt in range(1, tries + 1):
             bar.set_postfix(page=page, attempt=attempt)
@@ -131,29 +144,32 @@ def _pages(
 
 
 def _rows(results: list[dict], query: str, page: int) -> Iterator[dict]:
+    """The results that have a usable URL, as rows of a list."""
     for result in results:
-        if url := _address(result.get("url")):
-            facts = {
-                name: _text(result.get(name)) for name in ("title", "artist", "year", "licence")
-            }
-            yield {
-                "url": url,
-                **facts,
-                "licence": facts["licence"] or LICENCE,
-                "source_page": _address(result.get("source_page")) or "",
-                "query": query,
-                "page": page,
-            }
+        url = _address(result.get("url"))
+        if url is None:
+            continue
+        yield {
+            "url": url,
+            "title": _text(result.get("title")),
+            "artist": _text(result.get("artist")),
+            "year": _text(result.get("year")),
+            "licence": _text(result.get("licence")) or LICENCE,
+            "source_page": _address(result.get("source_page")) or "",
+            "query": query,
+            "page": page,
+        }
 
 
 def _text(value) -> str:
     """`value` on one line, without control characters."""
-    return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", str(value or "")).split())[:MAX_TEXT]
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", str(value or ""))
+    return " ".join(text.split())[:LONGEST_TEXT]
 
 
 def _address(url) -> str | None:
-    """`url` in ASCII and without its fragment; None where it is no http or https URL of sane
-    length.
+    """`url` in ASCII and without its fragment; None where it is no http or https URL, or too
+    long.
     """
     try:
         parts = urlsplit(str(url or "").strip())
@@ -161,9 +177,10 @@ def _address(url) -> str | None:
         return None
     if parts.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:\[\]-]+", parts.netloc):
         return None
-    escape = partial(quote, safe="%/:@!$&'()*+,;=~[]", errors="replace")
-    url = parts._replace(path=escape(parts.path), query=escape(parts.query), fragment="").geturl()
-    return url if len(url) <= MAX_URL else None
+    path = quote(parts.path, safe=URL_CHARACTERS, errors="replace")
+    query = quote(parts.query, safe=URL_CHARACTERS, errors="replace")
+    url = parts._replace(path=path, query=query, fragment="").geturl()
+    return url if len(url) <= LONGEST_URL else None
 
 
 def find_engine(name: str | Engine) -> Engine:

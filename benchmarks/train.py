@@ -99,7 +99,7 @@ def plain_fastai(table: pd.DataFrame, seed: int, args):
     dls = block.dataloaders(table, bs=64)
     learn = vision.vision_learner(
         dls,
-        backbones._arch(backbone.name, backbone.library),
+        backbones.fastai_arch(backbone),
         normalize=False,
         pretrained=backbone.library != "wheel",
         metrics=vision.accuracy,

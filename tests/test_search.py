@@ -267,7 +267,7 @@ def test_hostile_results(tmp_path, sleeps):
     assert row["url"] == "https://example.org/a%20b%C3%A9%3F.jpg?q=x%20y&z=1,2"
     assert (
         row["title"].startswith('=1+1 # not a comment "quoted", ?x')
-        and len(row["title"]) == search.MAX_TEXT
+        and len(row["title"]) == search.LONGEST_TEXT
     )
     assert row["year"] == "1872" and "source_page" not in row
 

@@ -15,6 +15,10 @@ from urllib.parse import unquote_plus
 from artclf.base.errors import InputError
 from artclf.data.catalogue import FACTS
 
+# the header of a list that a search begins
+LIST_COLUMNS = ["url", "title", "artist", "year", "licence", "source_page", "query", "page"]
+END_OF_FILE = "\0"  # follows the last line, so that a quote that isn't closed is noticed
+
 
 def find_lists(folder) -> dict[str, Path]:
     """The URL lists of a folder: class name -> path, in sorted order (`urls_10-impressionism.csv`:
@@ -22,16 +26,16 @@ def find_lists(folder) -> dict[str, Path]:
 
     Raises FileNotFoundError where the folder holds none.
     """
-    found = {
-        name: p
-        for p in sorted(Path(folder).glob("urls_*.csv"))
-        if p.is_file() and (name := class_name(p.stem.removeprefix("urls_")))
-    }
-    if not found:
+    lists = {}
+    for path in sorted(Path(folder).glob("urls_*.csv")):
+        name = class_name(path.stem.removeprefix("urls_"))
+        if name and path.is_file():
+            lists[name] = path
+    if not lists:
         raise FileNotFoundError(
             f"no urls_*.csv in {folder}: name a folder of URL lists with --lists"
         )
-    return found
+    return lists
 
 
 def read_list(path) -> Iterator[dict]:
@@ -39,39 +43,41 @@ def read_list(path) -> Iterator[dict]:
 
     With a header that has a column `url`, its columns are read by name; without one, the first
     column is the URL. Comments (`#`), blank lines, quotes, a byte order mark and any line ending
-    are fine. Raises ValueError for a file that isn't UTF-8 or has a quote that isn't closed.
+    are fine. Raises InputError for a file that isn't UTF-8 or has a quote that isn't closed.
     """
-    header = None
+    columns = None
     for cells in _csv_rows(path):
-        if header is None:
+        if columns is None:
             names = [cell.lower() for cell in cells]
-            header = names if "url" in names else ["url"]
             if "url" in names:
+                columns = names
                 continue
-        row = {
-            k: v for k, v in zip(header, cells, strict=False) if v and (k == "url" or k in FACTS)
-        }
+            columns = ["url"]
+        row = {}
+        for name, value in zip(columns, cells, strict=False):
+            if value and (name == "url" or name in FACTS):
+                row[name] = value
         if "url" in row:
             yield row
 
 
 def _csv_rows(path) -> Iterator[list[str]]:
+    """The cells of each row, without blank lines and comments."""
     with Path(path).open(encoding="utf-8-sig", newline="") as file:
         try:
             for line in file:
                 if not line.strip() or line.lstrip().startswith("#"):
                     continue
-                lines = chain(
-                    [line], file, ["\0"]
-                )  # the lines after the first are read inside quotes only
+                # the reader takes the lines after the first only inside quotes
+                lines = chain([line], file, [END_OF_FILE])
                 cells = next(csv.reader(lines, skipinitialspace=True))
-                if "\0" in cells[-1]:
+                if END_OF_FILE in cells[-1]:
                     raise csv.Error("it ends inside an open quote")
                 yield [cell.strip() for cell in cells]
-        except UnicodeDecodeError as e:
-            raise InputError(f"{path} is not UTF-8: save it as UTF-8") from e
-        except csv.Error as e:
-            raise InputError(f"{path} is not CSV: {e}") from e
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is not UTF-8: save it as UTF-8") from error
+        except csv.Error as error:
+            raise InputError(f"{path} is not CSV: {error}") from error
 
 
 def class_name(label: str) -> str:
@@ -79,26 +85,10 @@ def class_name(label: str) -> str:
     return re.sub(r'[\x00-\x1f/\\:*?"<>|]+', "_", label.strip()).lstrip(".")
 
 
-LIST_COLUMNS = ["url", "title", "artist", "year", "licence", "source_page", "query", "page"]
-
-
-def unseen(rows, seen: set[str]) -> Iterator[dict]:
-    """The rows whose URL is not among the keys `seen`, each once."""
-    found = {}
-    for row in rows:
-        found.setdefault(url_key(row["url"]), row)
-    return (row for key, row in found.items() if key not in seen)
-
-
-def url_key(url: str) -> str:
-    """Equal for URLs that differ in scheme, case of the host, fragment or percent-encoding only."""
-    host, slash, rest = url.partition("#")[0].split("://", 1)[-1].partition("/")
-    return unquote_plus(host.lower() + slash + rest)
-
-
 def list_path(lists, period: str) -> Path:
-    """The URL list of a period in the folder `lists`. Raises ValueError for what can't be the name
-    of a folder.
+    """The URL list of a period in the folder `lists`.
+
+    Raises InputError for what can't be the name of a folder.
     """
     if not period or class_name(period) != period:
         raise InputError(
@@ -107,55 +97,72 @@ def list_path(lists, period: str) -> Path:
     return Path(lists) / f"urls_{period}.csv"
 
 
-def append(path, rows: list[dict]) -> int:
-    """The number of `rows` added to the URL list `path`: those whose URL it lacks. What it holds
-    stays byte for byte.
+def url_key(url: str) -> str:
+    """Equal for URLs that differ only in scheme, case of the host, fragment or percent-encoding."""
+    without_fragment = url.partition("#")[0]
+    without_scheme = without_fragment.split("://", 1)[-1]
+    host, slash, rest = without_scheme.partition("/")
+    return unquote_plus(host.lower() + slash + rest)
 
-    A header's columns are filled by name; a list without a header gains bare URLs; a new one gets
-    the header `LIST_COLUMNS`. Where there is no column `query`, a comment names query and page. The
-    list is replaced in one step. Raises ValueError for a list whose end is inside an open quote.
+
+def new_rows(rows, known_keys: set[str]) -> list[dict]:
+    """The rows whose URL is not among `known_keys` (of `url_key`), each once."""
+    by_key: dict[str, dict] = {}
+    for row in rows:
+        by_key.setdefault(url_key(row["url"]), row)
+    return [row for key, row in by_key.items() if key not in known_keys]
+
+
+def append(path, rows: list[dict]) -> int:
+    """Add those of `rows` to the URL list `path` whose URL it lacks; return their number.
+
+    What the list holds stays byte for byte. A header's columns are filled by name; a list without a
+    header gains bare URLs; a new one gets the header `LIST_COLUMNS`. Where there is no column
+    `query`, a comment names query and page. The list is replaced in one step. Raises InputError for
+    a list whose end is inside an open quote.
     """
     path = Path(path).resolve()  # a link stays a link
     listed = [row["url"] for row in read_list(path)] if path.exists() else []
-    new = list(unseen(rows, {url_key(url) for url in listed}))
-    if not new:
+    added = new_rows(rows, {url_key(url) for url in listed})
+    if not added:
         return 0
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.{os.getpid()}")  # two searches may run at a time
     try:
-        part.write_bytes(_extended(path, new))
-        if sum(1 for _ in read_list(part)) != len(listed) + len(new):
+        part.write_bytes(_extended(path, added))
+        if len(list(read_list(part))) != len(listed) + len(added):
             raise InputError(f"{path} ends inside an open quote: close it, then search again")
         if path.exists():
             shutil.copymode(path, part)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    return len(new)
+    return len(added)
 
 
 def _extended(path: Path, rows: list[dict]) -> bytes:
+    """The bytes of the list with `rows` at its end, in its own line endings and columns."""
     old = path.read_bytes() if path.exists() else b""
-    header = _header(path) if old else []
-    end = re.search(rb"\r\n?|\n", old)
-    end = end[0].decode() if end else "\n"
-    out = io.StringIO(newline="")
+    columns = _columns(path) if old else []
+    match = re.search(rb"\r\n?|\n", old)
+    line_end = match[0].decode() if match else "\n"
+    stream = io.StringIO(newline="")
     if old and not old.endswith((b"\n", b"\r")):
-        out.write(end)
-    writer = csv.writer(out, lineterminator=end)
-    if not header:
-        writer.writerow(LIST_COLUMNS)
-    elif "query" not in header:
-        out.write(f"# {rows[0]['query']}, page {rows[0]['page']}{end}")
-    writer.writerows([row.get(name, "") for name in header or LIST_COLUMNS] for row in rows)
-    return old + out.getvalue().encode("utf-8", "replace")
+        stream.write(line_end)
+    writer = csv.writer(stream, lineterminator=line_end)
+    if not columns:
+        columns = LIST_COLUMNS
+        writer.writerow(columns)
+    elif "query" not in columns:
+        stream.write(f"# {rows[0]['query']}, page {rows[0]['page']}{line_end}")
+    for row in rows:
+        writer.writerow([row.get(name, "") for name in columns])
+    return old + stream.getvalue().encode("utf-8", "replace")
 
 
-def _header(path: Path) -> list[str]:
+def _columns(path: Path) -> list[str]:
     """The columns of a list: `["url"]` where it has no header, nothing where it has no row."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = (line for line in file if line.strip() and not line.lstrip().startswith("#"))
-        names = [
-            cell.strip().lower() for cell in next(csv.reader(lines, skipinitialspace=True), [])
-        ]
-    return names if "url" in names or not names else ["url"]
+    for cells in _csv_rows(path):
+        names = [cell.lower() for cell in cells]
+        return names if "url" in names else ["url"]
+    return []

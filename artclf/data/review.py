@@ -13,15 +13,28 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from artclf.base.errors import InputError
+from artclf.base.files import replace_whole
 from artclf.data.catalogue import Catalogue, clean_path, read_catalogue, require
 
 COLUMNS = ("url", "period", "review", "title", "artist")  # of review.csv
-
-
-LOG = (
-    "CREATE TABLE IF NOT EXISTS decisions (step INTEGER NOT NULL, url TEXT NOT NULL, period TEXT NOT NULL, "
-    "old TEXT, new TEXT, undone INTEGER NOT NULL DEFAULT 0, time TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)"
+SHOWN_PROBLEMS = 10  # lines of a file that are named
+DECISIONS = """
+CREATE TABLE IF NOT EXISTS decisions (
+    step INTEGER NOT NULL,
+    url TEXT NOT NULL,
+    period TEXT NOT NULL,
+    old TEXT,
+    new TEXT,
+    undone INTEGER NOT NULL DEFAULT 0,
+    time TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 )
+"""
+OUTCOMES = {  # of a line in a file, in words
+    "applied": "decisions applied",
+    "same": "were there already",
+    "kept": "differ from what was decided or taken back here, which holds",
+    "unknown": "are on URLs, or periods of them, that this data set lacks",
+}
 
 
 def decide(data, pictures, choice: str | None) -> int:
@@ -35,7 +48,8 @@ def decide(data, pictures, choice: str | None) -> int:
     if hasattr(pictures, "to_dict"):
         pictures = pictures.to_dict("records")
     with _catalogue(data) as cat, _moving_copies(cat, data) as changes:
-        if choice is not None and (problem := _problem(choice, _periods(cat))):
+        problem = None if choice is None else _problem(choice, _periods(cat))
+        if problem:
             raise InputError(problem)
         for picture in pictures:
             for row in _find(cat, picture):
@@ -51,10 +65,10 @@ def decide(data, pictures, choice: str | None) -> int:
 
 
 def undo(data) -> list[dict]:
-    """Take back the last decision that was made here, be it before a restart.
+    """Take back the last decision that was made here, also one from before a restart.
 
-    Returns the rows of the catalogue that it was about, `review` still as it was decided; none
-    where nothing is left. What was read from a file is not undone: decide otherwise.
+    Returns its rows of the catalogue, with `review` as it was decided; none where nothing is left.
+    What was read from a file is not undone: decide otherwise.
     """
     with _catalogue(data) as cat, _moving_copies(cat, data) as changes:
         last = "step = (SELECT MAX(step) FROM decisions WHERE NOT undone)"
@@ -65,7 +79,7 @@ def undo(data) -> list[dict]:
 
 
 def export_csv(data, file) -> int:
-    """Bring the decisions of this data set into `file`, and return their number.
+    """Write the decisions of this data set into `file`, and return their number.
 
     Lines on other pictures stay, in their order; a line that was taken back here goes. The file is
     replaced whole. Raises ValueError, and leaves the file alone, where it isn't a list of
@@ -73,61 +87,66 @@ def export_csv(data, file) -> int:
     """
     file = Path(file)
     with _catalogue(data) as cat:
-        rows, taken_back = _rows(cat), _by_hand(cat)
+        rows = _rows(cat)
+        log = _Log(cat)
     header, lines = _read(file, rows) if file.exists() else ([], {})
     header += [name for name in COLUMNS if name not in header]
     for key, row in rows.items():
         if row["review"]:
-            lines[key] = lines.get(key, {}) | {name: row[name] or "" for name in COLUMNS}
-        elif key in lines and taken_back(key, lines[key]["review"].strip()):
+            line = lines.get(key, {})
+            lines[key] = {**line, **{name: row[name] or "" for name in COLUMNS}}
+        elif key in lines and log.overrules(key, lines[key]["review"].strip()):
             del lines[key]
-    part = file.with_name(f".{file.name}.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(
-            stream, header, restval="", extrasaction="ignore", lineterminator="\n"
-        )
-        writer.writeheader()
-        writer.writerows(lines.values())
-    part.replace(file)
+
+    def write(part: Path):
+        with part.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(
+                stream, header, restval="", extrasaction="ignore", lineterminator="\n"
+            )
+            writer.writeheader()
+            writer.writerows(lines.values())
+
+    replace_whole(file, write)
     return sum(row["review"] is not None for row in rows.values())
 
 
 def read_csv(data, file) -> dict[str, int]:
-    """Apply the decisions in `file`, say what became of them, and return the counts.
+    """Apply the decisions in `file`, print how many were applied, and return the counts.
 
     A line without a period is about all the periods that its URL is listed under; of two lines on
-    one picture the later holds. What a person decided or took back here holds against the file:
-    these lines count as `kept`. Lines on pictures that aren't here (`unknown`), and those with an
+    one picture the later counts. What a person decided or took back here overrules the file: these
+    lines count as `kept`. Lines on pictures that aren't here (`unknown`), and those with an
     unknown word or period (`wrong`), are not applied; the file is never changed. A file that isn't
     there has no lines. Raises ValueError for one that isn't a list of decisions.
     """
-    file, counts, wrong = (
-        Path(file),
-        dict.fromkeys(("applied", "same", "kept", "unknown", "wrong"), 0),
-        [],
-    )
+    file = Path(file)
+    counts = dict.fromkeys((*OUTCOMES, "wrong"), 0)
+    problems = []
     with _catalogue(data) as cat, _moving_copies(cat, data) as changes:
-        rows, by_hand, periods = _rows(cat), _by_hand(cat), _periods(cat)
-        for key, line in (_read(file, rows)[1] if file.exists() else {}).items():
-            new = line["review"].strip()
+        rows = _rows(cat)
+        log = _Log(cat)
+        periods = _periods(cat)
+        _, lines = _read(file, rows) if file.exists() else ([], {})
+        for key, line in lines.items():
             if line["url"].startswith("#"):
                 continue
+            new = line["review"].strip()
             if new == f"move:{line['period']}":
                 new = "keep"
+            problem = _problem(new, periods)
             if key not in rows:
-                outcome = "unknown"
-            elif problem := _problem(new, periods):
-                outcome = "wrong"
-                wrong.append(f"line {line['line']}: {problem}")
+                counts["unknown"] += 1
+            elif problem:
+                counts["wrong"] += 1
+                problems.append(f"line {line['line']}: {problem}")
             elif new == rows[key]["review"]:
-                outcome = "same"
+                counts["same"] += 1
+            elif log.overrules(key, new):
+                counts["kept"] += 1
             else:
-                outcome = "kept" if by_hand(key, new) else "applied"
-            counts[outcome] += 1
-            if outcome == "applied":
+                counts["applied"] += 1
                 changes.append((rows[key], new))
-    _tell(file, counts, wrong)
+    _report(file, counts, problems)
     return counts
 
 
@@ -142,51 +161,45 @@ def queue(data, flagged):
     """
     import pandas as pd
 
-    if missing := {"url", "period"} - set(flagged):
+    missing = {"url", "period"} - set(flagged)
+    if missing:
         raise InputError(f"the flagged pictures have no column {' and '.join(sorted(missing))}")
-    facts = flagged.reindex(columns=["url", "period", "reasons", "likelier"]).drop_duplicates(
-        ["url", "period"]
-    )
+    facts = flagged.reindex(columns=["url", "period", "reasons", "likelier"])
+    facts = facts.drop_duplicates(["url", "period"])
+    facts = facts.assign(place=range(len(facts)))
     table = read_catalogue(data).drop(columns=["reasons", "likelier"], errors="ignore")
-    table = table[
-        table.clean_status.notna() & (table.clean_status != "rejected") & table.file.notna()
-    ]
-    table = table.merge(facts.assign(place=range(len(facts))), how="left", on=["url", "period"])
+    has_copy = table.clean_status.notna() & (table.clean_status != "rejected")
+    table = table[has_copy & table.file.notna()]
+    table = table.merge(facts, how="left", on=["url", "period"])
     table = table.astype(object).where(table.notna(), "")
-    table["group"] = [
-        group or sha or url
-        for group, sha, url in table[["dup_group", "clean_sha256", "url"]].values
-    ]
-    table["flagged"], table["place"] = table.place != "", pd.to_numeric(table.place)
-    first = table.groupby("group").place.transform("min")
-    without = table.reasons == ""
-    table.loc[without, "reasons"] = table.clean_reason.where(
-        table.clean_reason != "", "the copy that is used"
-    )[without]
-    return (
-        table.assign(first=first)[first.notna()]
-        .sort_values(["first", "place"])
-        .reset_index(drop=True)
-    )
+    table["group"] = table.dup_group.where(table.dup_group != "", table.clean_sha256)
+    table["group"] = table.group.where(table.group != "", table.url)
+    table["flagged"] = table.place != ""
+    table["place"] = pd.to_numeric(table.place)
+    table["first"] = table.groupby("group").place.transform("min")
+    other_reasons = table.clean_reason.where(table.clean_reason != "", "the copy that is used")
+    table["reasons"] = table.reasons.where(table.reasons != "", other_reasons)
+    table = table[table["first"].notna()]
+    return table.sort_values(["first", "place"]).reset_index(drop=True)
 
 
 @contextmanager
 def _catalogue(data) -> Iterator[Catalogue]:
     require(data)
     with Catalogue(data) as cat:
-        cat.db.execute(LOG)
+        cat.db.execute(DECISIONS)
         yield cat
 
 
 @contextmanager
 def _moving_copies(cat: Catalogue, data) -> Iterator[list]:
-    """Write the pairs of row and new decision that are put into the list; then the clean copies
-    follow the moves.
+    """A list to put pairs of row and new decision into; afterwards these are written, and then the
+    clean copies of moved pictures are moved.
 
     A process killed in between leaves copies where they were, and `clean` makes those that are
     missing.
     """
-    changes = []
+    changes: list[tuple[dict, str | None]] = []
     with cat.transaction() as db:
         yield changes
         db.executemany(
@@ -195,18 +208,20 @@ def _moving_copies(cat: Catalogue, data) -> Iterator[list]:
         )
     for row, new in changes:
         if row["file"]:
-            _move_copy(
-                cat, Path(data), clean_path(row), clean_path({**row, "review": new}), row["url"]
-            )
+            after = clean_path({**row, "review": new})
+            _move_copy(cat, Path(data), clean_path(row), after, row["url"])
 
 
 def _move_copy(cat: Catalogue, data: Path, before: str, after: str, url: str):
     if before == after or not (data / before).exists():
         return
     (data / after).parent.mkdir(parents=True, exist_ok=True)
-    others = cat.select("url = ? AND file IS NOT NULL", (url,))  # its copies bear one name
-    take = shutil.copyfile if before in map(clean_path, others) else Path.replace
-    take(data / before, data / after)
+    # rows of one URL share a copy: it stays where another row still uses it
+    rows = cat.select("url = ? AND file IS NOT NULL", (url,))
+    if before in [clean_path(row) for row in rows]:
+        shutil.copyfile(data / before, data / after)
+    else:
+        (data / before).replace(data / after)
 
 
 def _rows(cat: Catalogue) -> dict[tuple, dict]:
@@ -228,59 +243,69 @@ def _problem(choice: str, periods: set[str]) -> str | None:
 
 
 def _find(cat: Catalogue, picture) -> list[dict]:
-    key = (picture,) if isinstance(picture, str) else (picture["url"], picture["period"])
-    found = cat.select("url = ?" + " AND period = ?" * (len(key) - 1), key)
-    if not found:
-        raise InputError(f"{cat.path} has no picture {' in '.join(key)}")
-    return found
-
-
-def _by_hand(cat: Catalogue):
-    """A function of a picture's key and a decision: whether a person decided otherwise here, or
-    took it back.
+    """The rows of a picture: a dict with `url` and `period`, or a URL. Raises InputError for
+    none.
     """
-    log = cat.db.execute("SELECT * FROM decisions").fetchall()
-    decided = {(entry["url"], entry["period"]) for entry in log if not entry["undone"]}
-    said = {(entry["url"], entry["period"], entry["new"]) for entry in log}
-    return lambda key, choice: key in decided or (*key, choice) in said
+    if isinstance(picture, str):
+        name = picture
+        rows = cat.select("url = ?", (picture,))
+    else:
+        key = (picture["url"], picture["period"])
+        name = " in ".join(key)
+        rows = cat.select("url = ? AND period = ?", key)
+    if not rows:
+        raise InputError(f"{cat.path} has no picture {name}")
+    return rows
+
+
+class _Log:
+    """The decisions that a person made here, read from the table `decisions`."""
+
+    def __init__(self, cat: Catalogue):
+        entries = cat.db.execute("SELECT * FROM decisions").fetchall()
+        self.decided = {(e["url"], e["period"]) for e in entries if not e["undone"]}
+        self.made = {(e["url"], e["period"], e["new"]) for e in entries}
+
+    def overrules(self, key: tuple[str, str], choice: str) -> bool:
+        """Whether a person decided on this picture here, or took this choice back."""
+        return key in self.decided or (*key, choice) in self.made
 
 
 def _read(file: Path, rows: dict) -> tuple[list[str], dict]:
     """The header of `review.csv` and its lines by `(url, period)`, or by number for a picture that
     isn't in `rows`.
     """
-    listed, lines = {}, {}
+    periods_of: dict[str, list[str]] = {}
     for url, period in rows:
-        listed.setdefault(url, []).append(period)
+        periods_of.setdefault(url, []).append(period)
+    lines: dict = {}
     with file.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream, restval="", restkey="more", strict=True)
         try:
-            reader.fieldnames = header = [name.strip().lower() for name in reader.fieldnames or []]
+            header = [name.strip().lower() for name in reader.fieldnames or []]
+            reader.fieldnames = header
             if not {"url", "review"} <= set(header):
                 raise csv.Error("it needs a first line with the columns url, period and review")
             for line in reader:
                 if "more" in line:
                     raise csv.Error(f"line {reader.line_num} has more cells than the first line")
-                url, period = line["url"].strip(), line.get("period", "").strip()
-                for place in [period] if period or url not in listed else listed[url]:
-                    key = (url, place) if (url, place) in rows else reader.line_num
-                    lines[key] = {**line, "url": url, "period": place, "line": reader.line_num}
+                url = line["url"].strip()
+                given = line.get("period", "").strip()
+                periods = [given] if given else periods_of.get(url, [""])
+                for period in periods:
+                    key = (url, period) if (url, period) in rows else reader.line_num
+                    lines[key] = {**line, "url": url, "period": period, "line": reader.line_num}
         except (UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"{file} is not a list of decisions, CSV in UTF-8: {error}") from error
     return header, lines
 
 
-def _tell(file: Path, counts: dict, wrong: list[str]):
-    told = {
-        "applied": "decisions applied",
-        "same": "were there already",
-        "kept": "differ from what was decided or taken back here, which holds",
-        "unknown": "are on URLs, or periods of them, that this data set lacks",
-    }
-    for outcome, words in told.items():
+def _report(file: Path, counts: dict[str, int], problems: list[str]):
+    """Print what became of the lines of a file."""
+    for outcome, words in OUTCOMES.items():
         if counts[outcome] or outcome == "applied":
             print(f"{file}: {counts[outcome]} {words}")
-    for line in wrong[:10]:
-        print(f"{file}, {line}; not applied")
-    if len(wrong) > 10:
-        print(f"{file}: {len(wrong) - 10} more such lines, not applied")
+    for problem in problems[:SHOWN_PROBLEMS]:
+        print(f"{file}, {problem}; not applied")
+    if len(problems) > SHOWN_PROBLEMS:
+        print(f"{file}: {len(problems) - SHOWN_PROBLEMS} more such lines, not applied")

