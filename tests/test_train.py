@@ -506,6 +506,31 @@ def test_no_data_and_too_few_images_say_what_to_do(drawn, tmp_path):
         learner(data, tmp_path)
 
 
+@pytest.mark.slow
+def test_the_default_path_trains_resnet34(drawn, tmp_path, monkeypatch):
+    """`--arch auto` with the weights of ResNet34, random ones here, in the cache of torch's hub."""
+    import torchvision
+
+    cache = tmp_path / "torch/hub/checkpoints"
+    cache.mkdir(parents=True)
+    file = torchvision.models.ResNet34_Weights.DEFAULT.url.rsplit("/", 1)[-1]
+    torch.manual_seed(0)
+    torch.save(torchvision.models.resnet34().state_dict(), cache / file)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    out = tmp_path / "out"
+    learn = train.fit(drawn, out, epochs=2, unfrozen_epochs=1, size=64)
+    assert learn.config["name"] == "resnet34" and learn.config["library"] == "torchvision"
+    assert "IMAGENET" in learn.config["weights"] and learn.config["precision"] == "float32"
+    assert learn.config["cached"] and (drawn / "features.db").exists()
+    history = pd.read_csv(out / "history.csv")
+    assert history.learning.tolist() == [1, 1, 2] and set(history.groups) == {2}
+    classifier = predict.load(out)
+    table = pd.read_csv(out / "predictions.csv")
+    found = classifier.predict([drawn / name for name in table.file[:5]])
+    np.testing.assert_allclose(found.probability, table.probability[:5], atol=1e-4)
+    assert json.loads((out / "metrics.json").read_text("utf-8"))["recipe"]["arch"] == "resnet34"
+
+
 CODE = """
 import sys
 from artclf import train
