@@ -87,7 +87,7 @@ def collect(
     Looks at the first `max_images` different results, page by page, and writes the list after each,
     so that nothing found is lost. A page without an answer is asked for `tries` times, after waits
     of about `wait`, 2 `wait`, 4 `wait`... seconds; then the search gives up and says so in the
-    summary. `engine` is a name (see `find_engine`) or a callable. Raises ValueError for a period
+    summary. `engine` is a name (see `find_engine`) or a callable. Raises InputError for a period
     that can't name a folder, an empty query or a list that can't be added to, ImportError where
     ddgs is missing.
     """
@@ -187,7 +187,7 @@ def find_engine(name: str | Engine) -> Engine:
     """The engine of that name: `ddgs` (DuckDuckGo's results), `ddgs-bing` (Bing's), or
     `module:function` of your own.
 
-    A callable is given back. Raises ValueError for an unknown name, ImportError where ddgs is
+    A callable is given back. Raises InputError for an unknown name, ImportError where ddgs is
     missing.
     """
     if callable(name):

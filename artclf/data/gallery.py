@@ -101,8 +101,8 @@ def serve(folder, lists, faults: bool = False, port: int | None = None) -> Itera
 
     The port is the one that the lists already there name, so that URLs stay the same from run to
     run. With `faults` the lists also hold what real ones do: dead links, HTML pages, truncated
-    files, repeats, comments, blank lines. Raises FileNotFoundError or ValueError for a folder
-    without pictures, ValueError where `lists` holds lists of another folder or origin, OSError
+    files, repeats, comments, blank lines. Raises FileNotFoundError or InputError for a folder
+    without pictures, InputError where `lists` holds lists of another folder or origin, OSError
     where the port is taken.
     """
     folder = Path(folder)

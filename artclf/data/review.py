@@ -43,7 +43,7 @@ def decide(data, pictures, choice: str | None) -> int:
     `pictures` is a DataFrame or a list of dicts with `url` and `period`, or a list of URLs, which
     stand for all the periods that they are listed under. `choice` is `keep`, `drop`,
     `move:<period>`, or None for undecided; a move to the period that a picture has is `keep`.
-    Raises ValueError for another choice and for a picture that isn't there.
+    Raises InputError for another choice and for a picture that isn't there.
     """
     if hasattr(pictures, "to_dict"):
         pictures = pictures.to_dict("records")
@@ -82,7 +82,7 @@ def export_csv(data, file) -> int:
     """Write the decisions of this data set into `file`, and return their number.
 
     Lines on other pictures stay, in their order; a line that was taken back here goes. The file is
-    replaced whole. Raises ValueError, and leaves the file alone, where it isn't a list of
+    replaced whole. Raises InputError, and leaves the file alone, where it isn't a list of
     decisions.
     """
     file = Path(file)
@@ -117,7 +117,7 @@ def read_csv(data, file) -> dict[str, int]:
     one picture the later counts. What a person decided or took back here overrules the file: these
     lines count as `kept`. Lines on pictures that aren't here (`unknown`), and those with an
     unknown word or period (`wrong`), are not applied; the file is never changed. A file that isn't
-    there has no lines. Raises ValueError for one that isn't a list of decisions.
+    there has no lines. Raises InputError for one that isn't a list of decisions.
     """
     file = Path(file)
     counts = dict.fromkeys((*OUTCOMES, "wrong"), 0)
@@ -156,7 +156,7 @@ def queue(data, flagged):
 
     They come in the order of `flagged`, a DataFrame with `url`, `period` and where it has them
     `reasons` (text) and `likelier` (a period), with all copies of one picture next to each other,
-    also the one that isn't flagged. Pictures without a clean copy are left out. Raises ValueError
+    also the one that isn't flagged. Pictures without a clean copy are left out. Raises InputError
     where `url` or `period` is missing.
     """
     import pandas as pd

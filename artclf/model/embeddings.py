@@ -45,7 +45,7 @@ def read(out, files) -> np.ndarray:
     """The embeddings of `files` in the export folder `out`: float32 of shape (files, d), in their
     order.
 
-    Raises FileNotFoundError for an export without embeddings, ValueError where they are not those
+    Raises FileNotFoundError for an export without embeddings, InputError where they are not those
     of `files`.
     """
     path = Path(out) / NAME
