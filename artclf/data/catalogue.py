@@ -48,6 +48,7 @@ COLUMNS = {
     "likelier_probability": "REAL",
     "outlier": "REAL",  # 0 to 1
 }
+WHOLE_NUMBERS = ("http_status", "tries", "bytes", "width", "height")
 
 
 class Catalogue:
@@ -100,15 +101,17 @@ class Catalogue:
         `rows` may be a generator of any length; facts are the columns in `FACTS`. A new `split`
         replaces the old one.
         """
-        before = self.count()
-        facts = ", ".join(
-            f"{name} = COALESCE({name}, excluded.{name})" for name in FACTS if name != "split"
-        )
         names = ["url", "period", *FACTS]
-        sql = (
-            f"INSERT INTO images ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "
-            f"ON CONFLICT (url, period) DO UPDATE SET {facts}, split = COALESCE(excluded.split, split)"
-        )
+        changes = ["split = COALESCE(excluded.split, split)"]
+        for name in FACTS:
+            if name != "split":
+                changes.append(f"{name} = COALESCE({name}, excluded.{name})")
+        sql = f"""
+            INSERT INTO images ({", ".join(names)})
+            VALUES ({", ".join("?" * len(names))})
+            ON CONFLICT (url, period) DO UPDATE SET {", ".join(changes)}
+        """
+        before = self.count()
         with self.transaction() as db:
             db.executemany(sql, ([row.get(name) or None for name in names] for row in rows))
         return self.count() - before
@@ -119,23 +122,23 @@ class Catalogue:
         """
         with self.transaction() as db:
             for row in rows:
-                values = {k: v for k, v in row.items() if k not in ("url", "period")}
+                names = [name for name in row if name not in ("url", "period")]
+                assignments = ", ".join(f"{name} = ?" for name in names)
+                values = [row[name] for name in names]
                 db.execute(
-                    f"UPDATE images SET {', '.join(f'{k} = ?' for k in values)} WHERE url = ? AND period = ?",
-                    (*values.values(), row["url"], row["period"]),
+                    f"UPDATE images SET {assignments} WHERE url = ? AND period = ?",
+                    (*values, row["url"], row["period"]),
                 )
 
     def select(self, where: str = "1", args=()) -> list[dict]:
         """The rows for which `where` holds, in the order they were added."""
-        return [
-            dict(row)
-            for row in self.db.execute(f"SELECT * FROM images WHERE {where} ORDER BY rowid", args)
-        ]
+        rows = self.db.execute(f"SELECT * FROM images WHERE {where} ORDER BY rowid", args)
+        return [dict(row) for row in rows]
 
     def setting(self, step: str) -> str | None:
-        """The settings that a step last ran with."""
+        """The settings that a step last ran with; None where it never ran."""
         row = self.db.execute("SELECT value FROM settings WHERE step = ?", (step,)).fetchone()
-        return row and row[0]
+        return row[0] if row else None
 
     def set_setting(self, step: str, value: str):
         self.db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (step, value))
@@ -154,10 +157,8 @@ def read_catalogue(data):
 
     require(data)
     with Catalogue(data) as cat:
-        whole = dict.fromkeys(
-            ("http_status", "tries", "bytes", "width", "height"), "Int64"
-        )  # unknown is not 0
-        return pd.read_sql_query("SELECT * FROM images ORDER BY rowid", cat.db, dtype=whole)
+        types = dict.fromkeys(WHOLE_NUMBERS, "Int64")  # with missing values: unknown is not 0
+        return pd.read_sql_query("SELECT * FROM images ORDER BY rowid", cat.db, dtype=types)
 
 
 def require(data) -> Path:
@@ -175,11 +176,9 @@ def label(row: dict) -> str:
     (`move:<period>`).
     """
     review = row.get("review")
-    return (
-        review.removeprefix("move:")
-        if isinstance(review, str) and review.startswith("move:")
-        else row["period"]
-    )
+    if isinstance(review, str) and review.startswith("move:"):
+        return review.removeprefix("move:")
+    return row["period"]
 
 
 def clean_path(row: dict) -> str:

@@ -1,4 +1,4 @@
-"""Embeddings: where every picture lies for the network, and which pictures lie nearest to it.
+"""Embeddings: the features of every picture in few numbers, and the pictures most similar to it.
 
 Reads and writes `EXPORT/embeddings.npz`: the features that enter the head, standardised and brought
 to at most 128 numbers by PCA. Step predict makes them with its predictions; the explorer and
@@ -12,7 +12,9 @@ import numpy as np
 
 from artclf.base.errors import InputError
 
-NAME, NUMBERS = "embeddings.npz", 128
+NAME = "embeddings.npz"
+NUMBERS = 128  # at most
+LARGEST = 10  # standard deviations: what hardly varies in train must not drown the rest
 
 
 def project(features: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -25,11 +27,10 @@ def project(features: np.ndarray, train: np.ndarray) -> np.ndarray:
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(features[train])
-    known = np.clip(
-        scaler.transform(features), -10, 10
-    )  # what hardly varies in train mustn't drown the rest
-    d = min(NUMBERS, *known[train].shape)
-    return PCA(d, random_state=0).fit(known[train]).transform(known).astype(np.float16)
+    scaled = np.clip(scaler.transform(features), -LARGEST, LARGEST)
+    d = min(NUMBERS, *scaled[train].shape)
+    pca = PCA(d, random_state=0).fit(scaled[train])
+    return pca.transform(scaled).astype(np.float16)
 
 
 def write(file: Path, files, embeddings: np.ndarray):
@@ -54,7 +55,8 @@ def read(out, files) -> np.ndarray:
         raise FileNotFoundError(f"no {path}: {again}")
     try:
         with np.load(path) as stored:
-            names, values = stored["file"].tolist(), stored["embedding"].astype(np.float32)
+            names = stored["file"].tolist()
+            values = stored["embedding"].astype(np.float32)
     except (ValueError, LookupError, EOFError, OSError, BadZipFile) as e:
         raise InputError(f"{path} holds no embeddings ({e}): {again}") from e
     place = dict(zip(names, range(len(values)), strict=False))
