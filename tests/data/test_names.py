@@ -181,3 +181,53 @@ def test_the_names_of_real_data_merge_where_the_words_are_equal_and_in_five_case
     assert {key for key, several in same_key.items() if len(several) > 1} == {
         found[name] for name in judged
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("Þórarinn B. Þorláksson", "thorarinn b thorlaksson"),
+        ("Æbelø, Jørgen", "jorgen aebelo"),
+        ("Ernst Œhme", "ernst oehme"),
+        ("Đura Đorđević", "dura dordevic"),
+        ("Allan D’Arcangelo", "allan darcangelo"),
+        ("Kunisada I", "kunisada 1"),
+        ("Toyokuni II", "toyokuni 2"),
+        ("Toyokuni III", "toyokuni 3"),
+        ("Toyokuni IV", "toyokuni 4"),
+        ("Repin, I.", "i repin"),
+        ("Holbein, Hans, I", "hans holbein 1"),
+        ("Govert Flinck / Rembrandt van Rijn", "govert flinck rembrandt van rijn"),
+        ("School of Raphael", "school raphael"),
+        ("followers of Rubens", "follower rubens"),
+        ("Rubens (workshop of)", "workshop rubens"),
+        ("Vincent van Gogh, c. 1853/90", "vincent gogh"),
+        ("El Greco; Greek, active in Spain", "greco"),
+        ("Pieter Bruegel the Younger", "pieter bruegel 2"),
+        ("Palma il Vecchio", "palma 1"),
+        ("Eyck, Flemish, Jan van", "jan eyck"),
+        ("Georges Seurat" + " x" * 300, "georges seurat" + " x" * 143),
+    ],
+)
+def test_keys_are_words_in_one_order(name, key):
+    assert artist_keys([name]) == {name: key}
+
+
+@pytest.mark.parametrize(
+    ("short", "full", "same"),
+    [
+        ("A. Renoir", "Pierre Auguste Renoir", False),  # an initial counts in the first place
+        ("P. Renoir", "Pierre Auguste Renoir", True),
+        ("Auguste Renoir", "Pierre Auguste Renoir", True),
+        ("Auguste Pierre Renoir", "Pierre Auguste Renoir", False),
+        ("Pierre A. Renoir", "Pierre Auguste Renoir", True),
+        ("Paul Renoir", "Pierre Auguste Renoir", False),
+        ("Pierre Renoir the Elder", "Pierre Auguste Renoir", False),
+        ("Renoir the Elder", "Pierre Auguste Renoir", False),
+        ("Leonardo", "Leonardo da Vinci", True),
+        ("Leonardo", "Leonardo Vinci", False),
+    ],
+)
+def test_a_name_joins_the_fuller_one_that_it_fits(short, full, same):
+    found = artist_keys([short, full])
+    assert (found[short] == found[full]) is same
