@@ -1,7 +1,6 @@
 """The catalogue: one SQLite table that records what is known of every image of a data set.
 
-Reads URL lists (`urls_*.csv`) and folders of pictures; writes `DATA/catalogue.db`. Notebooks look
-at it with `read_catalogue(DATA)`.
+Reads and writes `DATA/catalogue.db`. Notebooks read it with `read_catalogue(DATA)`.
 """
 
 import sqlite3
@@ -16,10 +15,8 @@ FACTS = {
     "licence": "TEXT",
     "source": "TEXT",
     "source_page": "TEXT",
-    "split": "TEXT",
-}  # a split of the user's own: train, valid or test
-
-
+    "split": "TEXT",  # a split of the user's own: train, valid or test
+}
 COLUMNS = {
     "url": "TEXT NOT NULL",
     "period": "TEXT NOT NULL",
@@ -67,8 +64,8 @@ class Catalogue:
         self.db.execute("PRAGMA synchronous=NORMAL")
         columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
         self.db.execute(f"CREATE TABLE IF NOT EXISTS images ({columns}, PRIMARY KEY (url, period))")
-        known = {row["name"] for row in self.db.execute("PRAGMA table_info(images)")}
-        for name in COLUMNS.keys() - known:  # a catalogue that an earlier version made
+        existing = {row["name"] for row in self.db.execute("PRAGMA table_info(images)")}
+        for name in COLUMNS.keys() - existing:  # a catalogue that an earlier version made
             self.db.execute(f"ALTER TABLE images ADD COLUMN {name} {COLUMNS[name]}")
         self.db.execute(
             "CREATE TABLE IF NOT EXISTS settings (step TEXT PRIMARY KEY, value TEXT NOT NULL)"
@@ -95,8 +92,8 @@ class Catalogue:
         self.db.execute("COMMIT")
 
     def add(self, rows: Iterable[dict]) -> int:
-        """Insert the `(url, period)` that are new and return their number; known rows only gain
-        facts they lacked.
+        """Insert the `(url, period)` that are new and return their number; rows that exist
+        only gain facts that they lacked.
 
         `rows` may be a generator of any length; facts are the columns in `FACTS`. A new `split`
         replaces the old one.
@@ -156,9 +153,9 @@ def read_catalogue(data):
     import pandas as pd
 
     require(data)
-    with Catalogue(data) as cat:
+    with Catalogue(data) as catalogue:
         types = dict.fromkeys(WHOLE_NUMBERS, "Int64")  # with missing values: unknown is not 0
-        return pd.read_sql_query("SELECT * FROM images ORDER BY rowid", cat.db, dtype=types)
+        return pd.read_sql_query("SELECT * FROM images ORDER BY rowid", catalogue.db, dtype=types)
 
 
 def require(data) -> Path:

@@ -1,6 +1,4 @@
-"""The catalogue and what is read into it: lists and galleries as people make them, and writers that
-are killed.
-"""
+"""The catalogue: what goes in comes out, in whole transactions, also when a writer is killed."""
 
 import sqlite3
 import subprocess
@@ -10,233 +8,9 @@ import time
 import pytest
 
 from artclf.data import catalogue
-from artclf.data.catalogue import Catalogue, read_catalogue
-from artclf.data.galleries import read_gallery
-from artclf.data.lists import find_lists, read_list
+from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue
 
 A, B = "http://a.example/1.jpg?x=%20&y=1", "http://b.example/2.jpg"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        f"{A}\n{B}\n",
-        f"{A}\r\n{B}\r\n",
-        f"{A}\r{B}",
-        f"\ufeff{A}\n{B}\n",
-        f'# {A}\n\n{A}\n   \n  # a "quote\n{B}',
-        f'"{A}"\n"{B}"\n',
-        f"{A},Kiss\n{B},\n",
-        f"url\n{A}\n{B}",
-        f"\ufeffURL , Title\n{A},t\n{B},u\n",
-        f"\n# c\ntitle,url\nt,{A}\nu , {B} \n",
-        f'title,url\n"Kiss, The",{A}\n"""Me""", {B}\n',
-        f"url,url2\n{A},{B}\n\n{B},{A}\n",
-        f"title,url\nno address,\n,{A}\nt,{B}",
-    ],
-)
-def test_every_form_of_a_list_gives_its_urls(tmp_path, text):
-    (tmp_path / "urls_x.csv").write_bytes(text.encode())
-    assert [row["url"] for row in read_list(tmp_path / "urls_x.csv")] == [A, B]
-
-
-def test_facts_come_by_name_and_unknown_columns_are_passed_over(tmp_path):
-    (tmp_path / "urls_x.csv").write_text(
-        f'year,title,mood,url,artist\n1908,"Kiss, The",gay,{A},"O\'Hara ""Jo"""\n,,,{B}\n',
-        encoding="utf-8",
-    )
-    assert list(read_list(tmp_path / "urls_x.csv")) == [
-        {"url": A, "year": "1908", "title": "Kiss, The", "artist": 'O\'Hara "Jo"'},
-        {"url": B},
-    ]
-
-
-def test_a_quoted_title_may_hold_lines_that_look_like_comments(tmp_path):
-    (tmp_path / "urls_x.csv").write_text(
-        f'title,url\n"Composition\n# 1\n\n# 2",{A}\nlast,{B}\n', encoding="utf-8"
-    )
-    assert list(read_list(tmp_path / "urls_x.csv")) == [
-        {"title": "Composition\n# 1\n\n# 2", "url": A},
-        {"title": "last", "url": B},
-    ]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (f"{A},Br\u00fccke\n".encode("latin-1"), "urls_x.csv is not UTF-8"),
-        (f"{A}\n".encode("utf-16"), "not UTF-8"),
-        (
-            f'title,url\n"Kiss,{A}\nb,{B}\n'.encode(),
-            "urls_x.csv is not CSV: it ends inside an open quote",
-        ),
-        (f'{A},"{"x" * 200_000}"\n'.encode(), "urls_x.csv is not CSV"),
-    ],
-)
-def test_a_list_that_cannot_be_read_is_named(tmp_path, content, message):
-    (tmp_path / "urls_x.csv").write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        list(read_list(tmp_path / "urls_x.csv"))
-
-
-def test_an_empty_list_has_no_rows(tmp_path):
-    (tmp_path / "urls_x.csv").write_text("# nothing yet\n\n", encoding="utf-8")
-    assert list(read_list(tmp_path / "urls_x.csv")) == []
-
-
-def test_only_lists_are_classes(tmp_path):
-    for name in (
-        "urls_10-late.csv",
-        "urls_02-early.csv",
-        "urls_none.csv",
-        "README.md",
-        "manifest.csv",
-        ".urls_x.csv",
-        "urls_x.csv.bak",
-        "urls_.csv",
-        "urls_y.txt",
-    ):
-        (tmp_path / name).touch()
-    (tmp_path / ".ipynb_checkpoints").mkdir()
-    (tmp_path / ".ipynb_checkpoints" / "urls_z.csv").touch()
-    (tmp_path / "urls_folder.csv").mkdir()
-    found = find_lists(tmp_path)
-    assert list(found) == ["02-early", "10-late", "none"]
-    assert found["none"] == tmp_path / "urls_none.csv"
-
-
-def test_a_list_named_like_a_hidden_folder_makes_none(tmp_path):
-    (tmp_path / "urls_.hidden.csv").touch()
-    (tmp_path / "urls_...csv").touch()
-    assert list(find_lists(tmp_path)) == ["hidden"]
-
-
-@pytest.mark.parametrize("folder", [".", "nowhere"])
-def test_a_folder_without_lists_is_an_error_that_names_the_option(tmp_path, folder):
-    with pytest.raises(FileNotFoundError, match="--lists"):
-        find_lists(tmp_path / folder)
-
-
-def gallery(folder, *files):
-    for file in files:
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_bytes(b"pixels")
-    return folder
-
-
-def pictures(*args, **kwargs):
-    return [(row["file"].name, row["period"]) for row in read_gallery(*args, **kwargs)]
-
-
-def test_a_gallery_has_the_pictures_of_visible_folders(tmp_path):
-    gallery(
-        tmp_path,
-        "b/1.jpg",
-        "a/2.PNG",
-        "a/notes.txt",
-        "a/.thumbs/3.jpg",
-        ".cache/x/4.jpg",
-        "a/.5.jpg",
-        "6.jpg",
-        "deep/er/7.webp",
-        "x.jpg/8.tif",
-        "a/.ipynb_checkpoints/9.gif",
-    )
-    assert pictures(tmp_path) == [
-        ("2.PNG", "a"),
-        ("1.jpg", "b"),
-        ("7.webp", "er"),
-        ("8.tif", "x.jpg"),
-    ]
-
-
-def test_a_gallery_in_a_hidden_place_is_a_gallery(tmp_path):
-    assert pictures(gallery(tmp_path / ".mine" / "g", "a/1.jpg")) == [("1.jpg", "a")]
-
-
-@pytest.mark.parametrize("place", ["g/manifest.csv", "manifest.csv", "elsewhere/facts.csv"])
-def test_facts_come_from_the_manifest_in_the_gallery_above_it_or_named(tmp_path, place):
-    gallery(tmp_path / "g", "a/1.jpg", "a/2.jpg")
-    (tmp_path / place).parent.mkdir(exist_ok=True)
-    prefix = {"g/manifest.csv": "", "manifest.csv": "g/", "elsewhere/facts.csv": "../g/"}[place]
-    (tmp_path / place).write_text(
-        f'title,mood,file,period\r\n"Kiss, The",gay,{prefix}a/1.jpg,z\r\nshort row\r\n',
-        encoding="utf-8-sig",
-        newline="",
-    )
-    rows = list(
-        read_gallery(tmp_path / "g", *[tmp_path / place] * (place == "elsewhere/facts.csv"))
-    )
-    assert rows == [
-        {"file": tmp_path / "g/a/1.jpg", "period": "a", "title": "Kiss, The"},
-        {"file": tmp_path / "g/a/2.jpg", "period": "a"},
-    ]
-
-
-def test_a_label_column_gives_the_classes_as_folder_names(tmp_path):
-    gallery(tmp_path, *(f"{i}.jpg" for i in range(7)))
-    labels = ["Pop/Art", "..", " Op-Art ", "", ".hidden", "C:\\x"]
-    (tmp_path / "manifest.csv").write_text(
-        "file,style\n"
-        + "".join(f"{i}.jpg,{label}\n" for i, label in enumerate(labels))
-        + "6.jpg\n",
-        encoding="utf-8",
-    )
-    assert pictures(tmp_path, label_column="style") == [
-        ("0.jpg", "Pop_Art"),
-        ("2.jpg", "Op-Art"),
-        ("4.jpg", "hidden"),
-        ("5.jpg", "C_x"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("files", "manifest", "label", "error", "message"),
-    [
-        ([], None, None, ValueError, "no pictures"),
-        (["1.jpg"], None, None, ValueError, "--label-column"),
-        (["a/1.jpg"], None, "style", FileNotFoundError, "--label-column needs a manifest.csv"),
-        (
-            ["a/1.jpg"],
-            b"file,title\na/1.jpg,t\n",
-            "style",
-            ValueError,
-            "manifest.csv has no column 'style'",
-        ),
-        (
-            ["a/1.jpg"],
-            b"name,title\na/1.jpg,t\n",
-            None,
-            ValueError,
-            "manifest.csv has no column 'file'",
-        ),
-        (["a/1.jpg"], b"", None, ValueError, "manifest.csv has no column 'file'"),
-        (
-            ["a/1.jpg"],
-            "file,title\na/1.jpg,Br\u00fccke\n".encode("latin-1"),
-            None,
-            ValueError,
-            "manifest.csv is not CSV in UTF-8",
-        ),
-    ],
-)
-def test_a_gallery_that_cannot_be_read_says_what_to_do(
-    tmp_path, files, manifest, label, error, message
-):
-    folder = gallery(tmp_path / "g", *files)
-    folder.mkdir(exist_ok=True)
-    if manifest is not None:
-        (folder / "manifest.csv").write_bytes(manifest)
-    with pytest.raises(error, match=message):
-        list(read_gallery(folder, label_column=label))
-
-
-def test_missing_galleries_and_manifests_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
-        list(read_gallery(tmp_path / "nowhere"))
-    gallery(tmp_path, "a/1.jpg")
-    with pytest.raises(FileNotFoundError, match="other.csv"):
-        list(read_gallery(tmp_path, tmp_path / "other.csv"))
 
 
 def test_the_key_is_url_and_period_and_known_rows_only_gain_what_they_lack(tmp_path):
@@ -358,3 +132,118 @@ def test_no_catalogue_is_an_error_and_makes_none(tmp_path):
     with pytest.raises(FileNotFoundError, match="artclf download"):
         read_catalogue(tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_the_columns_and_their_types(tmp_path):
+    with Catalogue(tmp_path) as cat:
+        columns = cat.db.execute("PRAGMA table_info(images)").fetchall()
+    types = {column["name"]: column["type"] for column in columns}
+    numbers = {
+        **dict.fromkeys(("http_status", "tries", "bytes", "width", "height"), "INTEGER"),
+        **dict.fromkeys(("doubt", "likelier_probability", "outlier"), "REAL"),
+    }
+    names = """url period file status reason http_status tries bytes sha256 width height format
+        phash dup_group title artist year licence source source_page split clean_status
+        clean_reason clean_sha256 split_random split_grouped split_artist review doubt likelier
+        likelier_probability outlier"""
+    assert types == {name: numbers.get(name, "TEXT") for name in names.split()}
+    assert [column["name"] for column in columns if column["pk"]] == ["url", "period"]
+    required = [column["name"] for column in columns if column["notnull"]]
+    assert required == ["url", "period", "status", "tries"]
+
+
+def test_a_catalogue_of_an_earlier_version_gains_the_columns_it_lacks(tmp_path):
+    old = sqlite3.connect(tmp_path / "catalogue.db")
+    old.execute(
+        "CREATE TABLE images (url TEXT, period TEXT, status TEXT, tries INTEGER, "
+        "PRIMARY KEY (url, period))"
+    )
+    old.execute("INSERT INTO images VALUES (?, 'x', 'ok', 3)", (A,))
+    old.commit()
+    old.close()
+    with Catalogue(tmp_path) as cat:
+        columns = cat.db.execute("PRAGMA table_info(images)").fetchall()
+        cat.update([{"url": A, "period": "x", "width": 5, "outlier": 0.5}])
+        [row] = cat.select()
+    types = {column["name"]: column["type"] for column in columns}
+    assert types.keys() == catalogue.COLUMNS.keys()
+    assert (types["width"], types["outlier"], types["title"]) == ("INTEGER", "REAL", "TEXT")
+    assert (row["status"], row["tries"], row["width"], row["outlier"]) == ("ok", 3, 5, 0.5)
+    assert row["title"] is None
+
+
+def test_every_fact_is_added_and_no_other_column(tmp_path):
+    facts = {
+        "title": "The Kiss",
+        "artist": "Klimt",
+        "year": "1908",
+        "licence": "CC0",
+        "source": "Belvedere",
+        "source_page": "http://a.example/kiss",
+        "split": "train",
+    }
+    with Catalogue(tmp_path) as cat:
+        cat.add([{"url": A, "period": "x", **facts, "status": "ok", "review": "drop"}])
+        [row] = cat.select()
+    filled = {name: value for name, value in row.items() if value is not None}
+    assert filled == {"url": A, "period": "x", **facts, "status": "pending", "tries": 0}
+
+
+def test_an_update_sets_its_row_alone(tmp_path):
+    keys = [(A, "x"), (A, "y"), (B, "x")]
+    with Catalogue(tmp_path) as cat:
+        cat.add({"url": url, "period": period} for url, period in keys)
+        cat.update([{"url": A, "period": "x", "reason": "this one", "tries": 2}])
+        rows = cat.select()
+        assert (cat.count(), cat.count("period = ?", ("x",))) == (3, 2)
+        assert [row["url"] for row in cat.select("period = ?", ("x",))] == [A, B]
+    assert [(row["url"], row["period"]) for row in rows] == keys
+    assert [(row["reason"], row["tries"]) for row in rows] == [
+        ("this one", 2),
+        (None, 0),
+        (None, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("review", "expected"),
+    [
+        ("move:11-cubism", "11-cubism"),
+        ("move:move:x", "move:x"),
+        ("drop", "10-fauvism"),
+        ("remove:x", "10-fauvism"),
+        ("", "10-fauvism"),
+        (None, "10-fauvism"),
+        (float("nan"), "10-fauvism"),  # as pandas reads a missing value
+    ],
+)
+def test_a_review_may_move_an_image_to_another_class(review, expected):
+    row = {"period": "10-fauvism", "file": "raw/10-fauvism/0123.x.png", "review": review}
+    assert label(row) == expected
+    assert clean_path(row) == f"clean/{expected}/0123.x.jpg"
+
+
+def test_a_row_without_a_review_has_its_period():
+    assert label({"period": "x"}) == "x"
+
+
+def test_a_missing_catalogue_is_named_with_the_commands_that_make_one(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        catalogue.require(tmp_path)
+    assert str(error.value) == (
+        f"no catalogue in {tmp_path}: run `artclf download --data {tmp_path}` or "
+        f"`artclf import FOLDER --data {tmp_path}` first"
+    )
+    Catalogue(tmp_path).close()
+    assert catalogue.require(str(tmp_path)) == tmp_path
+
+
+def test_numbers_that_are_unknown_are_missing_in_the_data_frame(tmp_path):
+    with Catalogue(tmp_path) as cat:
+        cat.add([{"url": A, "period": "x"}])
+        cat.update([{"url": A, "period": "x", "width": 640}])
+    table = read_catalogue(tmp_path)
+    for name in ("http_status", "tries", "bytes", "width", "height"):
+        assert str(table[name].dtype) == "Int64"
+    assert (table.width[0], table.tries[0]) == (640, 0)
+    assert table[["http_status", "bytes", "height"]].isna().all(axis=None)

@@ -1,140 +1,107 @@
-"""The URL lists of the repository: what their README says of them, counted again (without rows that
-a search added).
-"""
-
-import csv
-import hashlib
-import re
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+"""URL lists as people make them."""
 
 import pytest
 
-from artclf import search
-from artclf.data.lists import class_name, find_lists, read_list, url_key
+from artclf.data.lists import find_lists, read_list
 
-FOLDER = Path(__file__).parents[2] / "paintings_urls"
-PERIODS = [
-    "01-early_renaissance",
-    "02-high_renaissance",
-    "03-northern_renaissance",
-    "04-mannerism",
-    "05-baroque",
-    "06-rococo",
-    "07-neoclassicism",
-    "08-romanticism",
-    "09-realism",
-    "10-impressionism",
-    "11-post-impressionism",
-    "12-fauvism",
-    "13-expressionism",
-    "14-cubism",
-    "15-surrealism",
-    "16-modernism",
-    "17-dadaism",
-    "18-pop-art",
-]
-README = (FOLDER / "README.md").read_text(encoding="utf-8")
+A, B = "http://a.example/1.jpg?x=%20&y=1", "http://b.example/2.jpg"
 
 
-def read(period):
-    rows = read_list(FOLDER / f"urls_{period}.csv")
-    return [row for row in rows if row["licence"] != search.LICENCE]
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{A}\n{B}\n",
+        f"{A}\r\n{B}\r\n",
+        f"{A}\r{B}",
+        f"\ufeff{A}\n{B}\n",
+        f'# {A}\n\n{A}\n   \n  # a "quote\n{B}',
+        f'"{A}"\n"{B}"\n',
+        f"{A},Kiss\n{B},\n",
+        f"url\n{A}\n{B}",
+        f"\ufeffURL , Title\n{A},t\n{B},u\n",
+        f"\n# c\ntitle,url\nt,{A}\nu , {B} \n",
+        f'title,url\n"Kiss, The",{A}\n"""Me""", {B}\n',
+        f"url,url2\n{A},{B}\n\n{B},{A}\n",
+        f"title,url\nno address,\n,{A}\nt,{B}",
+    ],
+)
+def test_every_form_of_a_list_gives_its_urls(tmp_path, text):
+    (tmp_path / "urls_x.csv").write_bytes(text.encode())
+    assert [row["url"] for row in read_list(tmp_path / "urls_x.csv")] == [A, B]
 
 
-@pytest.fixture(scope="module")
-def rows():
-    return {period: read(period) for period in PERIODS}
-
-
-def test_every_period_has_its_list():
-    assert set(PERIODS) <= set(find_lists(FOLDER))
-    assert [class_name(period) for period in PERIODS] == PERIODS
-
-
-@pytest.mark.parametrize("period", PERIODS)
-def test_list_is_well_formed(period, rows):
-    with (FOLDER / f"urls_{period}.csv").open(encoding="utf-8", newline="") as file:
-        assert next(csv.reader(file)) == [
-            "url",
-            "title",
-            "artist",
-            "year",
-            "licence",
-            "source_page",
-        ]
-    for row in rows[period]:
-        assert re.fullmatch(r"https://[\w.-]+/[!-~]+", row["url"]), row
-        assert search._address(row["url"]), row
-        assert row["title"] and row["artist"] and row["licence"], row
-        assert re.fullmatch(r"1[4-9]\d\d|20[01]\d|", row.get("year", "")), row
-        assert row.get("source_page", "https://").startswith("https://"), row
-    assert 0 < len(rows[period]) <= 300
-
-
-def test_no_url_stands_twice(rows):
-    keys = [url_key(row["url"]) for period in PERIODS for row in rows[period]]
-    assert len(keys) == len(set(keys)) == 5069
-
-
-def test_no_work_stands_under_two_periods(rows):
-    periods = {}
-    for period in PERIODS:
-        for row in rows[period]:
-            periods.setdefault((row["artist"].lower(), row["title"].lower()), set()).add(period)
-    assert [work for work, found in periods.items() if len(found) > 1] == []
-
-
-def test_readme_counts_are_those_of_the_lists(rows):
-    def licences(period):
-        texts = [row["licence"] for row in rows[period]]
-        link = sum("link only" in text for text in texts)
-        life = sum("70 years" in text and "link only" not in text for text in texts)
-        return [len(texts) - life - link, life, link]
-
-    said = {
-        period: list(map(int, numbers.split("|")))
-        for period, numbers in re.findall(r"^\| `urls_(.*)\.csv` \| (.*) \|$", README, re.MULTILINE)
-    }
-    assert list(said) == PERIODS
-    for period, (total, observed, derived, *licence) in said.items():
-        assert (total, licence) == (len(rows[period]), licences(period))
-        assert observed + derived == total
-    [total] = re.findall(r"^\| all \| (.*) \|$", README, re.MULTILINE)
-    assert list(map(int, total.split("|"))) == [
-        sum(column) for column in zip(*said.values(), strict=True)
+def test_facts_come_by_name_and_unknown_columns_are_passed_over(tmp_path):
+    (tmp_path / "urls_x.csv").write_text(
+        f'year,title,mood,url,artist\n1908,"Kiss, The",gay,{A},"O\'Hara ""Jo"""\n,,,{B}\n',
+        encoding="utf-8",
+    )
+    assert list(read_list(tmp_path / "urls_x.csv")) == [
+        {"url": A, "year": "1908", "title": "Kiss, The", "artist": 'O\'Hara "Jo"'},
+        {"url": B},
     ]
 
 
-def test_works_not_in_the_public_domain_say_so(rows):
-    for text in {row["licence"] for period in PERIODS for row in rows[period]}:
-        assert text.startswith(("public domain (likely)", "CC0")) or "link only" in text
-        if re.search("not in the public|unknown|not openly", text):
-            assert re.search(r"link only( \(©.*\))?$", text)
-
-
-def test_hosts_are_those_of_the_readme(rows):
-    hosts = {
-        "wikiart.org": 3385,
-        "wikimedia.org": 1464 + 158 + 14,
-        "tate.org.uk": 38,
-        "artic.edu": 10,
-    }
-    found = [urlsplit(row["url"]).hostname for period in PERIODS for row in rows[period]]
-    assert {host: sum(name.endswith("." + host) for name in found) for host in hosts} == hosts
-    for count in (3385, 1464, 158, 14, 38, 10):
-        assert f"\n| {count} | " in README
-
-
-def test_commons_urls_follow_from_their_file_names(rows):
-    urls = [
-        row["url"]
-        for period in PERIODS
-        for row in rows[period]
-        if "upload.wikimedia.org" in row["url"]
+def test_a_quoted_title_may_hold_lines_that_look_like_comments(tmp_path):
+    (tmp_path / "urls_x.csv").write_text(
+        f'title,url\n"Composition\n# 1\n\n# 2",{A}\nlast,{B}\n', encoding="utf-8"
+    )
+    assert list(read_list(tmp_path / "urls_x.csv")) == [
+        {"title": "Composition\n# 1\n\n# 2", "url": A},
+        {"title": "last", "url": B},
     ]
-    for url in urls:
-        *_, first, second, name, thumbnail = urlsplit(url).path.split("/")
-        digest = hashlib.md5(unquote(name).encode(), usedforsecurity=False).hexdigest()
-        assert (first, second) == (digest[0], digest[:2]) and thumbnail.endswith(name), url
-    assert len(urls) == 1636
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (f"{A},Br\u00fccke\n".encode("latin-1"), "urls_x.csv is not UTF-8"),
+        (f"{A}\n".encode("utf-16"), "not UTF-8"),
+        (
+            f'title,url\n"Kiss,{A}\nb,{B}\n'.encode(),
+            "urls_x.csv is not CSV: it ends inside an open quote",
+        ),
+        (f'{A},"{"x" * 200_000}"\n'.encode(), "urls_x.csv is not CSV"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_named(tmp_path, content, message):
+    (tmp_path / "urls_x.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        list(read_list(tmp_path / "urls_x.csv"))
+
+
+def test_an_empty_list_has_no_rows(tmp_path):
+    (tmp_path / "urls_x.csv").write_text("# nothing yet\n\n", encoding="utf-8")
+    assert list(read_list(tmp_path / "urls_x.csv")) == []
+
+
+def test_only_lists_are_classes(tmp_path):
+    for name in (
+        "urls_10-late.csv",
+        "urls_02-early.csv",
+        "urls_none.csv",
+        "README.md",
+        "manifest.csv",
+        ".urls_x.csv",
+        "urls_x.csv.bak",
+        "urls_.csv",
+        "urls_y.txt",
+    ):
+        (tmp_path / name).touch()
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / ".ipynb_checkpoints" / "urls_z.csv").touch()
+    (tmp_path / "urls_folder.csv").mkdir()
+    found = find_lists(tmp_path)
+    assert list(found) == ["02-early", "10-late", "none"]
+    assert found["none"] == tmp_path / "urls_none.csv"
+
+
+def test_a_list_named_like_a_hidden_folder_makes_none(tmp_path):
+    (tmp_path / "urls_.hidden.csv").touch()
+    (tmp_path / "urls_...csv").touch()
+    assert list(find_lists(tmp_path)) == ["hidden"]
+
+
+@pytest.mark.parametrize("folder", [".", "nowhere"])
+def test_a_folder_without_lists_is_an_error_that_names_the_option(tmp_path, folder):
+    with pytest.raises(FileNotFoundError, match="--lists"):
+        find_lists(tmp_path / folder)
