@@ -2,7 +2,16 @@
 
 import pytest
 
-from artclf.data.lists import find_lists, read_list
+from artclf.base.errors import InputError
+from artclf.data.lists import (
+    append,
+    class_name,
+    find_lists,
+    list_path,
+    new_rows,
+    read_list,
+    url_key,
+)
 
 A, B = "http://a.example/1.jpg?x=%20&y=1", "http://b.example/2.jpg"
 
@@ -105,3 +114,111 @@ def test_a_list_named_like_a_hidden_folder_makes_none(tmp_path):
 def test_a_folder_without_lists_is_an_error_that_names_the_option(tmp_path, folder):
     with pytest.raises(FileNotFoundError, match="--lists"):
         find_lists(tmp_path / folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("10-impressionism", "10-impressionism"),
+        (" Pop Art ", "Pop Art"),
+        ("a/b\\c", "a_b_c"),
+        ('a:*?"<>|b', "a_b"),
+        ("a\x00\n\x1fb c", "a_b c"),
+        ("..hidden", "hidden"),
+        ("v1.5.", "v1.5."),
+        ("../up", "_up"),
+        ("...", ""),
+        ("", ""),
+    ],
+)
+def test_class_names_can_name_folders(text, name):
+    assert class_name(text) == name
+
+
+def test_the_path_of_a_list(tmp_path):
+    assert list_path(str(tmp_path), "x y") == tmp_path / "urls_x y.csv"
+
+
+@pytest.mark.parametrize("period", ["", ".", "..", "a/b", ".hidden", " x"])
+def test_a_period_that_names_no_folder_has_no_list(tmp_path, period):
+    with pytest.raises(InputError, match="can't be a period: it names a folder, as 10-imp"):
+        list_path(tmp_path, period)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://museum.example/A/b%20c.jpg?q=1",
+        "https://museum.example/A/b%20c.jpg?q=1",
+        "https://MUSEUM.example/A/b%20c.jpg?q=1",
+        "https://museum.example/A/b+c.jpg?q=1",
+        "https://museum.example/A/b c.jpg?q=1#part",
+        "https://museum.example/%41/b%20c.jpg?q=%31",
+    ],
+)
+def test_urls_of_one_picture_have_one_key(url):
+    assert url_key(url) == "museum.example/A/b c.jpg?q=1"
+
+
+def test_keys_keep_what_tells_pictures_apart():
+    assert url_key("http://a.example") == "a.example"
+    assert url_key("http://a.example/x?u=http://b.example/Y") == "a.example/x?u=http://b.example/Y"
+    assert url_key("http://a.example/x") != url_key("http://a.example/X")
+
+
+def test_new_rows_are_those_without_a_known_key_each_once():
+    rows = [
+        {"url": "http://a.example/1", "title": "first"},
+        {"url": "https://a.example/1", "title": "again"},
+        {"url": "http://a.example/2"},
+        {"url": "http://a.example/3"},
+    ]
+    assert new_rows(rows, {"a.example/2"}) == [rows[0], rows[3]]
+    assert new_rows([], set()) == []
+
+
+def test_a_new_list_has_a_header_and_a_row_for_each_url(tmp_path):
+    path = tmp_path / "new" / "urls_x.csv"
+    rows = [
+        {"url": A, "title": "Kiss, The", "artist": "Klimt", "query": "kiss", "page": 1},
+        {"url": B, "year": "1908", "query": "kiss", "page": 2},
+    ]
+    assert append(path, rows) == 2
+    assert path.read_bytes().decode() == (
+        "url,title,artist,year,licence,source_page,query,page\n"
+        f'{A},"Kiss, The",Klimt,,,,kiss,1\n'
+        f"{B},,,1908,,,kiss,2\n"
+    )
+    assert append(path, rows) == 0
+    assert [file.name for file in path.parent.iterdir()] == ["urls_x.csv"]
+
+
+@pytest.mark.parametrize(
+    ("old", "added"),
+    [
+        (f"{A}\n", f"# kiss, page 3\n{B}\n"),
+        (f"{A}\r\n", f"# kiss, page 3\r\n{B}\r\n"),
+        (f"{A}", f"\n# kiss, page 3\n{B}\n"),
+        (f"{A}\r", f"# kiss, page 3\r{B}\r"),
+        (f"Title,URL\nt,{A}\n", f"# kiss, page 3\n,{B}\n"),
+        (f"query,url,page\nq,{A},1\n", f"kiss,{B},3\n"),
+        (
+            "# nothing yet\n",
+            f"url,title,artist,year,licence,source_page,query,page\n{B},,,,,,kiss,3\n",
+        ),
+    ],
+)
+def test_a_list_is_added_to_in_its_own_form(tmp_path, old, added):
+    path = tmp_path / "urls_x.csv"
+    path.write_bytes(old.encode())
+    assert append(path, [{"url": B, "query": "kiss", "page": 3}]) == 1
+    assert path.read_bytes().decode() == old + added
+
+
+def test_a_list_that_ends_inside_a_quote_is_not_added_to(tmp_path):
+    path = tmp_path / "urls_x.csv"
+    path.write_text(f'title,url\nt,{A}\n"open', encoding="utf-8")
+    with pytest.raises(InputError, match="open quote"):
+        append(path, [{"url": B, "query": "kiss", "page": 3}])
+    assert path.read_text(encoding="utf-8") == f'title,url\nt,{A}\n"open'
+    assert list(tmp_path.iterdir()) == [path]
