@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from artclf import search
-from artclf.data.lists import LIST_COLUMNS, append, read_list
+from artclf.data.lists import LIST_COLUMNS, read_list
 
 ROOT = Path(__file__).parents[1]
 PERIOD = "10-impressionism"
@@ -153,91 +153,6 @@ def test_an_interrupted_search_keeps_what_it_has(tmp_path, sleeps, error):
 def test_nothing_found_writes_no_list(tmp_path, sleeps):
     summary = collect(tmp_path, Fake(*[search.NoAnswer("refused")] * 5))
     assert summary.gave_up and summary.found == 0 and list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("old", "added"),
-    [
-        (b"https://example.org/1.jpg\r\n", b"# q, page 4\r\nhttps://example.org/2.jpg\r\n"),
-        (b"https://example.org/1.jpg", b"\n# q, page 4\nhttps://example.org/2.jpg\n"),
-        (b"https://example.org/1.jpg\r", b"# q, page 4\rhttps://example.org/2.jpg\r"),
-        (
-            b"\xef\xbb\xbf# mine\n\n'x',  y\n\"https://example.org/1.jpg\" , z\n",
-            b"# q, page 4\nhttps://example.org/2.jpg\n",
-        ),
-        (
-            b'Title, URL ,mine\n"One, ""1""",https://example.org/1.jpg,7\n',
-            b'# q, page 4\n"Two, 2",https://example.org/2.jpg,\n',
-        ),
-        (
-            b"# page and query\r\npage,url,query\r\n,https://example.org/1.jpg,\r\n",
-            b"4,https://example.org/2.jpg,q\r\n",
-        ),
-        (
-            b"# empty so far",
-            b"\nurl,title,artist,year,licence,source_page,query,page\n"
-            b'https://example.org/2.jpg,"Two, 2",,,,,q,4\n',
-        ),
-    ],
-)
-def test_lists_grow_in_their_own_form(tmp_path, old, added):
-    path = tmp_path / "urls_x.csv"
-    path.write_bytes(old)
-    known = urls(path)
-    row = {"url": "https://example.org/2.jpg", "title": "Two, 2", "query": "q", "page": 4}
-    repeat = {**row, "url": "http://EXAMPLE.org/1.jpg#top"}
-    assert append(path, [repeat, row] if b"1.jpg" in old else [row]) == 1
-    assert path.read_bytes() == old + added
-    assert urls(path) == [*known, "https://example.org/2.jpg"]
-
-
-def test_percent_encoding_makes_no_new_url(tmp_path):
-    path = tmp_path / "urls_x.csv"
-    path.write_text(
-        "https://example.org/caf%C3%A9%20one.jpg?w=1\nhttp://[broken\n", encoding="utf-8"
-    )
-    rows = [
-        {"url": url, "query": "q", "page": 1}
-        for url in (
-            "https://example.org/café+one.jpg?w=1",
-            "https://example.org/caf%C3%A9%20one.jpg?w=2",
-        )
-    ]
-    assert append(path, rows) == 1
-    assert urls(path)[-1].endswith("?w=2")
-
-
-def test_a_list_that_ends_inside_a_quote_is_left_alone(tmp_path):
-    path = tmp_path / "urls_x.csv"
-    path.write_text('url,title\nhttps://example.org/1.jpg,"The Kiss\n', encoding="utf-8")
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match="open quote"):
-        append(path, [{"url": "https://example.org/2.jpg", "query": "q", "page": 1}])
-    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["urls_x.csv"]
-
-
-def test_a_failed_write_leaves_the_list_whole(tmp_path, monkeypatch):
-    path = tmp_path / "urls_x.csv"
-    path.write_text("https://example.org/1.jpg\n", encoding="utf-8")
-    monkeypatch.setattr(
-        Path, "replace", lambda *_: (_ for _ in ()).throw(PermissionError("open elsewhere"))
-    )
-    with pytest.raises(PermissionError):
-        append(path, [{"url": "https://example.org/2.jpg", "query": "q", "page": 1}])
-    assert (
-        path.read_text(encoding="utf-8") == "https://example.org/1.jpg\n"
-        and len(list(tmp_path.iterdir())) == 1
-    )
-
-
-@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
-def test_links_and_permissions_stay(tmp_path):
-    path, link = tmp_path / "mine.csv", tmp_path / "urls_x.csv"
-    path.write_text("https://example.org/1.jpg\n", encoding="utf-8")
-    path.chmod(0o640)
-    link.symlink_to(path)
-    append(link, [{"url": "https://example.org/2.jpg", "query": "q", "page": 1}])
-    assert link.is_symlink() and len(urls(path)) == 2 and path.stat().st_mode & 0o777 == 0o640
 
 
 def test_hostile_results(tmp_path, sleeps):

@@ -1,5 +1,8 @@
 """URL lists as people make them."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from artclf.base.errors import InputError
@@ -14,6 +17,10 @@ from artclf.data.lists import (
 )
 
 A, B = "http://a.example/1.jpg?x=%20&y=1", "http://b.example/2.jpg"
+
+
+def urls(path):
+    return [row["url"] for row in read_list(path)]
 
 
 @pytest.mark.parametrize(
@@ -196,29 +203,83 @@ def test_a_new_list_has_a_header_and_a_row_for_each_url(tmp_path):
 @pytest.mark.parametrize(
     ("old", "added"),
     [
-        (f"{A}\n", f"# kiss, page 3\n{B}\n"),
-        (f"{A}\r\n", f"# kiss, page 3\r\n{B}\r\n"),
-        (f"{A}", f"\n# kiss, page 3\n{B}\n"),
-        (f"{A}\r", f"# kiss, page 3\r{B}\r"),
-        (f"Title,URL\nt,{A}\n", f"# kiss, page 3\n,{B}\n"),
-        (f"query,url,page\nq,{A},1\n", f"kiss,{B},3\n"),
+        (b"https://example.org/1.jpg\r\n", b"# q, page 4\r\nhttps://example.org/2.jpg\r\n"),
+        (b"https://example.org/1.jpg", b"\n# q, page 4\nhttps://example.org/2.jpg\n"),
+        (b"https://example.org/1.jpg\r", b"# q, page 4\rhttps://example.org/2.jpg\r"),
         (
-            "# nothing yet\n",
-            f"url,title,artist,year,licence,source_page,query,page\n{B},,,,,,kiss,3\n",
+            b"\xef\xbb\xbf# mine\n\n'x',  y\n\"https://example.org/1.jpg\" , z\n",
+            b"# q, page 4\nhttps://example.org/2.jpg\n",
+        ),
+        (
+            b'Title, URL ,mine\n"One, ""1""",https://example.org/1.jpg,7\n',
+            b'# q, page 4\n"Two, 2",https://example.org/2.jpg,\n',
+        ),
+        (
+            b"# page and query\r\npage,url,query\r\n,https://example.org/1.jpg,\r\n",
+            b"4,https://example.org/2.jpg,q\r\n",
+        ),
+        (
+            b"# empty so far",
+            b"\nurl,title,artist,year,licence,source_page,query,page\n"
+            b'https://example.org/2.jpg,"Two, 2",,,,,q,4\n',
         ),
     ],
 )
-def test_a_list_is_added_to_in_its_own_form(tmp_path, old, added):
+def test_lists_grow_in_their_own_form(tmp_path, old, added):
     path = tmp_path / "urls_x.csv"
-    path.write_bytes(old.encode())
-    assert append(path, [{"url": B, "query": "kiss", "page": 3}]) == 1
-    assert path.read_bytes().decode() == old + added
+    path.write_bytes(old)
+    known = urls(path)
+    row = {"url": "https://example.org/2.jpg", "title": "Two, 2", "query": "q", "page": 4}
+    repeat = {**row, "url": "http://EXAMPLE.org/1.jpg#top"}
+    assert append(path, [repeat, row] if b"1.jpg" in old else [row]) == 1
+    assert path.read_bytes() == old + added
+    assert urls(path) == [*known, "https://example.org/2.jpg"]
 
 
-def test_a_list_that_ends_inside_a_quote_is_not_added_to(tmp_path):
+def test_percent_encoding_makes_no_new_url(tmp_path):
     path = tmp_path / "urls_x.csv"
-    path.write_text(f'title,url\nt,{A}\n"open', encoding="utf-8")
-    with pytest.raises(InputError, match="open quote"):
-        append(path, [{"url": B, "query": "kiss", "page": 3}])
-    assert path.read_text(encoding="utf-8") == f'title,url\nt,{A}\n"open'
+    path.write_text(
+        "https://example.org/caf%C3%A9%20one.jpg?w=1\nhttp://[broken\n", encoding="utf-8"
+    )
+    rows = [
+        {"url": url, "query": "q", "page": 1}
+        for url in (
+            "https://example.org/café+one.jpg?w=1",
+            "https://example.org/caf%C3%A9%20one.jpg?w=2",
+        )
+    ]
+    assert append(path, rows) == 1
+    assert urls(path)[-1].endswith("?w=2")
+
+
+def test_a_list_that_ends_inside_a_quote_is_left_alone(tmp_path):
+    path = tmp_path / "urls_x.csv"
+    path.write_text('url,title\nhttps://example.org/1.jpg,"The Kiss\n', encoding="utf-8")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="open quote"):
+        append(path, [{"url": "https://example.org/2.jpg", "query": "q", "page": 1}])
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["urls_x.csv"]
+
+
+def test_a_failed_write_leaves_the_list_whole(tmp_path, monkeypatch):
+    path = tmp_path / "urls_x.csv"
+    path.write_text("https://example.org/1.jpg\n", encoding="utf-8")
+
+    def refuse(*args):
+        raise PermissionError("open elsewhere")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(PermissionError):
+        append(path, [{"url": "https://example.org/2.jpg", "query": "q", "page": 1}])
+    assert path.read_text(encoding="utf-8") == "https://example.org/1.jpg\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_links_and_permissions_stay(tmp_path):
+    path, link = tmp_path / "mine.csv", tmp_path / "urls_x.csv"
+    path.write_text("https://example.org/1.jpg\n", encoding="utf-8")
+    path.chmod(0o640)
+    link.symlink_to(path)
+    append(link, [{"url": "https://example.org/2.jpg", "query": "q", "page": 1}])
+    assert link.is_symlink() and len(urls(path)) == 2 and path.stat().st_mode & 0o777 == 0o640
