@@ -40,6 +40,6 @@ test-newest:
 	@$(PYTHON) .ci/setup.py .venv-newest newest
 	@OMP_NUM_THREADS=1 ARTCLF_OFFLINE=1 .venv-newest/bin/pytest $(QUICK)
 test-oldest: setup
-	@$(BIN)/uv $(PINS) --resolution lowest-direct --output-file .venv-oldest.txt
+	@$(BIN)/uv $(PINS) --resolution lowest-direct --upgrade --output-file .venv-oldest.txt
 	@$(PYTHON) .ci/setup.py .venv-oldest .venv-oldest.txt
 	@OMP_NUM_THREADS=1 ARTCLF_OFFLINE=1 .venv-oldest/bin/pytest $(QUICK)

@@ -364,7 +364,7 @@ def report(
     if out and not other:
         raise typer.BadParameter("it names the page of a comparison: give two runs, too")
     if other:
-        summary = _call(interpret.compare, one, other, data, out, part=part)
+        summary = _call(interpret.compare_runs, one, other, data, out, part=part)
     else:
         summary = _call(interpret.write, one, data, part=part)
     _print(summary, False)

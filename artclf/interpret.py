@@ -9,10 +9,10 @@ Reads `EXPORT/predictions.csv` and the catalogue and pictures of `DATA`; writes
 
 from pathlib import Path
 
-from artclf.base.files import read_json
+from artclf.base.files import read_json, write_csv, write_figure, write_text
 from artclf.results import report as report_page
 from artclf.results.calibration import answerable
-from artclf.results.compare import compare
+from artclf.results.compare import compare_runs
 from artclf.results.evaluation import (
     classes,
     confusion,
@@ -38,7 +38,7 @@ __all__ = [
     "bootstrap",
     "classes",
     "command",
-    "compare",
+    "compare_runs",
     "confusion",
     "distances",
     "errors_by",
@@ -71,18 +71,16 @@ def write(out, data, part="test", n=12) -> dict:
     predictions = read(out, data)
     figures = plots_of_run(predictions, data, out, part, n)
     folder = out / "plots"
-    folder.mkdir(exist_ok=True)
     paths = []
     for name, figure in figures.items():
         for kind in ("png", "svg"):
             path = folder / f"{name}.{kind}"
-            figure.savefig(path, dpi=150)
+            write_figure(path, figure)
             paths.append(str(path))
-    per_class(predictions).to_csv(out / "per_class.csv", encoding="utf-8")
-    confused = most_confused(predictions, None, part)
-    confused.to_csv(out / "most_confused.csv", index=False, encoding="utf-8")
+    write_csv(out / "per_class.csv", per_class(predictions), index=True)
+    write_csv(out / "most_confused.csv", most_confused(predictions, None, part))
     report = out / "report.html"
-    report.write_text(report_page.page(predictions, data, out, part, n), encoding="utf-8")
+    write_text(report, report_page.page(predictions, data, out, part, n))
     return {"report": str(report), "plots": paths, "part": part, **metrics(predictions)[part]}
 
 

@@ -19,13 +19,12 @@ from fastai.learner import Learner
 from safetensors.torch import save
 
 from artclf.base.errors import InputError
-from artclf.base.files import read_json, replace_whole, sha256_of, write_json
+from artclf.base.files import read_json, replace_whole, sha256_of, write_csv, write_json
 from artclf.base.machine import surroundings
 from artclf.data import splits
-from artclf.model import embeddings
 from artclf.model.classifier import Classifier
 from artclf.model.exports import VERSIONS, load, load_learner, pickle_learner
-from artclf.results import calibration, evaluation
+from artclf.results import calibration, embeddings, evaluation
 from artclf.results.recipe import recipe_of
 
 __all__ = ["Classifier", "export", "headline", "load", "load_learner"]
@@ -64,7 +63,7 @@ def export(learn: Learner, out=None) -> Path:
     write_json(out / "config.json", config)
     probabilities = calibration.temper(probabilities, temperature).astype(np.float32)
     predictions = _predictions(probabilities, images, classifier.vocab)
-    replace_whole(out / "predictions.csv", lambda file: predictions.to_csv(file, index=False))
+    write_csv(out / "predictions.csv", predictions)
     _write_embeddings(features, images, out)
     fits = _fits(out)
     metrics = {
@@ -150,9 +149,7 @@ def _predictions(probabilities, images, vocab: list[str]) -> pd.DataFrame:
 def _write_embeddings(features, images, out: Path):
     is_train = (images.part == "train").to_numpy()
     projected = embeddings.project(features, is_train)
-    replace_whole(
-        out / embeddings.NAME, lambda file: embeddings.write(file, images.file, projected)
-    )
+    embeddings.write(out / embeddings.NAME, images.file, projected)
 
 
 def _fits(out: Path) -> list[dict]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artclf.base.errors import InputError, StepError
+from artclf.base.files import write_text
 from artclf.data import gallery, sample
 
 STEPS = ("01_download", "02_clean", "03_train", "04_interpret", "05_predict")
@@ -102,7 +103,7 @@ def execute(notebook: Path, copy: Path, parameters: dict) -> Path:
         raise StepError(f"{failed}: its process ended, perhaps out of memory") from error
     finally:
         nbformat.write(book, copy)
-    copy.with_suffix(".html").write_text(_html(book), encoding="utf-8")
+    write_text(copy.with_suffix(".html"), _html(book))
     return copy
 
 

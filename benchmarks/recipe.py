@@ -3,10 +3,10 @@
     python benchmarks/recipe.py DATA --work WORK [--seeds 1] [--only NAME ...]
 
 DATA is a data folder or a gallery; the folds and figures are those of `benchmarks/train.py --cut
-folds`, and so is what is kept in WORK. The names that begin with `unfrozen` go on from the row `224
+folds`, and so are the files in WORK. The names that begin with `unfrozen` go on from the row `224
 px` (`unfrozen, 320 px` from `as it is`) and end with their last epoch, whether it is better on
-valid or not. Prints each one's figures, and what it has above the first one, with 95% intervals of
-the difference.
+valid or not. Prints the figures of each, and their differences from the first one with 95%
+intervals.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from fastai.callback.core import Callback
 from fastai.callback.mixup import MixUp
 from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.augment import AffineCoordTfm, Flip, LightingTfm
+from fastcore.foundation import L
 
 from artclf.lab.balance import Adjusted
 from artclf.results import compare
@@ -28,13 +29,14 @@ from artclf.train import class_weights
 
 
 def adjusted(table, *args):
+    """Logit adjustment in the loss, in place of the balanced loss."""
     counts = table[table.part == "train"].period.value_counts().sort_index()
-    return train.ours(
-        table, *args, balance=False, loss_func=Adjusted(torch.tensor(counts.to_numpy()).float())
-    )
+    loss = Adjusted(torch.tensor(counts.to_numpy()).float())
+    return train.ours(table, *args, balance=False, loss_func=loss)
 
 
 def smoothed(table, *args):
+    """Label smoothing."""
     loss = CrossEntropyLossFlat(weight=class_weights(table), label_smoothing=0.1)
     return train.ours(table, *args, loss_func=loss)
 
@@ -47,40 +49,48 @@ def shifted(table, *args):
 
 
 def to_the_end(learn, **kwargs):
-    """The unfrozen stage without the rule by which an epoch must be better on valid: so its effect
-    can be seen.
+    """The unfrozen stage without the rule by which an epoch must be better on valid, which would
+    hide its effect.
     """
-    learn.remove_cb(learn.keep)
+    keep_no_epoch(learn)
     train.unfrozen(learn, **kwargs)
+
+
+def keep_no_epoch(learn):
+    """From now on, the weights of a fit are those of its last epoch."""
+    learn.remove_cbs([learn.history, learn.best_epoch, learn.resume])
 
 
 def averaged(learn):
     """Then the mean of the weights before and after (WiSE-FT: Wortsman et al. 2022)."""
     before = {name: value.clone() for name, value in learn.model.state_dict().items()}
     to_the_end(learn)
-    learn.model.load_state_dict(
-        {
-            name: (value + before[name]) / 2 if value.is_floating_point() else value
-            for name, value in learn.model.state_dict().items()
-        }
-    )
+    weights = learn.model.state_dict()
+    for name, value in weights.items():
+        if value.is_floating_point():
+            weights[name] = (value + before[name]) / 2
+    learn.model.load_state_dict(weights)
 
 
 def flipped(learn):
     """Nothing but mirror images: no rotation, zoom, warp or light, which blur strokes and change
     colours.
     """
-    after = learn.dls.train.after_batch
-    kept = [tfm for tfm in after.fs if not isinstance(tfm, LightingTfm)]
-    after.fs = type(after.fs)([Flip() if isinstance(tfm, AffineCoordTfm) else tfm for tfm in kept])
+    transforms = []
+    for transform in learn.dls.train.after_batch.fs:
+        if isinstance(transform, AffineCoordTfm):
+            transforms.append(Flip())
+        elif not isinstance(transform, LightingTfm):
+            transforms.append(transform)
+    learn.dls.train.after_batch.fs = L(transforms)
     to_the_end(learn)
 
 
 def head_alone(learn):
-    """The same pictures, but a body that learns nothing: what is left is what the head gains by
-    seeing them changed.
+    """The same pictures, but a body that learns nothing: this shows what the head gains by learning
+    from augmented pictures.
     """
-    learn.remove_cb(learn.keep)
+    keep_no_epoch(learn)
     learn.unfreeze()
     learn.fit_one_cycle(2, np.array([0, 1e-4]))
 
@@ -91,9 +101,8 @@ class Growing(Callback):
     def before_batch(self):
         if not self.training or self.epoch == self.n_epoch - 1:
             return
-        self.learn.xb = (
-            torch.nn.functional.interpolate(self.xb[0], 160, mode="bilinear", antialias=True),
-        )
+        x = torch.nn.functional.interpolate(self.xb[0], 160, mode="bilinear", antialias=True)
+        self.learn.xb = (x,)
 
 
 VARIANTS = {
@@ -102,7 +111,7 @@ VARIANTS = {
     "without covariances": {"pool": "stages"},
     "one view": {"views": 1},
     "four views": {"views": 4},
-    "looking at the mirror image, too": {"looks": (0, 1)},
+    "looking at the mirror image, too": {"test_views": (0, 1)},
     "30 epochs": {"epochs": 30},
     "dropout 0.5": {"dropout": 0.5},
     "a hidden layer, dropout 0.5": {"depth": 1, "dropout": 0.5},
@@ -138,21 +147,20 @@ METHODS["unfrozen, 320 px"] = partial(train.ours, then=to_the_end)
 
 
 def above(runs: pd.DataFrame) -> pd.DataFrame:
-    """What each method has above the first one, on the same draws of groups and seeds."""
-    runs = runs.assign(dup_group=runs.group, artist="").sort_values(
-        ["run", "file"], ignore_index=True
-    )
+    """How much more accuracy and macro F1 each method has than the first one, on the same draws of
+    groups and seeds.
+    """
+    runs = runs.assign(dup_group=runs.group, artist="")
+    runs = runs.sort_values(["run", "file"], ignore_index=True)
     first, *others = (run.reset_index(drop=True) for _, run in runs.groupby("method", sort=False))
-    found = {other.method[0]: compare.differences(first, other)["figures"] for other in others}
-    return pd.DataFrame(
-        {
-            method: {
-                name: "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**figures[name])
-                for name in ("accuracy", "macro_f1")
-            }
-            for method, figures in found.items()
-        }
-    ).T
+    rows = {}
+    for other in others:
+        figures = compare.differences(first, other)["figures"]
+        row = {}
+        for name in train.FIGURES:
+            row[name] = "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**figures[name])
+        rows[other.method[0]] = row
+    return pd.DataFrame(rows).T
 
 
 def main():

@@ -13,7 +13,7 @@ Ours keep 5% of the training images as the part valid.
 
 Predictions of the test parts go to WORK/<cut>-<method>-<arch>-<hash of the pictures>.csv, with the
 seconds that training and prediction took; what is there is not computed again. `fifth` starts from
-nothing, the other two share what is decoded and seen between runs. Prints each method's figures,
+nothing, the other two share stored pixels and features between runs. Prints each method's figures,
 pooled over folds and seeds, with 95% intervals by bootstrap over seeds and groups, and their spread
 over the seeds.
 """
@@ -21,23 +21,27 @@ over the seeds.
 import argparse
 import hashlib
 import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pandas as pd
 import torch
 from sklearn.model_selection import StratifiedGroupKFold
 
 from artclf import train
+from artclf.base.files import replace_whole, sha256_of
 from artclf.data import splits
 from artclf.data.galleries import IMAGE_SUFFIXES
 from artclf.data.groups import joined
-from artclf.model import backbones, features
+from artclf.model import backbones, engine, features
 from artclf.results import evaluation
 from artclf.results.significance import bootstrap
 
 FOLDS = 5
+FIGURES = ["accuracy", "macro_f1"]
 
 
 def pictures(folder: Path) -> pd.DataFrame:
@@ -59,11 +63,11 @@ def pictures(folder: Path) -> pd.DataFrame:
     return table.assign(group=table.file, artist="")
 
 
-def cuts(table: pd.DataFrame, cut: str, seeds: list[int]):
-    """Pairs of a name and the places of the test images."""
+def cuts(table: pd.DataFrame, cut: str, seeds: list[int]) -> Iterator[tuple[str, int, np.ndarray]]:
+    """The name of each run, its seed and the places of its test images."""
     if cut == "fifth":
         order = torch.randperm(len(table), generator=torch.Generator().manual_seed(42))
-        yield "42-0", order[: len(table) // 5].sort().values.numpy()
+        yield "42-0", 42, order[: len(table) // 5].sort().values.numpy()
         return
     if cut == "artist" and not table.artist.any():
         raise SystemExit(
@@ -74,13 +78,11 @@ def cuts(table: pd.DataFrame, cut: str, seeds: list[int]):
         groups = table.group if cut == "folds" else table.artist
         for fold, (_, test) in enumerate(folds.split(table, table.period, groups)):
             if cut == "folds" or fold == 0:
-                yield f"{seed}-{fold}", test
+                yield f"{seed}-{fold}", seed, test
 
 
-def plain_fastai(table: pd.DataFrame, seed: int, args):
-    """The schedule of fastai's first lesson, and the probabilities of the test images that it ends
-    with.
-    """
+def plain_fastai(table: pd.DataFrame, seed: int, args) -> np.ndarray:
+    """The probabilities of the test images after the schedule of fastai's first lesson."""
     from fastai.vision import all as vision
 
     backbone = backbones.find(args.arch)
@@ -97,15 +99,16 @@ def plain_fastai(table: pd.DataFrame, seed: int, args):
         ],
     )
     dls = block.dataloaders(table, bs=64)
+    in_wheel = backbone.library == "wheel"
     learn = vision.vision_learner(
         dls,
         backbones.fastai_arch(backbone),
         normalize=False,
-        pretrained=backbone.library != "wheel",
+        pretrained=not in_wheel,
         metrics=vision.accuracy,
     )
-    if backbone.library == "wheel":
-        backbones._load_wheel(learn.model[0], backbone.name)
+    if in_wheel:
+        backbones.load_wheel(learn.model[0], backbone.name)
         learn.freeze()
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(4)
@@ -119,18 +122,18 @@ def ours(
     seed: int,
     args,
     epochs: int = 15,
-    then=lambda learn: None,
-    looks=(0,),
+    then: Callable | None = None,
+    test_views: Sequence[int] = (0,),
     **kwargs,
-):
-    """The lines of `train.fit`, and the probabilities of the test images, over the views `looks` of
-    each.
+) -> np.ndarray:
+    """The probabilities of the test images after the lines of `train.fit`, means over the views
+    `test_views` of each.
 
-    `then` is the stage after the frozen one.
+    `then` is the stage after the frozen one, a function of the learner.
     """
-    rows = table.reset_index(drop=True).assign(
-        sha256=hashes(table.file), clean_sha256=hashes(table.file)
-    )
+    rows = table.reset_index(drop=True)
+    rows["sha256"] = [sha256_of(Path(file)) for file in rows.file]
+    rows["clean_sha256"] = rows.sha256
     learning = rows[rows.part == "train"]
     rows.loc[learning.index, "part"] = splits.cut(learning.period, learning.group, (95, 5, 0), seed)
     with TemporaryDirectory() as folder:
@@ -138,18 +141,21 @@ def ours(
         learn = train.learner(data, folder, args.arch, split=rows, seed=seed, **kwargs)
         with learn.no_bar(), learn.no_logging():
             learn.fit_one_cycle(epochs, 1e-3)
-            then(learn)
-        test = rows[rows.part == "test"]
-        pictures = features.Pictures(
-            data, test.file, test.sha256, learn.config["size"], learn.config["resize"]
-        )
-        name = f"{learn.config['name']} {learn.config['pool']}"
-        x = torch.from_numpy(
-            features.feature_views(pictures, learn.model[0], learn.stored.backbone, name, looks)
-        )
-        with torch.inference_mode():
-            logits = [learn.model.eval()[1](x[:, view]) for view in range(len(looks))]
-        return torch.softmax(torch.stack(logits), -1).mean(0).numpy()
+            if then is not None:
+                then(learn)
+        return probabilities(learn, rows[rows.part == "test"], data, test_views)
+
+
+@torch.inference_mode()
+def probabilities(learn, rows: pd.DataFrame, data, views: Sequence[int]) -> np.ndarray:
+    """The probabilities of the images of `rows`, means over their `views`."""
+    config = learn.config
+    pictures = features.Pictures(data, rows.file, rows.sha256, config["size"], config["resize"])
+    body, head = learn.model.eval()
+    name = engine.body_name(config)
+    x = features.feature_views(pictures, body, learn.stored.backbone, name, views)
+    logits = head(torch.from_numpy(x).flatten(0, 1)).unflatten(0, (len(rows), len(views)))
+    return torch.softmax(logits, -1).mean(1).numpy()
 
 
 def unfrozen(learn, **kwargs):
@@ -158,15 +164,11 @@ def unfrozen(learn, **kwargs):
     learn.fit_one_cycle(2, slice(1e-5, 1e-4), **kwargs)
 
 
-def hashes(files) -> list[str]:
-    return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
-
-
 METHODS = {
     "fastai": plain_fastai,
     "quick": partial(ours, views=1),
     "frozen": ours,
-    "detail": partial(ours, size=384, looks=(0, 1)),
+    "detail": partial(ours, size=384, test_views=(0, 1)),
     "unfrozen": partial(ours, then=unfrozen),
 }
 
@@ -175,58 +177,59 @@ def measure(table: pd.DataFrame, method: str, args) -> pd.DataFrame:
     """The predictions of `method` on the test part of every cut, those of earlier runs among
     them.
     """
-    known = hashlib.sha256(table.to_csv(lineterminator="\n").encode()).hexdigest()[:8]
-    file = args.work / f"{args.cut}-{method}-{args.arch}-{known}.csv"
-    done = [pd.read_csv(file)] if file.exists() else []
-    for name, test in cuts(table, args.cut, args.seeds):
-        if any((run.run == name).any() for run in done):
+    content_hash = hashlib.sha256(table.to_csv(lineterminator="\n").encode()).hexdigest()[:8]
+    file = args.work / f"{args.cut}-{method}-{args.arch}-{content_hash}.csv"
+    runs = pd.read_csv(file) if file.exists() else pd.DataFrame({"run": []})
+    for name, seed, test in cuts(table, args.cut, args.seeds):
+        if (runs.run == name).any():
             continue
-        rows, seed, started = table.assign(part="train"), int(name.split("-")[0]), time.time()
-        rows.loc[test, "part"] = "test"
-        p = METHODS[method](rows, seed, args)
-        chances = pd.DataFrame(
-            p, columns=[f"p_{period}" for period in sorted(table.period.unique())]
-        ).round(5)
-        rows = (
-            rows.loc[test]
-            .reset_index(drop=True)
-            .assign(
-                method=method,
-                run=name,
-                seed=seed,
-                seconds=time.time() - started,
-                predicted=chances.idxmax(axis=1).str.removeprefix("p_"),
-            )
-        )
-        done.append(pd.concat([rows, chances], axis=1))
-        pd.concat(done).to_csv(part := file.with_suffix(".part"), index=False)
-        part.replace(file)
-        print(figures(done[-1], args.cut).to_string(), flush=True)
-    return pd.concat(done)
+        run = predict_cut(table, test, method, seed, args).assign(method=method, run=name)
+        runs = pd.concat([runs, run]) if len(runs) else run
+        replace_whole(file, partial(runs.to_csv, index=False))
+        print(figures(run, args.cut).to_string(), flush=True)
+    return runs
 
 
-def figures(done: pd.DataFrame, cut: str) -> pd.DataFrame:
+def predict_cut(
+    table: pd.DataFrame, test: np.ndarray, method: str, seed: int, args
+) -> pd.DataFrame:
+    """The predictions of `method` for the images at the places `test`, which it doesn't learn
+    from, and its seconds.
+    """
+    table = table.assign(part="train")
+    table.loc[test, "part"] = "test"
+    started = time.time()
+    p = METHODS[method](table, seed, args)
+    seconds = time.time() - started
+    columns = [f"p_{period}" for period in sorted(table.period.unique())]
+    by_period = pd.DataFrame(p, columns=columns).round(5)
+    rows = table.loc[test].reset_index(drop=True)
+    rows["seed"] = seed
+    rows["seconds"] = seconds
+    rows["predicted"] = by_period.idxmax(axis=1).str.removeprefix("p_")
+    return pd.concat([rows, by_period], axis=1)
+
+
+def figures(runs: pd.DataFrame, cut: str) -> pd.DataFrame:
     """A row a method: figures of the pooled predictions, intervals, spread over seeds, median
     seconds a run.
     """
     rows = {}
-    for method, run in done.groupby("method", sort=False):
-        found = pd.Series(evaluation.metrics(run)["test"])[["accuracy", "macro_f1"]]
-        draws = bootstrap(run, run.artist if cut == "artist" else run.group)
-        spread = pd.DataFrame([evaluation.metrics(r)["test"] for _, r in run.groupby("seed")])[
-            list(found.index)
-        ].std()
+    for method, predictions in runs.groupby("method", sort=False):
+        pooled = evaluation.metrics(predictions)["test"]
+        groups = predictions.artist if cut == "artist" else predictions.group
+        draws = bootstrap(predictions, groups)
+        of_seeds = [evaluation.metrics(of_seed) for _, of_seed in predictions.groupby("seed")]
         row = {
-            "runs": run.run.nunique(),
-            "images": run.file.nunique(),
-            "seconds": round(run.groupby("run").seconds.first().median()),
+            "runs": predictions.run.nunique(),
+            "images": predictions.file.nunique(),
+            "seconds": round(predictions.groupby("run").seconds.first().median()),
         }
-        for name in found.index:
+        for name in FIGURES:
             low, high = draws[name].quantile([0.025, 0.975])
-            row |= {
-                name: f"{found[name]:.3f} [{low:.3f}, {high:.3f}]",
-                f"{name} ±": f"{spread[name]:.3f}",
-            }
+            spread = pd.Series([metrics["test"][name] for metrics in of_seeds]).std()
+            row[name] = f"{pooled[name]:.3f} [{low:.3f}, {high:.3f}]"
+            row[f"{name} ±"] = f"{spread:.3f}"
         rows[method] = row
     return pd.DataFrame(rows).T
 
@@ -243,11 +246,8 @@ def main():
     args.work.mkdir(parents=True, exist_ok=True)
     pd.set_option("display.width", 200)
     table = pictures(args.folder)
-    print(
-        figures(
-            pd.concat(measure(table, method, args) for method in args.methods), args.cut
-        ).to_string()
-    )
+    runs = pd.concat(measure(table, method, args) for method in args.methods)
+    print(figures(runs, args.cut).to_string())
 
 
 if __name__ == "__main__":

@@ -284,7 +284,7 @@ def test_train_as_json_is_the_headline(artclf, drawn, export, tmp_path):
     )
     assert code == 0 and len(out.strip().splitlines()) == 1
     assert strict(out) == headline(tmp_path) == headline(export)
-    assert "Kept the best" in err and "Traceback" not in err
+    assert "Put back the weights" in err and "Traceback" not in err
 
 
 def test_train_hands_every_option_on(artclf, monkeypatch, tmp_path):

@@ -139,7 +139,7 @@ IMPORTS = {
 
 @pytest.mark.parametrize("code", IMPORTS.values(), ids=IMPORTS)
 def test_importing_a_step_warns_of_nothing_and_changes_no_filter(code):
-    before = "import warnings, pandas, torch\nfilters = list(warnings.filters)\n"
+    before = "import warnings, pandas, scipy.sparse, torch\nfilters = list(warnings.filters)\n"
     after = "\nassert filters == list(warnings.filters)"
     assert python(before + code + after) == ""
 

@@ -36,10 +36,25 @@ def read_json(file: Path) -> dict:
     return content
 
 
+def write_text(file: Path, text: str):
+    """Write `text` to `file` in UTF-8, whole or not at all."""
+    replace_whole(file, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def write_csv(file: Path, table, index: bool = False):
+    """Write a DataFrame to `file` as CSV in UTF-8, whole or not at all; its index only if asked."""
+    replace_whole(file, lambda part: table.to_csv(part, index=index, encoding="utf-8"))
+
+
+def write_figure(file: Path, figure):
+    """Write a figure of matplotlib to `file`, in the format of its extension, whole or not at all."""
+    kind = file.suffix.removeprefix(".")
+    replace_whole(file, lambda part: figure.savefig(part, format=kind, dpi=150))
+
+
 def write_json(file: Path, content: dict):
     """Write `content` to `file` as JSON in UTF-8, whole or not at all."""
-    text = json.dumps(content, indent=1)
-    replace_whole(file, lambda part: part.write_text(text, encoding="utf-8"))
+    write_text(file, json.dumps(content, indent=1))
 
 
 def sha256_of(file: Path) -> str:

@@ -14,10 +14,9 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from artclf.base.errors import InputError
-from artclf.base.files import replace_whole
+from artclf.base.files import write_text
 from artclf.lab import drift
-from artclf.model import embeddings
-from artclf.results import evaluation, pages
+from artclf.results import embeddings, evaluation, pages
 
 LEAST = 5  # pictures: fewer have no neighbourhoods to lay out
 # Of t-SNE. On 2,049 paintings as trustworthy as scikit-learn's default of 1,000 (.953 and .954), in
@@ -266,5 +265,5 @@ def write(out, data, maps: dict | None = None) -> Path:
     vectors = embeddings.read(out, predictions.file)
     text = page(predictions, vectors, data, maps, pages.relative_address(data, out))
     path = Path(out) / "atlas.html"
-    replace_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+    write_text(path, text)
     return path

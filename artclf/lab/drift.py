@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from artclf.base.files import write_csv, write_figure
 from artclf.data import years
 from artclf.data.names import artist_keys
 from artclf.data.pictures import thumbnail
@@ -379,14 +380,13 @@ def write(rows, data, out, least: int = 5, shown: int = 24) -> list[Path]:
         "years": plot_years(rows),
         "ends": plot_ends(rows, data),
     }
-    (out / "plots").mkdir(parents=True, exist_ok=True)
     paths = []
     for name, table in tables.items():
         path = out / f"drift_{name}.csv"
-        table.to_csv(path, encoding="utf-8")
+        write_csv(path, table, index=True)
         paths.append(path)
     for name, figure in figures.items():
         path = out / "plots" / f"drift_{name}.png"
-        figure.savefig(path, dpi=150)
+        write_figure(path, figure)
         paths.append(path)
     return paths

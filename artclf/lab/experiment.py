@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from artclf.base.errors import InputError
-from artclf.base.files import replace_whole, write_json
+from artclf.base.files import write_csv, write_json
 from artclf.model import engine, features
 from artclf.results import evaluation, plots
 
@@ -94,7 +94,7 @@ def run_once(
         started = time.time()
         predictions, facts = train(folder)
         seconds = time.time() - started
-        replace_whole(folder / PREDICTIONS_FILE, lambda part: predictions.to_csv(part, index=False))
+        write_csv(folder / PREDICTIONS_FILE, predictions)
         write_json(folder / RUN_FILE, {"config": config, "facts": facts, "seconds": seconds})
     _delete_checkpoints(folder)
     return read_run(folder)
@@ -189,7 +189,7 @@ def prediction_table(logits: torch.Tensor, vocab: Sequence[str], rows) -> pd.Dat
 
 def write_results(out, table: pd.DataFrame):
     """Write the table of a comparison to `OUT/results.csv`."""
-    replace_whole(Path(out) / "results.csv", lambda part: table.to_csv(part, index=False))
+    write_csv(Path(out) / "results.csv", table)
 
 
 def means(table, figures: Iterable[str], ranges: dict | None = None) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from fastcore.basics import noop
 from sklearn.metrics import classification_report
 
 from artclf import download, train
+from artclf.base.files import write_csv, write_text
 from artclf.base.progress import progress_bar
 from artclf.data import cleaning, sample, splits
 from artclf.lab import experiment, scratch
@@ -244,9 +245,9 @@ def write(run: experiment.Run, out, part: str = "test") -> tuple[str, pd.DataFra
     """
     out = Path(out)
     text, table = report(run.predictions, part)
-    (out / "report.txt").write_text(text, encoding="utf-8")
-    table.to_csv(out / "report.csv", encoding="utf-8")
-    history(run).to_csv(out / "history.csv")
+    write_text(out / "report.txt", text)
+    write_csv(out / "report.csv", table, index=True)
+    write_csv(out / "history.csv", history(run), index=True)
     return text, table
 
 

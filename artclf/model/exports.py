@@ -6,6 +6,7 @@ fastai's own export, a pickle.
 
 import json
 import warnings
+from copy import copy
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -84,7 +85,7 @@ def pickle_learner(learn: Learner, file: Path):
         is_ours = type(callback).__module__.startswith("artclf")
         is_default = type(callback) in defaults.callbacks  # every learner makes its own
         if not is_ours and not is_default:
-            callbacks.append(callback)
+            callbacks.append(copy(callback))  # a learner writes itself into its callbacks
     plain = Learner(
         dls,
         network.plain_model(learn.model, len(learn.dls.vocab)),

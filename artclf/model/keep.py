@@ -16,7 +16,7 @@ from fastai.callback.core import Callback, CancelEpochException
 from fastai.torch_core import set_seed
 from fastcore.foundation import L
 
-from artclf.base.files import replace_whole
+from artclf.base.files import replace_whole, write_csv
 from artclf.model import network
 
 
@@ -77,10 +77,7 @@ class History(Callback):
     def write(self):
         """Write `history.csv`, whole or not at all."""
         if self.rows:
-            table = pd.DataFrame(self.rows)
-            replace_whole(
-                self.learn.path / "history.csv", lambda file: table.to_csv(file, index=False)
-            )
+            write_csv(self.learn.path / "history.csv", pd.DataFrame(self.rows))
 
 
 def schedules(learn) -> dict:

@@ -6,7 +6,7 @@ Reads the predictions of both, and writes `OTHER/compare-<name of ONE>.html`.
 from pathlib import Path
 
 from artclf.base.errors import InputError
-from artclf.base.files import read_json
+from artclf.base.files import read_json, write_text
 from artclf.results import evaluation, significance
 from artclf.results.pages import cards, render
 
@@ -15,7 +15,7 @@ SHOWN = 40  # pictures a side
 DERIVED = ("hashes", "mean", "std", "temperature")
 
 
-def compare(one, other, data, out=None, part="test") -> dict:
+def compare_runs(one, other, data, out=None, part="test") -> dict:
     """Write the differences of two runs, on the pictures that both have in `part`, to a page;
     return its path, and the figures.
 
@@ -39,7 +39,7 @@ def compare(one, other, data, out=None, part="test") -> dict:
         labels=significance.FIGURES,
     )
     file = Path(out) if out else folders[1] / f"compare-{folders[0].resolve().name}.html"
-    file.write_text(text, encoding="utf-8")
+    write_text(file, text)
     summary = {"page": str(file), "part": part}
     for name, value in found.items():
         if name != "figures":

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from artclf.base.errors import InputError
 from artclf.base.files import read_json
-from artclf.model import embeddings
-from artclf.results import evaluation
+from artclf.results import embeddings, evaluation
 from artclf.results.pages import (
     TEMPLATES,
     data_url,
@@ -129,7 +129,7 @@ def _similar(rows, out) -> tuple[list, str]:
         return [[]] * len(rows), NO_EMBEDDINGS
     try:
         vectors = embeddings.read(out, rows.file)
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, InputError):
         return [[]] * len(rows), NO_EMBEDDINGS
     train = np.flatnonzero(rows.part == "train")
     indices, cosines = embeddings.nearest(vectors, vectors[train], NEIGHBOURS + 1)

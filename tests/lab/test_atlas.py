@@ -17,8 +17,7 @@ from sklearn.manifold import trustworthiness
 from sklearn.metrics import pairwise_distances
 
 from artclf.lab import atlas
-from artclf.model import embeddings
-from artclf.results import evaluation, pages
+from artclf.results import embeddings, evaluation, pages
 
 ROOT = Path(__file__).resolve().parents[2]
 

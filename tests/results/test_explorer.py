@@ -20,8 +20,7 @@ from PIL import Image
 from scipy.spatial.distance import cdist
 
 from artclf import interpret
-from artclf.model import embeddings
-from artclf.results import evaluation, explorer, pages
+from artclf.results import embeddings, evaluation, explorer, pages
 
 REPOSITORY = str(pages.TEMPLATES.parents[2])
 

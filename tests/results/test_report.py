@@ -248,7 +248,7 @@ def aligned(one, other, data):
 
 def test_the_comparison_counts_the_pictures_of_both_alone(two):
     one, other, data = two
-    found, both = compare.compare(one, other, data), aligned(*two)
+    found, both = compare.compare_runs(one, other, data), aligned(*two)
     assert found["images"] == len(both) == 50 and found["page"] == str(
         other / f"compare-{one.name}.html"
     )
@@ -263,7 +263,7 @@ def test_the_comparison_counts_the_pictures_of_both_alone(two):
         - f1_score(both.period_a, both.predicted_a, average="macro")
     )
     assert found["accuracy_low"] < found["accuracy_difference"] < found["accuracy_high"]
-    swapped = compare.compare(other, one, data)
+    swapped = compare.compare_runs(other, one, data)
     assert (
         swapped["accuracy_difference"] == -found["accuracy_difference"]
         and swapped["p"] == found["p"]
@@ -271,7 +271,7 @@ def test_the_comparison_counts_the_pictures_of_both_alone(two):
 
 
 def test_the_interval_of_a_difference_is_that_of_paired_pictures(two):
-    both, found = aligned(*two), compare.compare(*two)
+    both, found = aligned(*two), compare.compare_runs(*two)
     gaps, rng = both.b.astype(int) - both.a.astype(int), np.random.default_rng(5)
     draws = [gaps.to_numpy()[rng.integers(50, size=50)].mean() for _ in range(4000)]
     assert (found["accuracy_low"], found["accuracy_high"]) == pytest.approx(
@@ -282,7 +282,7 @@ def test_the_interval_of_a_difference_is_that_of_paired_pictures(two):
 def test_the_page_shows_periods_and_the_pictures_that_one_run_alone_has_right(two):
     one, other, data = two
     html, both = (
-        Path(compare.compare(one, other, data)["page"]).read_text(encoding="utf-8"),
+        Path(compare.compare_runs(one, other, data)["page"]).read_text(encoding="utf-8"),
         aligned(*two),
     )
     rows = {row[0]: row[1:] for row in cells(html, "periods")[1:]}
@@ -304,7 +304,7 @@ def test_the_page_shows_periods_and_the_pictures_that_one_run_alone_has_right(tw
 
 def test_equal_runs_do_not_differ(errors_of_a_run, tmp_path):
     data, out = errors_of_a_run
-    found = compare.compare(
+    found = compare.compare_runs(
         out, shutil.copytree(out, tmp_path / out.name), data, tmp_path / "page.html"
     )
     assert (found["only_one"], found["only_other"], found["p"]) == (0, 0, 1.0)
@@ -332,11 +332,11 @@ def test_runs_that_can_not_be_compared_say_why(errors_of_a_run, tmp_path, comman
         (tmp_path / name).mkdir()
         changed.to_csv(tmp_path / name / "predictions.csv", index=False)
     with pytest.raises(ValueError, match="different classes .12-empty, 13-new"):
-        compare.compare(out, tmp_path / "classes", data)
+        compare.compare_runs(out, tmp_path / "classes", data)
     with pytest.raises(ValueError, match="no picture is in the same part of both.*--seed"):
-        compare.compare(out, tmp_path / "parts", data)
+        compare.compare_runs(out, tmp_path / "parts", data)
     with pytest.raises(FileNotFoundError, match="artclf train"):
-        compare.compare(out, tmp_path, data)
+        compare.compare_runs(out, tmp_path, data)
     code, _, said = command("report", out, tmp_path / "classes", "--data", data)
     assert code == 1 and "different classes" in said
 
@@ -350,7 +350,10 @@ def test_the_command_compares(two, command, tmp_path):
 @pytest.mark.slow
 def test_pages_are_whole_on_screen_and_paper(browser, two):
     one, other, data = two
-    for page in (interpret.write(one, data)["report"], compare.compare(one, other, data)["page"]):
+    for page in (
+        interpret.write(one, data)["report"],
+        compare.compare_runs(one, other, data)["page"],
+    ):
         tab, failed = browser.new_page(viewport={"width": 1000, "height": 800}), []
         tab.on("pageerror", lambda error, failed=failed: failed.append(str(error)))
         tab.goto(Path(page).as_uri())

@@ -11,7 +11,7 @@ import torch
 from scipy.spatial.distance import cdist
 
 import artclf
-from artclf.model import embeddings
+from artclf.results import embeddings
 
 
 @pytest.fixture

@@ -5,12 +5,14 @@ to at most 128 numbers by PCA. Step predict makes them with its predictions; the
 experiments read them.
 """
 
+from functools import partial
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
 from artclf.base.errors import InputError
+from artclf.base.files import replace_whole
 
 NAME = "embeddings.npz"
 NUMBERS = 128  # at most
@@ -34,8 +36,14 @@ def project(features: np.ndarray, train: np.ndarray) -> np.ndarray:
 
 
 def write(file: Path, files, embeddings: np.ndarray):
-    """Write the embeddings of `files`, which are relative to DATA, as `file`."""
+    """Write the embeddings of `files`, which are relative to DATA, as `file`, whole or not at
+    all.
+    """
     arrays = {"file": np.array(list(files), dtype=str), "embedding": embeddings}
+    replace_whole(file, partial(_write_arrays, arrays))
+
+
+def _write_arrays(arrays: dict[str, np.ndarray], file: Path):
     with ZipFile(file, "w") as archive:  # what numpy.savez writes, which has no array called `file`
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w") as stream:
