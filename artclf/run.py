@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artclf.base.errors import InputError, StepError
+from artclf.base.extras import require
 from artclf.base.files import write_text
 from artclf.data import gallery, sample
 
@@ -27,9 +28,10 @@ def run_notebooks(
     The pictures come from `folder` (a gallery, which is served on loopback), from the URL lists in
     `lists`, or are drawn. What is there already is not computed again. `assignments` are
     `NAME=VALUE` for the cells tagged `parameters`. Raises FileNotFoundError where the notebooks or
-    the folder are missing, InputError for a folder and lists at once or an unknown parameter,
-    StepError for a cell that failed.
+    the folder are missing, ImportError without the extra `notebooks`, InputError for a folder and
+    lists at once or an unknown parameter, StepError for a cell that failed.
     """
+    require("notebooks", "ipykernel", "nbclient", "nbconvert", "nbformat")
     if folder and lists:
         raise InputError("a gallery folder and --lists are two sources: name one, not both")
     if folder:

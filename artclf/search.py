@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from artclf.base.errors import InputError
+from artclf.base.extras import require
 from artclf.base.progress import progress_bar
 from artclf.data.catalogue import FACTS
 from artclf.data.lists import append, find_lists, list_path, new_rows, read_list, url_key
@@ -208,13 +209,10 @@ def ddgs_engine(backend: str) -> Engine:
 
     With the backend left to ddgs, it draws one at random for every page, and the pages don't join.
     """
-    try:
-        from ddgs import DDGS
-        from ddgs.exceptions import DDGSException
-    except ImportError as error:
-        raise ImportError(
-            "image search needs ddgs: pip install -e '.[search]' in the clone of artclf"
-        ) from error
+    require("search", "ddgs")
+    from ddgs import DDGS
+    from ddgs.exceptions import DDGSException
+
     client = DDGS(timeout=10)
 
     def ask(query: str, page: int) -> list[dict]:

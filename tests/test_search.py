@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from artclf import search
+from artclf.base import extras
 from artclf.data.lists import LIST_COLUMNS, read_list
 
 ROOT = Path(__file__).parents[1]
@@ -215,8 +216,8 @@ def test_engines_by_name():
 
 
 def test_a_missing_ddgs_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ddgs", None)
-    with pytest.raises(ImportError, match=r"pip install -e '\.\[search\]'"):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r'needs ddgs: run pip install -e "\.\[search\]"'):
         search.find_engine("ddgs")
 
 

@@ -11,12 +11,15 @@ import warnings
 from copy import deepcopy
 
 import torch
-from captum import attr
 from torch import nn
 from torch.nn.functional import interpolate
 from torch.overrides import TorchFunctionMode
 
 from artclf.base.errors import InputError
+from artclf.base.extras import require
+
+require("lab", "captum")
+from captum import attr  # noqa: E402 (after a message that says how to install it)
 
 BATCH = 16
 IG_BORDER = 0.03  # integrated gradients take half of their steps up to here, see there

@@ -8,6 +8,7 @@ import textwrap
 from importlib.util import find_spec
 from pathlib import Path
 
+from artclf.base.extras import require
 from artclf.data.catalogue import clean_path
 from artclf.data.review import queue
 from artclf.results import plots
@@ -25,7 +26,7 @@ def show(data, flagged, n: int = 24, file=None):
                 "Every press is in the catalogue at once. When the notebook was closed, run this cell again."
             )
             return widget(data, flagged, file)
-        print("for buttons instead of a picture: pip install ipywidgets")
+        print('for buttons instead of a picture: pip install -e ".[lab]" in the clone of artclf')
     rows = queue(data, flagged).head(n)
     if rows.empty:
         return print("no picture is flagged")
@@ -37,6 +38,7 @@ def widget(data, flagged, file=None):
     """The pages of pictures with their buttons, as an ipywidgets box: each press is in the
     catalogue at once.
     """
+    require("lab", "ipywidgets")
     from artclf.results.review_widget import Review
 
     return Review(data, flagged, file or Path(data) / "review.csv")

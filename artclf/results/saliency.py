@@ -6,7 +6,6 @@ artclf[lab]`); without it there are no maps, and the explorer shows none. Shown 
 
 import warnings
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import torch
 from PIL import Image
 
 from artclf.base.errors import InputError
+from artclf.base.extras import require
 from artclf.base.files import replace_whole
 from artclf.base.threads import prefetch
 from artclf.data.pictures import Rejected, open_rgb
@@ -65,8 +65,7 @@ def worst(out, data, n: int = 100, longest: int = 56) -> list[Path]:
 
 
 def _explainer(out):
-    if not find_spec("captum"):
-        raise ImportError('they take captum: pip install "artclf[lab]"')
+    require("lab", "captum")
     from artclf.model.explainer import Explainer  # imports captum
 
     return Explainer(exports.load(out))

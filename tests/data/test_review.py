@@ -463,7 +463,7 @@ def test_without_ipywidgets_a_person_is_told_what_is_missing(data, flagged, monk
     monkeypatch.setattr(review_page, "_somebody_there", lambda: True)
     monkeypatch.setattr(review_page, "find_spec", lambda name: None)
     assert len(review_page.show(data, flagged).axes[0].images) == 4
-    assert "pip install ipywidgets" in capsys.readouterr().out
+    assert 'pip install -e ".[lab]"' in capsys.readouterr().out
 
 
 # The widget

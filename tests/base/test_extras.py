@@ -1,0 +1,17 @@
+"""Tests of extras: what is missing is named, with the command that brings it."""
+
+import pytest
+
+from artclf.base.extras import require
+
+
+def test_what_is_installed_is_no_error():
+    require("dev", "pytest", "json")
+
+
+def test_what_is_missing_is_named_with_the_extra_that_brings_it():
+    with pytest.raises(ImportError) as error:
+        require("lab", "nonsense", "pytest", "folly")
+    assert str(error.value) == (
+        'this needs nonsense and folly: run pip install -e ".[lab]" in the clone of artclf'
+    )
