@@ -8,7 +8,6 @@ import pytest
 from artclf.data import duplicates
 from artclf.data.catalogue import Catalogue, read_catalogue
 from artclf.data.duplicates import Comparison, SetAside, judge
-from artclf.data.groups import components
 from artclf.data.matching import Description
 
 # Verdicts
@@ -420,11 +419,3 @@ def test_candidates_of_both_kinds_and_pairs_of_earlier_runs_are_compared(
     monkeypatch.setattr(duplicates, "by_hash", lambda hashes: set())
     monkeypatch.setattr(duplicates, "by_words", lambda number, descriptors: set())
     assert duplicates.compare(tmp_path, files) == result
-
-
-def test_images_that_pairs_join_are_in_one_group_named_by_the_least():
-    assert components({}) == {}
-    found = {("c", "d"): "same", ("b", "d"): "detail", ("e", "f"): "mirror"}
-    assert components(found) == {"b": "b", "c": "b", "d": "b", "e": "e", "f": "e"}
-    crowd = {(f"{a:04}", f"{b:04}"): "same" for b in range(300) for a in range(b)}
-    assert components(crowd) == dict.fromkeys((f"{i:04}" for i in range(300)), "0000")
