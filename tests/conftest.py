@@ -139,6 +139,15 @@ def errors_of_a_run(tmp_path_factory):
     return data, out
 
 
+@pytest.fixture
+def predictions(errors_of_a_run):
+    """The table of `errors_of_a_run`, as `evaluation.read` gives it."""
+    from artclf.results import evaluation
+
+    data, out = errors_of_a_run
+    return evaluation.read(out, data)
+
+
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory) -> Path:
     """A small data set, imported and clean: five periods of eight canvases. Tests that change it

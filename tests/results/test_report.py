@@ -20,12 +20,6 @@ from artclf.results import calibration, compare, evaluation, plots, report
 ATTACK = "<script>window.hacked = 1</script>"
 
 
-@pytest.fixture
-def predictions(errors_of_a_run):
-    data, out = errors_of_a_run
-    return evaluation.read(out, data)
-
-
 def run(folder, names, pairs, part="test", facts=None, seed=0):
     """A data folder with nothing but a catalogue, and an export of `pairs` of given and predicted
     class.
