@@ -92,6 +92,7 @@ def recipe(monkeypatch):
     return importlib.import_module("recipe")
 
 
+@pytest.mark.slow
 def test_the_control_moves_the_head_alone(recipe, fresh, tmp_path, no_workers):
     learn = train.learner(fresh, tmp_path, arch="efficientnet_lite0", size=64, batch_size=8)
     with learn.no_bar(), learn.no_logging():

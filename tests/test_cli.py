@@ -201,6 +201,7 @@ def test_the_traceback_can_be_had(monkeypatch, tmp_path):
         cli.main()
 
 
+@pytest.mark.slow
 def test_sources_are_levelled(artclf, drawn, tmp_path):
     code, out, _ = artclf(
         "import", drawn / "gallery", "--data", tmp_path / "level", "--level-sources"
@@ -234,6 +235,7 @@ def test_decisions_are_applied_listed_and_exported(artclf, drawn, tmp_path):
     assert code == 1 and "name a review.csv with --review" in err
 
 
+@pytest.mark.slow
 def test_download_and_clean_as_json(artclf, drawn, tmp_path):
     data = tmp_path / "data"
     with serve(drawn / "gallery", tmp_path / "lists", faults=True):

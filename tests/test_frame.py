@@ -129,21 +129,22 @@ def test_the_help_of_the_command_line_imports_nothing_heavy():
         assert f" {command} " in shown
 
 
-IMPORTS = {
-    "all steps": "from artclf import search, download, clean, train, interpret, predict, run",
-    "train first": "from artclf import train",
-    "predict first": "from artclf import predict",
-    "an experiment first": "from artclf.lab import imbalance",
-}
+IMPORTS = [
+    "from artclf import search, download, clean, train, interpret, predict, run",
+    "from artclf.lab import imbalance",
+    pytest.param("from artclf import train", marks=pytest.mark.slow),
+    pytest.param("from artclf import predict", marks=pytest.mark.slow),
+]
 
 
-@pytest.mark.parametrize("code", IMPORTS.values(), ids=IMPORTS)
+@pytest.mark.parametrize("code", IMPORTS)
 def test_importing_a_step_warns_of_nothing_and_changes_no_filter(code):
     before = "import warnings, pandas, scipy.sparse, torch\nfilters = list(warnings.filters)\n"
     after = "\nassert filters == list(warnings.filters)"
     assert python(before + code + after) == ""
 
 
+@pytest.mark.slow
 def test_a_notebook_without_ipywidgets_is_not_warned():
     without = "import sys, ipykernel.zmqshell\nsys.modules['ipywidgets'] = None\n"
     assert python(without + "from artclf import train") == ""

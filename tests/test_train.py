@@ -336,6 +336,7 @@ def test_a_later_fit_must_not_cost_loss_on_valid(drawn, tmp_path):
     assert same(weights(learn), first) and learn.best_epoch.f1 == -1.0
 
 
+@pytest.mark.slow
 def test_gradually_one_block_after_the_other_learns(drawn, tmp_path):
     train.fit(drawn, tmp_path, 1, 1, gradual=True, unfreeze_from=2, **SMALL)
     history = pd.read_csv(tmp_path / "history.csv")

@@ -92,6 +92,7 @@ def test_configurations_are_changes_of_what_they_share():
 # What learns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "depth, fits, frozen",
     [
@@ -149,6 +150,7 @@ def row(drawn, out, no_workers) -> dict:
     return architectures.run(drawn, out, architectures.configuration(**TINY))
 
 
+@pytest.mark.slow
 def test_a_row_holds_what_torch_and_scikit_learn_say(drawn, tmp_path, row):
     learn = train.learner(
         drawn, tmp_path, arch="efficientnet_lite0", size=64, batch_size=8, split=splits.items(drawn)
@@ -188,6 +190,7 @@ def test_a_row_holds_what_torch_and_scikit_learn_say(drawn, tmp_path, row):
         assert len(load_file(tmp_path / "part")) == len(model.state_dict())
 
 
+@pytest.mark.slow
 def test_a_row_says_whether_features_were_there(drawn, tmp_path, row):
     """Those of this module's first run, unless another test has made them."""
     wider = architectures.run(
@@ -202,6 +205,7 @@ def test_a_row_says_whether_features_were_there(drawn, tmp_path, row):
     assert not other["features_kept"]
 
 
+@pytest.mark.slow
 def test_a_finished_row_is_not_computed_again_but_with_other_settings(drawn, out, row, no_training):
     assert architectures.run(drawn, out, architectures.configuration(**TINY)) == row
     [history] = out.glob("runs/efficientnet_lite0-*/history.csv")
@@ -212,6 +216,7 @@ def test_a_finished_row_is_not_computed_again_but_with_other_settings(drawn, out
             architectures.run(drawn, out, architectures.configuration(**TINY, **changes))
 
 
+@pytest.mark.slow
 def test_other_pictures_are_another_row(drawn, out, row, tmp_path, no_training):
     import shutil
 
@@ -228,6 +233,7 @@ def test_other_pictures_are_another_row(drawn, out, row, tmp_path, no_training):
 # What can be had
 
 
+@pytest.mark.slow
 def test_an_architecture_that_cannot_be_had_is_left_out_with_a_line(
     drawn, out, row, capsys, monkeypatch
 ):
@@ -255,12 +261,14 @@ def test_an_architecture_that_cannot_be_had_is_left_out_with_a_line(
         architectures.compare(drawn, out, configs[:2])
 
 
+@pytest.mark.slow
 def test_a_finished_row_stays_when_its_weights_are_gone(drawn, out, row, monkeypatch, no_training):
     monkeypatch.setattr(backbones, "find_spec", lambda package: None)
     table = architectures.compare(drawn, out, [architectures.configuration(**TINY)])
     assert table.macro_f1.to_list() == [row["macro_f1"]]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_in_torchvisions_cache_is_loaded_and_a_broken_one_is_named(
     drawn, tmp_path, capsys
 ):

@@ -73,8 +73,8 @@ def classifier_of(net: nn.Module, pool: str = "stages", size: int = 32, **config
         **config,
     }
     body = network.Body(net, pool, size)
-    model = nn.Sequential(body, network.new_head(body.width, config)).eval()
-    nn.init.normal_(model[1][-1].weight, std=body.width**-0.5)
+    model = nn.Sequential(body, network.new_head(body.n_features, config)).eval()
+    nn.init.normal_(model[1][-1].weight, std=body.n_features**-0.5)
     learner = SimpleNamespace(model=model, dls=SimpleNamespace(device=torch.device("cpu")))
     return SimpleNamespace(learner=learner, vocab=CLASSES, config=config)
 
@@ -94,6 +94,7 @@ def noise(n=2, size=32) -> torch.Tensor:
 # Methods
 
 
+@pytest.mark.slow
 def test_the_network_is_the_classifiers_and_stays_as_it_was(export, files):
     clf = artclf.load(export)
     clf.learner.model.train()
@@ -243,6 +244,7 @@ def test_the_stages_make_the_score_together(pool, x, explainer, targets):
     )
 
 
+@pytest.mark.slow
 def test_integrated_gradients_add_up_to_the_score_less_that_of_grey(explainer, x, targets):
     x, targets, weights = x[:2], targets[:2], explainer.weights(targets[:2])
     with torch.no_grad():
@@ -256,6 +258,7 @@ def test_integrated_gradients_add_up_to_the_score_less_that_of_grey(explainer, x
     np.testing.assert_allclose(found, theirs, atol=0.03 * float(theirs.abs().max()))
 
 
+@pytest.mark.slow
 def test_what_speaks_for_one_and_against_another_is_the_difference(explainer, x):
     a, b = explainer.vocab[1], explainer.vocab[3]
     for method, kwargs in (
@@ -286,6 +289,7 @@ def test_occlusion_is_what_is_lost_where_grey_lies(explainer, x, targets):
     np.testing.assert_allclose(found, lost / times, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arch", ["resnet18", "vgg11", "mobilenetv2_050", "legacy_xception", "convnext_atto"]
 )
@@ -387,6 +391,7 @@ def test_cells_go_in_the_order_of_the_map():
     assert torch.equal(sharp[1], noise(1)[0]) and sharp[0].std() < 0.3 * sharp[1].std()
 
 
+@pytest.mark.slow
 def test_the_cascade_goes_from_head_to_stem(explainer, x):
     steps = list(sanity.randomised(explainer, x))
     assert [name for name, _ in steps] == [
@@ -413,6 +418,7 @@ def test_the_cascade_goes_from_head_to_stem(explainer, x):
     assert torch.equal(again.score.model[0](x), steps[-1][1].score.model[0](x))
 
 
+@pytest.mark.slow
 def test_a_map_that_knows_nothing_of_the_network_stays_as_it_is(explainer, x, targets, monkeypatch):
     monkeypatch.setitem(attribution.METHODS, "edges", lambda _, x, __: (x - x.roll(1, 2)).abs())
     table = sanity.randomisation(explainer, x, targets, {"edges": {}, "Grad-CAM": {"stage": -1}})

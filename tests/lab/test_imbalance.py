@@ -241,6 +241,7 @@ def test_the_plain_loss_is_that_of_the_pipeline_without_balance(drawn, run, tmp_
     np.testing.assert_allclose(run.predictions.filter(regex="^p_"), own, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_seed_gives_one_run_and_what_is_kept_is_not_computed_again(
     drawn, out, run, tmp_path, monkeypatch
 ):
@@ -259,6 +260,7 @@ def test_one_seed_gives_one_run_and_what_is_kept_is_not_computed_again(
         imbalance.fit(drawn, out, {**run.config, "tail": 3})
 
 
+@pytest.mark.slow
 def test_results_are_scikit_learns_figures_on_the_predictions(drawn, tmp_path):
     configs = imbalance.configurations(("plain", "logit adjustment"), (1, 2), **TINY)
     table = imbalance.compare(drawn, tmp_path, configs)

@@ -198,6 +198,7 @@ def test_copies_that_were_set_aside_come_back_to_measure_them(dataset):
     assert table.groups["grouped"] == 72 and table.loc["random - grouped"].accuracy_low > 0.1
 
 
+@pytest.mark.slow
 def test_the_drawn_canvases_give_a_whole_table(drawn):
     table = leaks.compare(drawn, folds=2, seeds=(1,), resamples=20)
     assert list(table.index) == [
@@ -275,6 +276,7 @@ def seen(monkeypatch):
     monkeypatch.setattr(features, "extract", extract)
 
 
+@pytest.mark.slow
 def test_a_size_that_tells_the_period_is_warned_of_and_a_level_gallery_is_not(uneven, level, seen):
     table = leaks.shortcuts(uneven, level, **FAST)
     said, rows = leaks.warning(table), table.set_index("sees")
@@ -289,6 +291,7 @@ def test_a_size_that_tells_the_period_is_warned_of_and_a_level_gallery_is_not(un
     assert leaks.warning(leaks.shortcuts(level, **FAST)) == ""
 
 
+@pytest.mark.slow
 def test_the_source_with_most_images_is_measured_apart(dataset):
     rows = [
         {**row, "source": ("web", "museum", None)[i % 4 % 3]}

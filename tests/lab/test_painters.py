@@ -206,6 +206,7 @@ def test_batches_are_floats_between_minus_one_and_one_with_the_labels_of_their_p
 # A run
 
 
+@pytest.mark.slow
 def test_a_run_has_a_history_and_predictions_of_every_part(data, run):
     history = painters.history(run)
     assert list(history) == painters.HISTORY and list(history.index) == [1, 2]
@@ -223,6 +224,7 @@ def test_a_run_has_a_history_and_predictions_of_every_part(data, run):
     assert run.facts["parameters"] == 112 + 296 + (3 * 3 * 8 + 1) * 16 + 17 * 10 and run.seconds > 0
 
 
+@pytest.mark.slow
 def test_the_history_ends_with_what_the_last_predictions_say(run):
     valid = run.predictions[run.predictions.part == "valid"]
     last = painters.history(run).iloc[-1]
@@ -230,6 +232,7 @@ def test_the_history_ends_with_what_the_last_predictions_say(run):
     assert last.valid_accuracy == pytest.approx(accuracy_score(valid.period, valid.predicted))
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(data, tmp_path, run):
     again = painters.fit(data, tmp_path, run.config)
     assert painters.history(again).equals(painters.history(run))
@@ -239,6 +242,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(data, tmp_pat
     assert not painters.history(other).equals(painters.history(run))
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_goes_on_and_what_is_finished_is_not_computed_again(
     data, tmp_path, monkeypatch
 ):
@@ -262,6 +266,7 @@ def test_an_interrupted_comparison_goes_on_and_what_is_finished_is_not_computed_
     assert len(list(tmp_path.glob("runs/*/run.json"))) == 3 and not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_other_pictures_are_another_run(data, out, run, tmp_path, no_training):
     assert painters.fit(data, out, run.config).predictions.equals(run.predictions)
     shutil.copytree(data, tmp_path / "data")
@@ -274,6 +279,7 @@ def test_other_pictures_are_another_run(data, out, run, tmp_path, no_training):
         painters.fit(tmp_path / "data", out, run.config)
 
 
+@pytest.mark.slow
 def test_the_network_learns_colours(tmp_path):
     from artclf import download
     from artclf.data import cleaning
@@ -298,6 +304,7 @@ def test_the_network_learns_colours(tmp_path):
 # The results
 
 
+@pytest.mark.slow
 def test_results_are_scikit_learns_figures_on_the_predictions(data, tmp_path):
     configs = painters.configurations([{}, {"depth": 1}], (1, 2), **TINY)
     table = painters.compare(data, tmp_path, configs)
@@ -328,6 +335,7 @@ def test_results_are_scikit_learns_figures_on_the_predictions(data, tmp_path):
     assert painters.summary(table[:1]).f1_range.isna().all()
 
 
+@pytest.mark.slow
 def test_the_report_is_scikit_learns_as_text_and_as_a_table(run, tmp_path):
     text, table = painters.write(run, tmp_path)
     rows = run.predictions[run.predictions.part == "test"]
@@ -350,6 +358,7 @@ def test_the_report_is_scikit_learns_as_text_and_as_a_table(run, tmp_path):
     assert pd.read_csv(tmp_path / "history.csv").epoch.to_list() == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_part_without_pictures_has_no_report(run):
     with pytest.raises(ValueError, match="no image of part 'nothing'"):
         painters.report(run.predictions, "nothing")

@@ -83,6 +83,7 @@ def test_artists_with_few_train_pictures_are_missing(data):
         period_and_artist.configuration(method="x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", period_and_artist.METHODS)
 def test_a_run_is_kept_and_its_figures_are_scikit_learns(data, out, tmp_path, method, monkeypatch):
     config = period_and_artist.configuration(**TINY, method=method)
@@ -109,6 +110,7 @@ def test_a_run_is_kept_and_its_figures_are_scikit_learns(data, out, tmp_path, me
     assert period_and_artist.fit(data, out, config).predictions.equals(run.predictions)
 
 
+@pytest.mark.slow
 def test_an_export_gives_period_and_artist(data, tmp_path):
     config = period_and_artist.configuration(**TINY, method="uncertainty")
     period_and_artist.export(data, tmp_path, config)
