@@ -29,42 +29,33 @@ COLUMNS = ["file", "period", "part", "sha256", "clean_sha256"]
 def items(
     data,
     split: str = "grouped",
-    parts: Sequence[float] = (70, 15, 15),
+    shares: Sequence[float] = (70, 15, 15),
     seed: int = 42,
     exclude: Sequence[str] = (),
 ):
     """The images to learn from: a DataFrame with `file` (relative to `data`), `period`, `part`,
     `sha256`, `clean_sha256`.
 
-    `random` divides every period by chance; `grouped` keeps images of one duplicate group in one
-    part; `artist` also keeps those of one painter together, across all periods. `own` takes the
-    parts from the catalogue's column `split`, which comes from a manifest or URL list. What `cut`
-    guarantees holds for the first three. Where a period lacks a part that others have, a
-    UserWarning names it. Raises FileNotFoundError without a catalogue, InputError where the images
-    are too few or the parts make no sense.
+    `shares` are those of train, valid and test; they needn't sum to 1. `random` divides every
+    period by chance; `grouped` keeps images of one duplicate group in one part; `artist` also keeps
+    those of one painter together, across all periods (`cut` says what holds for these three). `own`
+    takes the parts from the catalogue's column `split`, which comes from a manifest or URL list.
+
+    A UserWarning names the periods that lack a part which others have. Raises FileNotFoundError
+    without a catalogue, InputError where the images are too few or the options make no sense.
     """
-    names = (*SPLITS, OWN)
-    if split not in names:
-        raise InputError(f"--split is {split!r}: take one of {', '.join(names)}")
-    if len(parts) != 3 or min(parts) < 0 or parts[0] == 0:
-        raise InputError(
-            f"parts are {parts}: give three shares of train, valid and test, such as 70,15,15"
-        )
+    _check_options(split, shares)
     table = usable(data, exclude)
-    periods = set(table.period)
-    if len(periods) < 2:
-        name = ", ".join(periods) or "left out"
-        raise InputError(f"{data} has the single class {name}: a classifier needs two")
+    _check_number_of_classes(table, data)
     if split == OWN:
         table["part"] = _own_parts(table, data)
-        wanted = []
+        _check_parts(table, split, [])
     else:
-        wanted = [part for part, share in zip(PARTS, parts, strict=True) if share > 0]
+        wanted = [part for part, share in zip(PARTS, shares, strict=True) if share > 0]
         _check_number_of_images(table, len(wanted))
         groups = joined(table.sha256, [table[column] for column in SPLITS[split]])
-        table["part"] = cut(table.period, groups, parts, seed)
-    _check_parts(table, split, wanted)
-    if split != OWN:
+        table["part"] = cut(table.period, groups, shares, seed)
+        _check_parts(table, split, wanted)
         _record(data, table, f"split_{split}")
     return table[COLUMNS].reset_index(drop=True)
 
@@ -79,63 +70,64 @@ def fingerprint(table) -> str:
 
 
 def cut(
-    periods: Sequence[str], groups: Sequence[str], parts: Sequence[float], seed: int
+    periods: Sequence[str], groups: Sequence[str], shares: Sequence[float], seed: int
 ) -> list[str]:
     """The part of each image, given its period and group: no group is in two parts, and every
     period has train images.
 
-    Groups are placed one after the other, roughly the largest first, into the part that lacks most
-    of the periods they lie in. Of a period whose groups lie in no other, each part gets its share
-    of the images within the size of the period's largest group, and at least one group where there
-    are enough of them (such a group may be larger than its part's share, and the other parts then
-    share what is missing). Of two groups one is train and one test, a single one is train. The cut
-    depends on the seed and on the names of the groups, not on their order, nor on other periods.
+    Groups are assigned one by one, roughly the largest first, to the part that lacks most of their
+    periods' images. So each part gets its share of a period within the size of the period's largest
+    group, unless groups join it with other periods. Each part gets at least one group if there are
+    enough, even one that is larger than its share; of two groups one is train and one test, a
+    single one is train. The result depends on the seed and on the groups' names, not on the order
+    of the images, nor on periods that share no group with theirs.
     """
     sizes: dict[str, dict[str, int]] = defaultdict(dict)  # group -> period -> images
-    for (group, period), number in Counter(zip(groups, periods, strict=True)).items():
-        sizes[group][period] = number
-    cutting = _Cut(sizes, parts)
+    for (group, period), count in Counter(zip(groups, periods, strict=True)).items():
+        sizes[group][period] = count
 
     def size_by_chance(group: str) -> float:
-        return sum(sizes[group].values()) * _chance(seed, group)
+        return sum(sizes[group].values()) * _random_factor(seed, group)
 
+    assignment = _Assignment(sizes, shares)
     for group in sorted(sizes, key=lambda group: (-size_by_chance(group), group)):
-        cutting.place(group)
-    return [cutting.part_of[group] for group in groups]
+        assignment.assign(group)
+    return [assignment.part_of[group] for group in groups]
 
 
-class _Cut:
-    """The parts of the groups that were placed, and what each part still lacks.
+class _Assignment:
+    """The parts of the groups that were assigned, and what each part still lacks.
 
     `sizes` are the images of each group in each period.
     """
 
-    def __init__(self, sizes: dict[str, dict[str, int]], parts: Sequence[float]):
+    def __init__(self, sizes: dict[str, dict[str, int]], shares: Sequence[float]):
         self.sizes = sizes
         self.part_of: dict[str, str] = {}
+        share_of = {part: share for part, share in zip(PARTS, shares, strict=True) if share}
+        self.parts = list(share_of)
         self.totals = Counter()  # images of each period
-        self.groups_left = Counter()  # groups of each period that aren't placed yet
+        self.groups_left = Counter()  # groups of each period that aren't assigned yet
         for counts in sizes.values():
             self.totals.update(counts)
             self.groups_left.update(counts.keys())
-        shares = {part: share for part, share in zip(PARTS, parts, strict=True) if share}
-        self.lacking: dict[str, dict[str, float]] = {}  # period -> part -> images
+        # period -> the parts that have none of its groups yet
+        self.empty = {period: set(self.parts) for period in self.totals}
+        # period -> part -> images that the part should still get
+        self.lacking: dict[str, dict[str, float]] = {}
         for period, total in self.totals.items():
             self.lacking[period] = {
-                part: share / sum(parts) * total for part, share in shares.items()
+                part: share / sum(shares) * total for part, share in share_of.items()
             }
-        # the parts of each period that have no group yet
-        self.empty = {period: set(shares) for period in self.totals}
 
-    def place(self, group: str):
-        """Give `group` to a part."""
+    def assign(self, group: str):
         counts = self.sizes[group]
         part = self._urgent_part(counts) or self._part_that_lacks_most(counts)
-        for period, number in counts.items():
-            self.lacking[period][part] -= number
+        self.part_of[group] = part
+        for period, count in counts.items():
+            self.lacking[period][part] -= count
             self.empty[period].discard(part)
             self.groups_left[period] -= 1
-        self.part_of[group] = part
 
     def _urgent_part(self, counts: dict[str, int]) -> str | None:
         """A part that would stay empty of a period without this group; train comes first."""
@@ -149,22 +141,25 @@ class _Cut:
         return None
 
     def _part_that_lacks_most(self, counts: dict[str, int]) -> str:
-        """The part that lacks most images, as shares of the periods in which the group lies."""
+        """The part that lacks most of the periods in which the group lies; of equal ones the first
+        of PARTS.
+        """
 
         def lacking(part: str) -> float:
+            # the share of a period that the part lacks, weighted by the share that the group holds
             return sum(
-                number * self.lacking[period][part] / self.totals[period] ** 2
-                for period, number in counts.items()
+                count * self.lacking[period][part] / self.totals[period] ** 2
+                for period, count in counts.items()
             )
 
-        parts = self.lacking[next(iter(counts))]
-        return max(parts, key=lacking)
+        return max(self.parts, key=lacking)
 
 
-def _chance(seed: int, group: str) -> float:
-    """A number from 0.5 to 1, by which a group's size is multiplied before sorting.
+def _random_factor(seed: int, group: str) -> float:
+    """A number from 0.5 to 1, the same for the same seed and group.
 
-    Groups of up to twice the size may change places, and equal ones come by chance.
+    Multiplied by it, groups of equal size come in random order, and a group may come before one of
+    up to twice its size.
     """
     digits = hashlib.sha256(f"{seed} {group}".encode()).hexdigest()[:8]
     return 0.5 + int(digits, 16) / 2**33
@@ -201,7 +196,25 @@ def usable(data, exclude: Sequence[str] = ()):
         names = ", ".join(sorted(unknown))
         raise InputError(f"--exclude names {names}, but {data} has no such class")
     table = table[~table.period.isin(exclude)]
+    if table.empty:
+        raise InputError(f"--exclude leaves out all classes of {data}: leave some in")
     return table.drop_duplicates("file").sort_values(["sha256", "file"])
+
+
+def _check_options(split: str, shares: Sequence[float]):
+    names = (*SPLITS, OWN)
+    if split not in names:
+        raise InputError(f"--split is {split!r}: take one of {', '.join(names)}")
+    if len(shares) != 3 or min(shares) < 0 or shares[0] == 0:
+        raise InputError(
+            f"parts are {shares}: give three shares of train, valid and test, such as 70,15,15"
+        )
+
+
+def _check_number_of_classes(table, data):
+    periods = table.period.unique()
+    if len(periods) == 1:
+        raise InputError(f"{data} has the single class {periods[0]}: a classifier needs two")
 
 
 def _own_parts(table, data):
@@ -228,8 +241,8 @@ def _check_number_of_images(table, number_of_parts: int):
 
 
 def _check_parts(table, split: str, wanted: list[str]):
-    """Raise where a part, or the train images of a period, are missing; warn where a period lacks
-    another part.
+    """Raise where a wanted part, or the train images of a period, are missing; warn where a period
+    lacks another part.
     """
     missing = [part for part in wanted if part not in set(table.part)]
     if missing:
@@ -237,21 +250,25 @@ def _check_parts(table, split: str, wanted: list[str]):
             f"--split {split} leaves no images for {' and '.join(missing)}, because its groups are "
             "as large as whole periods: take another --split"
         )
-    parts_of = table.groupby("period").part.agg(set)
-    not_learned = [period for period, parts in parts_of.items() if "train" not in parts]
+    not_learned = _periods_without("train", table)
     if not_learned:
         raise InputError(
             f"--split {split} has no train images in {', '.join(not_learned)}: add some to the "
             "column `split`, or leave the class out with --exclude"
         )
-    for part in sorted(set(table.part), reverse=True):
-        without = [period for period, parts in parts_of.items() if part not in parts]
-        if without:
+    for part in ("valid", "test"):
+        without = _periods_without(part, table)
+        if without and part in set(table.part):
             warnings.warn(
                 f"--split {split} leaves no {part} images in {', '.join(without)}: all of them are "
                 f"in other parts, and figures on {part} say nothing of these periods",
                 stacklevel=3,
             )
+
+
+def _periods_without(part: str, table) -> list[str]:
+    has_part = table.part.eq(part).groupby(table.period).any()
+    return has_part.index[~has_part].tolist()
 
 
 def _record(data, table, column: str):

@@ -153,15 +153,20 @@ def test_the_fingerprint_changes_with_image_copy_label_and_part(tmp_path):
         ({"a": 20, "b": 20}, {"exclude": ["c"]}, "--exclude names c, but .* has no such class"),
         ({"a": 20, "b": 20}, {"exclude": ["b"]}, "single class a"),
         (
+            {"a": 20, "b": 20},
+            {"exclude": ["a", "b"]},
+            "--exclude leaves out all classes of .*leave",
+        ),
+        (
             {"a": 20, "b": 2, "c": 1},
             {},
             "too few images for 3 parts in b, c: add pictures, or .* --exclude",
         ),
-        ({"a": 20, "b": 1}, {"parts": (80, 20, 0)}, "too few images for 2 parts in b"),
-        ({"a": 20, "b": 20}, {"parts": (0, 0, 0)}, "parts are .* give three shares"),
-        ({"a": 20, "b": 20}, {"parts": (0, 50, 50)}, "give three shares"),
-        ({"a": 20, "b": 20}, {"parts": (80, 20)}, "give three shares"),
-        ({"a": 20, "b": 20}, {"parts": (120, -10, -10)}, "give three shares"),
+        ({"a": 20, "b": 1}, {"shares": (80, 20, 0)}, "too few images for 2 parts in b"),
+        ({"a": 20, "b": 20}, {"shares": (0, 0, 0)}, "parts are .* give three shares"),
+        ({"a": 20, "b": 20}, {"shares": (0, 50, 50)}, "give three shares"),
+        ({"a": 20, "b": 20}, {"shares": (80, 20)}, "give three shares"),
+        ({"a": 20, "b": 20}, {"shares": (120, -10, -10)}, "give three shares"),
         (
             {"a": 20, "b": 20},
             {"split": "painter"},
@@ -366,7 +371,7 @@ def own(data, *parts, **change):
 
 def test_a_split_of_ones_own_is_honoured(tmp_path):
     given = ["train", "train", "test", "valid", "valid", "test", "train", "train"]
-    table = splits.items(own(tmp_path, *given), "own", parts=(1, 0, 0))
+    table = splits.items(own(tmp_path, *given), "own", shares=(1, 0, 0))
     assert dict(zip(table.file.str[-8:-4].astype(int), table.part, strict=True)) == dict(
         enumerate(given)
     )
@@ -457,5 +462,5 @@ def test_copies_with_the_same_pixels_are_in_one_part(tmp_path):
             {"url": row["url"], "period": row["period"], "clean_sha256": row["url"][-1]}
             for row in cat.select()
         )
-    parts = splits.items(data, parts=(60, 20, 20))
+    parts = splits.items(data, shares=(60, 20, 20))
     assert (parts.groupby("clean_sha256").part.nunique() == 1).all()
