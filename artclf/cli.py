@@ -132,8 +132,12 @@ def search(
 
 @app.command()
 def download(
-    lists: Lists = URLS,
-    data: Data = Path("data/paintings"),
+    lists: Annotated[
+        Path | None, typer.Option(help="Folder of URL lists. Default: drawn canvases.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Default: data/sample, or data/<name of the lists>.")
+    ] = None,
     max_per_period: int | None = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what failed.")
@@ -152,26 +156,26 @@ def download(
     ] = False,
     as_json: Json = False,
 ):
-    """Fetch what the URL lists name; goes on where it was."""
-    from artclf.download import fetch_lists
+    """Fetch what the URL lists name, or canvases that are drawn by code; goes on where it was."""
+    from artclf.download import data_folder, fetch_canvases, fetch_lists
 
-    options = {"contact": contact} if contact else {}
-    _print(
-        _call(
-            fetch_lists,
-            lists,
-            data,
-            max_per_period=max_per_period,
-            retry_failed=retry_failed,
-            per_host=per_host,
-            total=total,
-            deadline=deadline,
-            robots=robots,
-            allow_private=allow_private,
-            **options,
-        ),
-        as_json,
-    )
+    options = {
+        "max_per_period": max_per_period,
+        "retry_failed": retry_failed,
+        "per_host": per_host,
+        "total": total,
+        "deadline": deadline,
+        "robots": robots,
+        "allow_private": allow_private,
+    }
+    if contact:
+        options["contact"] = contact
+    if lists is None:
+        summary = _call(fetch_canvases, data or DATA, **options)
+    else:
+        data = data or _call(data_folder, lists, "lists")
+        summary = _call(fetch_lists, lists, data, **options)
+    _print(summary, as_json)
 
 
 @app.command("import")
@@ -186,14 +190,13 @@ def import_(
     as_json: Json = False,
 ):
     """Take in a folder FOLDER/<class>/ of pictures, or one folder and a CSV of facts."""
-    from artclf.download import import_folder, import_levelled
+    from artclf.download import data_folder, import_folder, import_levelled
 
-    name = folder.resolve().name
     if level:
-        data = data or Path("data") / f"{name}-level"
+        data = data or Path("data") / f"{folder.resolve().name}-level"
         summary = _call(import_levelled, folder, data, manifest, label_column)
     else:
-        data = data or Path("data") / name
+        data = data or _call(data_folder, folder, "folder")
         summary = _call(import_folder, folder, data, manifest, label_column)
     _print(summary, as_json)
 

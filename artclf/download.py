@@ -5,12 +5,14 @@ sha1(url)>.<extension>` and the catalogue, a transaction an image: killed at any
 where it was. Notebook: `01_download`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from artclf.base.errors import InputError
 from artclf.base.files import sha256_of
 from artclf.base.progress import progress_bar
-from artclf.data import cleaning, duplicates
+from artclf.data import cleaning, duplicates, gallery, origins, sample
 from artclf.data.catalogue import Catalogue, read_catalogue
 from artclf.data.downloads import Download, run_in_thread
 from artclf.data.fetch import Fetcher
@@ -19,15 +21,55 @@ from artclf.data.intake import Intake
 from artclf.data.levels import level_sources
 from artclf.data.lists import find_lists, read_list
 
+CANVASES = 40  # for each period
+
 __all__ = [
+    "data_folder",
+    "fetch_canvases",
     "fetch_lists",
     "find_lists",
     "import_folder",
     "import_levelled",
     "level_sources",
+    "prepare_gallery",
     "read_catalogue",
     "read_list",
+    "serve_gallery",
 ]
+
+
+def prepare_gallery(folder, lists, canvases: int | None = None):
+    """Write the URL lists of the pictures in `folder` to the folder `lists`; `serve_gallery` answers
+    their URLs.
+
+    With `canvases`, so many canvases for each period are drawn into `folder` first; those that are
+    there are not drawn again. Without a `folder`, `lists` lead to other servers, and nothing is
+    done. Raises FileNotFoundError for a folder that is missing, InputError for one that can't hold
+    canvases or has no pictures, and where `lists` are those of another folder.
+    """
+    if folder is None:
+        return
+    if canvases:
+        sample.draw(folder, canvases)
+    with serve_gallery(folder, lists):
+        pass
+
+
+@contextmanager
+def serve_gallery(folder, lists) -> Iterator[str | None]:
+    """Serve the pictures in `folder` on this machine, under the URLs of `lists`, while the `with`
+    block lasts.
+
+    Gives the address, such as `127.0.0.1:8000`, for `fetch_lists(..., allowed_address=...)`. The
+    gallery of drawn canvases also has the faults of real lists: dead links, web pages, truncated
+    files. Without a `folder` nothing is served, and the address is None. Raises as
+    `data.gallery.serve` does.
+    """
+    if folder is None:
+        yield None
+        return
+    with gallery.serve(folder, lists, faults=sample.is_drawn(folder)) as server:
+        yield server.address
 
 
 def fetch_lists(
@@ -71,6 +113,19 @@ def fetch_lists(
     return run.summary()
 
 
+def fetch_canvases(data, canvases: int = CANVASES, **options):
+    """Draw `canvases` canvases for each period, serve them on this machine, and fetch them into
+    `data`; return what this run did, as `fetch_lists` does, which takes the `options`.
+
+    The canvases are in `DATA/gallery`, their lists in `DATA/urls`.
+    """
+    folder = Path(data) / "gallery"
+    lists = Path(data) / "urls"
+    prepare_gallery(folder, lists, canvases)
+    with serve_gallery(folder, lists) as address:
+        return fetch_lists(lists, data, allowed_address=address, **options)
+
+
 def import_folder(folder, data, manifest=None, label_column: str | None = None):
     """Copy the pictures of `FOLDER/<class>/` into `data`; return what this run did, as
     `fetch_lists` does.
@@ -93,6 +148,21 @@ def import_folder(folder, data, manifest=None, label_column: str | None = None):
             if file is not None:
                 run.take_in(catalogue, row, file)
     return run.summary()
+
+
+def data_folder(source, kind: str) -> Path:
+    """The folder of the data set that is made of `source`: `data/<name of source>`, without `_urls`
+    for lists.
+
+    `kind` says what `source` is (see `data.origins.claim`). Raises InputError where that data set
+    holds the pictures of another source of the same name.
+    """
+    name = Path(source).resolve().name
+    if kind == "lists":
+        name = name.removesuffix("_urls")
+    data = Path("data") / name
+    origins.claim(data, kind, source)
+    return data
 
 
 def import_levelled(source, data, manifest=None, label_column: str | None = None):

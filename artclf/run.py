@@ -5,18 +5,20 @@ that opens without a network.
 """
 
 import ast
+import os
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from artclf import download
 from artclf.base.errors import InputError, StepError
 from artclf.base.extras import require
 from artclf.base.files import write_text
-from artclf.data import gallery, sample
 
 STEPS = ("01_download", "02_clean", "03_train", "04_interpret", "05_predict")
+# how long these take with the drawn canvases on two cores
+MAKING = {"01_download": "half a minute", "02_clean": "a minute", "03_train": "two minutes"}
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
 
@@ -44,32 +46,90 @@ def run_notebooks(
             f"no notebooks in {NOTEBOOKS}: run this in a clone of the repository, "
             "installed with pip install -e ."
         )
-    name = _name_of(folder, lists)
-    data = Path("data") / name
-    out = Path("exports") / name
-    drawn = not folder and not lists
-    if drawn:
-        folder = data / "gallery"
-        sample.draw(folder)
+    if folder:
+        data = download.data_folder(folder, "gallery")
+        source = {"GALLERY": str(folder.resolve()), "CANVASES": None}
+    elif lists:
+        data = download.data_folder(lists, "lists")
+        source = {"GALLERY": None, "CANVASES": None}
+    else:
+        data = Path("data/sample")
+        source = {"GALLERY": str((data / "gallery").resolve())}
+    out = Path("exports") / data.name
     lists_folder = lists or data / "urls"
     defaults = {
         "DATA": str(data.resolve()),
         "EXPORT": str(out.resolve()),
         "LISTS": str(lists_folder.resolve()),
         "REVIEW": str((lists_folder / "review.csv").resolve()),
-        "ALLOW_PRIVATE": bool(folder),
         "FIND_LR": False,
+        **source,
     }
-    server = gallery.serve(folder, lists_folder, faults=drawn) if folder else nullcontext()
-    with server:
-        for step in STEPS:
-            copy = out / "notebooks" / f"{step}.ipynb"
-            execute(NOTEBOOKS / f"{step}.ipynb", copy, {**defaults, **parameters})
+    for step in STEPS:
+        copy = out / "notebooks" / f"{step}.ipynb"
+        execute(NOTEBOOKS / f"{step}.ipynb", copy, {**defaults, **parameters})
     print(f"\nOpen {out / 'notebooks' / '04_interpret.html'}")
     print(f"     {out / 'report.html'}")
     print(f"     {out / 'notebooks'}")
     print("For the real paintings, over the internet:", end=" ")
     print("make paintings (artclf run --lists paintings_urls)")
+
+
+def enter(notebook: str):
+    """Go to the folder of `notebook`, where its paths start, if the kernel started elsewhere.
+
+    `notebook` is a path below `notebooks/`, without `.ipynb`. A copy of the notebook in the current
+    folder counts, too. Raises FileNotFoundError outside a clone of the repository.
+    """
+    file = NOTEBOOKS / f"{notebook}.ipynb"
+    if Path(file.name).exists():
+        return
+    if not file.exists():
+        raise FileNotFoundError(f"no {file}: start the kernel in the folder of this notebook")
+    os.chdir(file.parent)
+    print(f"Paths start in {file.parent}")
+
+
+def make_missing(step: str, data, out=None):
+    """Run the steps before `step` whose results are missing in `data` and `out`, with their
+    defaults, on the drawn canvases; say what is done.
+
+    Other data sets than `data/sample` are the reader's: FileNotFoundError then names the notebook
+    that makes what is missing.
+    """
+    data = Path(data)
+    missing = _missing_steps(step, data, out)
+    if missing and data.name != "sample":
+        seconds = ", ".join(f"{name} ({MAKING[name]})" for name in missing)
+        raise FileNotFoundError(
+            f"{step} needs what {seconds} makes from {data}: run that first, with the same DATA"
+        )
+    if "01_download" in missing:
+        print(f"Drawing canvases and fetching them into {data} ({MAKING['01_download']}):")
+        download.fetch_canvases(data)
+    if "02_clean" in missing:
+        from artclf import clean
+
+        print(f"Cleaning them ({MAKING['02_clean']}):")
+        clean.clean_all(data)
+    if "03_train" in missing:
+        from artclf import train
+
+        print(f"Training a classifier into {out} ({MAKING['03_train']}):")
+        train.fit(data, out)
+
+
+def _missing_steps(step: str, data: Path, out) -> list[str]:
+    """The notebooks before `step` whose results are not there."""
+    missing = []
+    if not (data / "catalogue.db").exists():
+        missing = ["01_download", "02_clean"]
+    elif not (data / "clean").exists():
+        missing = ["02_clean"]
+    if out is not None and not (Path(out) / "predictions.csv").exists():
+        missing.append("03_train")
+    before = STEPS[: STEPS.index(step)]
+    return [name for name in missing if name in before]
 
 
 def execute(notebook: Path, copy: Path, parameters: dict) -> Path:
@@ -128,15 +188,6 @@ class _CellReport:
         print(
             f"{self.name} {number:2}/{len(self.cells)} {seconds:6.1f} s  {first_line}", flush=True
         )
-
-
-def _name_of(folder: Path | None, lists: Path | None) -> str:
-    """The name of the data set: that of its gallery or of its folder of lists."""
-    if folder:
-        return folder.resolve().name
-    if lists:
-        return lists.resolve().name.removesuffix("_urls")
-    return "sample"
 
 
 def _parse_assignments(assignments: Sequence[str]) -> dict:

@@ -61,7 +61,9 @@ class Fetcher:
     `deadline` seconds, with redirects but without waiting for its turn, and have at most
     `max_bytes` and `max_pixels` (Pillow's own limit, 178 million, also applies). `contact` is a
     page or mail address for the User-Agent. `robots=False` ignores robots.txt and `X-Robots-Tag:
-    noai, noimageai`; `allow_private` allows addresses that are not on the public internet.
+    noai, noimageai`. Addresses that are not on the public internet are refused, but for
+    `allowed_address`, an IP address with its port such as `127.0.0.1:8000`; `allow_private` allows
+    all of them.
     """
 
     contact: str = HOMEPAGE
@@ -72,6 +74,7 @@ class Fetcher:
     max_pixels: int = MAX_PIXELS
     robots: bool = True
     allow_private: bool = False
+    allowed_address: str | None = None
 
     def __post_init__(self):
         if not self.contact.isprintable():
@@ -90,7 +93,7 @@ class Fetcher:
             connector=aiohttp.TCPConnector(
                 limit=0,
                 keepalive_timeout=5,
-                socket_factory=None if self.allow_private else public_socket,
+                socket_factory=None if self.allow_private else self._checked_socket,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=1 << 18,
@@ -137,6 +140,15 @@ class Fetcher:
                 return response, body
             url = parse_url(response.headers["Location"], url)
         raise Failure("too many redirects", response.status)
+
+    def _checked_socket(self, address_info) -> socket.socket:
+        """A socket for an address that is public or the allowed one; aiohttp calls this before each
+        connection, with the address that it will connect to. Raises BlockedAddress for any other.
+        """
+        family, kind, protocol, _, (address, port, *_) = address_info
+        if not is_public(address) and f"{address}:{port}" != self.allowed_address:
+            raise BlockedAddress("blocked address")
+        return socket.socket(family, kind, protocol)
 
     async def _request(self, url: URL, max_bytes: int, robots: bool):
         """The response to one request, with its body, or with None in its place where it
@@ -202,16 +214,6 @@ def is_public(address: str) -> bool:
     if ip.version == 6 and ip not in GLOBAL_V6:
         return False
     return ip.is_global and not ip.is_multicast
-
-
-def public_socket(address_info) -> socket.socket:
-    """A socket for an address that is public; aiohttp calls it before each connection, with the
-    address that it will connect to. Raises BlockedAddress for any other.
-    """
-    family, kind, protocol, _, address = address_info
-    if not is_public(address[0]):
-        raise BlockedAddress("blocked address")
-    return socket.socket(family, kind, protocol)
 
 
 def parse_url(text: str, base: URL | None = None) -> URL:

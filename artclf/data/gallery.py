@@ -65,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Gallery(ThreadingTCPServer):
-    """The server: `url`, `port`, `lists`, and `requests`, a count per decoded path."""
+    """The server: `url`, `address`, `port`, `lists`, and `requests`, a count per decoded path."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -76,7 +76,8 @@ class Gallery(ThreadingTCPServer):
         super().__init__(("127.0.0.1", port), Handler)
         self.port = port
         self.lists = lists
-        self.url = f"http://127.0.0.1:{port}"
+        self.address = f"127.0.0.1:{port}"
+        self.url = f"http://{self.address}"
         self.files: dict[bytes, tuple[str, Path]] = {}  # path -> fault ('' for none) and file
         self.requests: Counter[str] = Counter()
         self.lock = threading.Lock()

@@ -26,6 +26,7 @@ HANDS = 10  # invented painters of each period
 LEANING = 0.55
 MAX_LEAN = 0.62
 
+SOURCE = "artclf sample"
 MANIFEST = "file,title,artist,year,licence,source"
 
 
@@ -74,7 +75,7 @@ def draw(
     if count < 1 or size < 64:
         raise InputError("count must be at least 1 and size at least 64")
     folder = Path(folder)
-    source = f"artclf sample; seed {seed}; size {size}"
+    source = f"{SOURCE}; seed {seed}; size {size}"
     jobs = []
     lines = set()
     for period in periods or PERIODS:
@@ -90,6 +91,15 @@ def draw(
         for _ in progress_bar(drawn, total=len(missing), desc="drawing"):
             pass
     return len(missing)
+
+
+def is_drawn(folder) -> bool:
+    """Whether the pictures in `folder` are canvases that `draw` made."""
+    manifest = Path(folder) / "manifest.csv"
+    if not manifest.exists():
+        return False
+    first_rows = manifest.read_text(encoding="utf-8", errors="replace").splitlines()[:2]
+    return first_rows[:1] == [MANIFEST] and SOURCE in first_rows[-1]
 
 
 def canvas(period: str, number: int, size: int = 400, seed: int = 42) -> Image.Image:

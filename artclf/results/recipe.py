@@ -21,7 +21,7 @@ class Recipe:
 
     arch: str = "auto"
     epochs: int = 15
-    unfrozen_epochs: int = 2
+    unfrozen_epochs: int = 1
     lr: float = 1e-3
     gradual: bool = False
     size: int = 320
