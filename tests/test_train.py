@@ -414,7 +414,7 @@ def test_a_fit_after_an_interrupted_look_is_kept(drawn, tmp_path):
 def test_history_has_a_row_an_epoch(whole):
     history = pd.read_csv(whole[1] / "history.csv")
     figures = ["train_loss", "valid_loss", "error_rate", "accuracy", "f1_score"]
-    assert list(history) == ["fit", "epoch", *figures, "seconds", *predict.FIT]
+    assert list(history) == ["fit", "epoch", *figures, "seconds", *predict.FIT_COLUMNS]
     assert set(history.lr_low) == set(history.lr_high) == {2e-3} and set(history.learning) == {1}
     assert (
         history.epoch.tolist() == [0, 1, 2]
