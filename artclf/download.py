@@ -96,7 +96,7 @@ def fetch_lists(
     """
     if tries < 1 or (max_per_period is not None and max_per_period < 1):
         raise InputError("tries and max_per_period must be at least 1")
-    run = Download(Path(data), tries=tries, backoff=backoff)
+    run = Download(Path(data), max_tries=tries, backoff=backoff)
     found_lists = find_lists(lists)
     open_fetcher = fetcher(**options)
     with progress_bar(desc="download", total=0) as bar, run.writing():

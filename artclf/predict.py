@@ -30,9 +30,9 @@ from artclf.results.recipe import recipe_of
 __all__ = ["Classifier", "export", "headline", "load", "load_learner"]
 
 # the columns of history.csv that tell one fit from another
-FIT = ["lr_low", "lr_high", "groups", "learning", "scheduled"]
+FIT_COLUMNS = ["lr_low", "lr_high", "groups", "learning", "scheduled"]
 # the settings of config.json that are not part of the protocol in metrics.json
-NO_PROTOCOL = (
+NOT_IN_PROTOCOL = (
     "vocab",
     "artists",
     "mean",
@@ -46,8 +46,8 @@ NO_PROTOCOL = (
 
 
 def export(learn: Learner, out=None) -> Path:
-    """Write `learn`, a learner of `train.learner`, to the folder `out` (its own path), with its
-    predictions and figures; return the folder.
+    """Write `learn`, a learner of `train.learner`, with its predictions and figures to the folder
+    `out` (by default, its own path); return the folder.
 
     The exported network predicts every image of every part; the temperature is fitted on its
     predictions for valid. Raises InputError where the images have changed since training.
@@ -57,12 +57,12 @@ def export(learn: Learner, out=None) -> Path:
     classifier = load(out)
     data = learn.dls.path
     images = _images_of_training(data, classifier.config)
-    probabilities, features = _look_at(classifier, data, images)
+    probabilities, features = _predict_images(classifier, data, images)
     temperature, why_not_fitted = _fit_temperature(probabilities, images, classifier.vocab)
     config = {**classifier.config, "temperature": temperature}
     write_json(out / "config.json", config)
-    probabilities = calibration.temper(probabilities, temperature).astype(np.float32)
-    predictions = _predictions(probabilities, images, classifier.vocab)
+    calibrated = calibration.temper(probabilities, temperature).astype(np.float32)
+    predictions = _predictions(calibrated, images, classifier.vocab)
     write_csv(out / "predictions.csv", predictions)
     _write_embeddings(features, images, out)
     fits = _fits(out)
@@ -104,15 +104,20 @@ def _write_network(learn: Learner, out: Path):
 
 
 def _images_of_training(data: Path, config: dict) -> pd.DataFrame:
-    """The table of images and parts that the learner had. Raises InputError where it is another."""
+    """The table of images and parts that the learner was trained on. Raises InputError where the
+    images have changed since.
+    """
     images = splits.items(data, config["split"], config["parts"], config["seed"], config["exclude"])
     if splits.fingerprint(images) != config["data_hash"]:
         raise InputError(f"the images in {data} have changed since training: train again")
     return images
 
 
-def _look_at(classifier: Classifier, data: Path, images) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of the periods, (images, periods), and the features that the head saw."""
+def _predict_images(classifier: Classifier, data: Path, images) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (images, periods), and the features that entered the head (images, features).
+
+    Raises InputError for an image that can't be read.
+    """
     files = [data / file for file in images.file]
     probabilities, features, errors = classifier.predict_arrays(files)
     for file, error in zip(files, errors, strict=True):
@@ -129,10 +134,10 @@ def _fit_temperature(probabilities, images, vocab: list[str]) -> tuple[float, st
 
 
 def _predictions(probabilities, images, vocab: list[str]) -> pd.DataFrame:
-    """The table that `predictions.csv` holds: a row an image."""
+    """The table that `predictions.csv` holds: one row per image."""
     given = pd.Index(vocab).get_indexer(images.period)
     probability_of_given = probabilities[np.arange(len(given)), given]
-    columns = {f"p_{name}": probabilities[:, place] for place, name in enumerate(vocab)}
+    columns = {f"p_{name}": probabilities[:, index] for index, name in enumerate(vocab)}
     return pd.DataFrame(
         {
             "file": images.file.to_numpy(),
@@ -153,16 +158,16 @@ def _write_embeddings(features, images, out: Path):
 
 
 def _fits(out: Path) -> list[dict]:
-    """What `history.csv` says of each fit: `epochs` and the columns `FIT`."""
+    """What `history.csv` says of each fit: `epochs` and the columns `FIT_COLUMNS`."""
     history = out / "history.csv"
     if not history.exists():
         return []
     fits = []
     for _, rows in pd.read_csv(history).groupby("fit"):
-        fits.append({"epochs": len(rows), **rows[FIT].iloc[0].to_dict()})
+        fits.append({"epochs": len(rows), **rows[FIT_COLUMNS].iloc[0].to_dict()})
     return fits
 
 
 def _protocol(config: dict, fits: list[dict]) -> dict:
-    settings = {name: value for name, value in config.items() if name not in NO_PROTOCOL}
+    settings = {name: value for name, value in config.items() if name not in NOT_IN_PROTOCOL}
     return {"epochs": [fit["epochs"] for fit in fits], "fits": fits, **settings}

@@ -32,6 +32,9 @@ from artclf.results.runs import FIGURES, read_run, spread
 
 __all__ = ["fit", "learner", "repeat"]
 
+FASTAI_WEIGHT_DECAY = 0.01  # AdamW's default in fastai
+STRONG_WEIGHT_DECAY = 3.0  # keeps a new head on a pretrained body small where there is no ridge
+
 
 def fit(
     data,
@@ -45,12 +48,12 @@ def fit(
     """Train the head alone, then the upper blocks of the body, too, and export; return the learner
     with its best weights.
 
-    `lr` is the highest learning rate of the head; unfrozen, the head learns at a tenth of it and
-    the lowest block at a tenth of that (linear probing, then fine-tuning: Kumar et al. 2022). With
-    `gradual`, the blocks are unfrozen one after the other, an epoch each (Howard and Ruder 2018),
-    before all learn. Further arguments go to `learner`; `split` must be a name here, because the
-    export divides the data again by it. Raises InputError where it isn't a name, or where `gradual`
-    finds a single block to unfreeze.
+    `lr` is the highest learning rate of the head. Once the body is unfrozen, the head learns at a
+    tenth of it and the lowest block at a tenth of that (linear probing, then fine-tuning: Kumar et
+    al. 2022). With `gradual`, the blocks are unfrozen one after the other, an epoch each (Howard
+    and Ruder 2018), before all learn. Further arguments go to `learner`; `split` must be a name
+    here, because the export divides the data again by it. Raises InputError where `split` isn't a
+    name, or where `gradual` finds a single block to unfreeze.
     """
     if not isinstance(kwargs.get("split", ""), str):
         raise InputError(
@@ -62,13 +65,14 @@ def fit(
         raise InputError(
             "--gradual has a single block to unfreeze: give it more by --unfreeze-from 3 or lower"
         )
-    # a bar in a file is a line for every step
-    with nullcontext() if sys.stdout.isatty() else learn.no_bar():
+    # in a file, a progress bar would be one line per step
+    bar = nullcontext() if sys.stdout.isatty() else learn.no_bar()
+    with bar:
         learn.fit_one_cycle(epochs, lr)
         learn.save("stage-1")
         if gradual:
-            for number in range(2, len(learn.opt.param_lists)):
-                learn.freeze_to(-number)
+            for learning_groups in range(2, len(learn.opt.param_lists)):
+                learn.freeze_to(-learning_groups)
                 learn.fit_one_cycle(1, slice(lr / 100, lr / 10))
         learn.unfreeze()
         learn.fit_one_cycle(unfrozen_epochs, slice(lr / 100, lr / 10))
@@ -105,39 +109,21 @@ def learner(
     """A fastai `Learner` on the clean images of `data`, its body frozen, that keeps its best epoch
     under `out`.
 
-    `arch` is a name that `backbones.find` knows; pictures are brought to `size` x `size` px by
-    `resize` (squish, crop or pad); `splits.items` divides them by `split`, or `split` is a table
+    `arch` is a name that `backbones.find` knows. Pictures are brought to `size` x `size` px by
+    `resize` (squish, crop or pad). `splits.items` divides them by `split`, or `split` is a table
     that it returned. The head has `depth` hidden layers of `width` units on the features of the
-    body (`pool`, see `network.Body`); without hidden layers it is regularised by `ridge` (see
-    `engine.Ridge`), else, or where `ridge` is 0, by AdamW's decay. Frozen, it learns on `views`
-    views of each picture (see `features.feature_views`); unfrozen, the body learns from block
-    `unfreeze_from` on (1 to 4, 0 for all). With `balance`, every period weighs the same in the
-    loss. `precision` is float32 or bfloat16. With `cached`, batches come from stored features and
-    pixels (see `engine.Stored`), else from fastai's own loaders, which decode every picture in
-    every epoch. Training that was interrupted goes on from its last finished epoch; the same
-    settings give the same weights on one machine. Further arguments go to `Learner`. Raises
-    InputError for settings that don't fit the data, FileNotFoundError without a catalogue.
+    body (`pool`, see `network.Body`). A head without hidden layers is regularised by `ridge` (see
+    `engine.Ridge`); with hidden layers, or with a `ridge` of 0, AdamW's weight decay does that.
+    While the body is frozen, the head learns on `views` views of each picture (see
+    `features.feature_views`); once unfrozen, the body learns from block `unfreeze_from` on (1 to 4,
+    0 for all). With `balance`, every period weighs the same in the loss. `precision` is float32 or
+    bfloat16. With `cached`, batches come from stored features and pixels (see `engine.Stored`),
+    else from fastai's own loaders, which decode every picture in every epoch. Training that was
+    interrupted goes on from its last finished epoch; the same settings give the same weights on one
+    machine. Further arguments go to `Learner`. Raises InputError for settings that don't fit the
+    data, FileNotFoundError without a catalogue.
     """
-    _check_choice("--resize", resize, RESIZE)
-    _check_choice("--pool", pool, network.POOLS)
-    _check_choice("--precision", precision, network.PRECISIONS)
-    if views < 1:
-        raise InputError(f"--views is {views}: the head needs at least one view of a picture")
-    if unfreeze_from not in range(5):
-        raise InputError(
-            f"--unfreeze-from is {unfreeze_from}: take a block from 1 to 4, or 0 for all"
-        )
-    backbone = backbones.find(arch, pretrained)
-    table = items(data, split, parts, seed, exclude) if isinstance(split, str) else split
-    if "valid" not in set(table.part):
-        raise InputError("the part valid is empty, and it chooses the best epoch: give it images")
-    train_images = int((table.part == "train").sum())
-    batch_size = min(batch_size, train_images)  # fastai drops a batch that isn't full
-    if batch_size < 2:
-        raise InputError("batch normalisation needs two images or more a batch")
-    config = {
-        **asdict(backbone),
-        "vocab": sorted(table.period.unique()),
+    settings = {
         "size": size,
         "resize": resize,
         "width": width,
@@ -157,9 +143,11 @@ def learner(
         "exclude": list(exclude),
         "callbacks": [type(callback).__name__ for callback in cbs],
         "arguments": sorted(kwargs),
-        "data_hash": fingerprint(table),
-        "temperature": 1.0,
     }
+    _check_settings(settings)
+    backbone = backbones.find(arch, pretrained)
+    table = items(data, split, parts, seed, exclude) if isinstance(split, str) else split
+    config = _config(settings, backbone, table)
     set_seed(seed, reproducible=True)
     rows = table[table.part != "test"]
     files = [Path(data) / file for file in rows.file]
@@ -167,8 +155,9 @@ def learner(
     if balance:
         weight = class_weights(table).to(dls.device)
         kwargs = {"loss_func": CrossEntropyLossFlat(weight=weight), **kwargs}
-    uses_ridge = bool(ridge) and not depth
-    weight_decay = 0.01 if uses_ridge or not pretrained else 3.0
+    uses_ridge = bool(ridge) and depth == 0
+    needs_strong_decay = pretrained and not uses_ridge
+    weight_decay = STRONG_WEIGHT_DECAY if needs_strong_decay else FASTAI_WEIGHT_DECAY
     learn = network.new_learner(
         dls,
         config,
@@ -182,8 +171,9 @@ def learner(
     if cached:
         learn.add_cb(engine.Stored(data, rows, backbone, config))
         print(
-            f"Frozen, the head learns on features that are stored in {Path(data) / 'features.db'}; "
-            "unfrozen, the network learns on pixels in pixels.db. cached=False reads the files."
+            "While the body is frozen, the head learns on features that are stored in "
+            f"{Path(data) / 'features.db'}; once it is unfrozen, the network learns on pixels in "
+            "pixels.db. With cached=False, every epoch reads the files."
         )
     if uses_ridge:
         learn.add_cb(engine.Ridge(ridge))
@@ -191,6 +181,47 @@ def learner(
         learn.add_cb(engine.KeepNorms(head=cached))
     learn.add_cbs(cbs)
     return learn
+
+
+def _check_settings(settings: dict):
+    """Raise InputError for a setting that can't work, whatever the data."""
+    _check_choice("--resize", settings["resize"], RESIZE)
+    _check_choice("--pool", settings["pool"], network.POOLS)
+    _check_choice("--precision", settings["precision"], network.PRECISIONS)
+    views = settings["views"]
+    if views < 1:
+        raise InputError(f"--views is {views}: the head needs at least one view of a picture")
+    unfreeze_from = settings["unfreeze_from"]
+    if unfreeze_from not in range(5):
+        raise InputError(
+            f"--unfreeze-from is {unfreeze_from}: take a block from 1 to 4, or 0 for all"
+        )
+
+
+def _check_choice(option: str, value: str, choices):
+    if value not in choices:
+        raise InputError(f"{option} is {value!r}: take one of {', '.join(choices)}")
+
+
+def _config(settings: dict, backbone: backbones.Backbone, table: pd.DataFrame) -> dict:
+    """What `config.json` will hold: the settings, and what follows from backbone and images.
+
+    Raises InputError for a table of images that can't be learned from.
+    """
+    if "valid" not in set(table.part):
+        raise InputError("the part valid is empty, and it chooses the best epoch: give it images")
+    train_images = int((table.part == "train").sum())
+    batch_size = min(settings["batch_size"], train_images)  # fastai drops a batch that isn't full
+    if batch_size < 2:
+        raise InputError("batch normalisation needs two images or more in a batch")
+    return {
+        **asdict(backbone),
+        "vocab": sorted(table.period.unique()),
+        **settings,
+        "batch_size": batch_size,
+        "data_hash": fingerprint(table),
+        "temperature": 1.0,
+    }
 
 
 def class_weights(table) -> torch.Tensor:
@@ -202,24 +233,19 @@ def class_weights(table) -> torch.Tensor:
     return torch.tensor(weights.to_numpy(), dtype=torch.float32)
 
 
-def _check_choice(option: str, value: str, choices):
-    if value not in choices:
-        raise InputError(f"{option} is {value!r}: take one of {', '.join(choices)}")
-
-
 def repeat(data, out, *args, seeds: int = 3, seed: int = DEFAULTS.seed, **kwargs) -> pd.DataFrame:
-    """Train with the seeds `seed`, `seed` + 1... into `out/seed-<n>`: a row a seed, then `mean` and
-    `spread`.
+    """Train with the seeds `seed`, `seed` + 1... into `out/seed-<n>`: a table with one row per seed,
+    then `mean` and `spread`.
 
     Columns: `part` and the figures as in `runs.table`. Each seed also divides the data anew, so the
     spread is that of both. Further arguments go to `fit`. What was trained before is not trained
     again. Raises as `fit` does.
     """
     rows = {}
-    for number in range(seed, seed + seeds):
-        print(f"Seed {number}, number {len(rows) + 1} of {seeds}:")
-        folder = Path(out) / f"seed-{number}"
-        fit(data, folder, *args, seed=number, **kwargs)
-        rows[str(number)] = read_run(folder / "metrics.json")
+    for this_seed in range(seed, seed + seeds):
+        print(f"Seed {this_seed}, number {len(rows) + 1} of {seeds}:")
+        folder = Path(out) / f"seed-{this_seed}"
+        fit(data, folder, *args, seed=this_seed, **kwargs)
+        rows[str(this_seed)] = read_run(folder / "metrics.json")
     table = pd.DataFrame.from_dict(rows, orient="index")[["part", *FIGURES]]
     return pd.concat([table, spread(table).assign(part=table.part.iloc[0])])

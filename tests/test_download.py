@@ -430,6 +430,28 @@ def test_interrupted_it_stops_at_once_and_goes_on_later(server, data, forty):
     assert read_catalogue(data).status.tolist() == ["ok"] * 40
 
 
+@pytest.mark.parametrize("is_done", [True, False])
+def test_an_interrupt_while_progress_is_shown_is_seen_also_when_all_is_done(is_done):
+    ended = []
+
+    async def main():
+        try:
+            await asyncio.sleep(0.25 if is_done else 60)
+            ended.append("done")
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    def show():
+        if is_done:
+            time.sleep(0.5)  # the thread's loop is closed meanwhile
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        downloads.run_in_thread(main, show)
+    assert ended == ["done" if is_done else "cancelled"]
+
+
 def test_a_full_disk_stops_it_and_nothing_is_lost(server, data, forty, monkeypatch):
     server.default = PICTURE
     write, written = Path.write_bytes, []
@@ -550,14 +572,14 @@ def test_import_twice_does_nothing(gallery, data):
 
 def test_import_goes_on_where_it_was(gallery, data, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        place, done = intake.Intake.place, []
+        write_picture, done = intake.Intake.write_picture, []
 
         def killed(self, row, fetched):
             if len(done) == 2:
                 raise KeyboardInterrupt
-            return done.append(row) or place(self, row, fetched)
+            return done.append(row) or write_picture(self, row, fetched)
 
-        patch.setattr(intake.Intake, "place", killed)
+        patch.setattr(intake.Intake, "write_picture", killed)
         import_folder(gallery, data)
     assert read_catalogue(data).status.value_counts().to_dict() == {"ok": 2, "pending": 5}
     assert import_folder(gallery, data).ok.sum() == 4

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelFitException
 from fastai.vision.all import EarlyStoppingCallback, FocalLossFlat, MixUp, Resize, ResizeMethod
 
 from artclf import predict, train
@@ -162,7 +162,7 @@ def test_a_rerun_puts_each_stage_back_as_it_was(drawn, tmp_path, capsys):
     first, second = stages(tmp_path)
     assert (
         not same(first, second)
-        and "Kept the weights of epoch 0 of stage 2" in capsys.readouterr().out
+        and "Kept the weights of epoch 0 of fit 1" in capsys.readouterr().out
     )
     again = stages(tmp_path)
     assert same(again[0], first) and same(again[1], second)
@@ -173,7 +173,7 @@ def test_weights_that_are_put_back_are_said(drawn, tmp_path, capsys):
     learn.fit_one_cycle(1, 2e-3)
     learn.unfreeze()
     learn.fit_one_cycle(1, 0.5)  # a rate that ruins the network
-    assert "Put back the weights of epoch 0 of stage 1" in capsys.readouterr().out
+    assert "Put back the weights of epoch 0 of fit 0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -354,6 +354,22 @@ def test_a_fit_that_its_callback_ends_keeps_its_last_epoch(drawn, tmp_path):
     assert len(history) == 2 and learn.best_epoch.f1 == history.f1_score.iloc[-1]
 
 
+def test_a_fit_that_ends_before_its_first_epoch_puts_nothing_back(drawn, tmp_path, capsys):
+    learn = learner(drawn, tmp_path)
+    learn.fit_one_cycle(2, 1e-3, cbs=Stop(CancelFitException(), 0, 1))
+    said = capsys.readouterr().out
+    assert "weights of epoch" not in said and not (tmp_path / "models/best-0.pth").exists()
+
+
+def test_the_key_of_a_fit_is_as_short_after_many_fits(drawn, tmp_path):
+    learn = learner(drawn, tmp_path)
+    for _ in range(3):
+        learn.fit_one_cycle(1, 1e-3)
+    files = (tmp_path / "models").glob("fit-*.pth")
+    keys = {torch.load(file, weights_only=True)["key"] for file in files}
+    assert [len(key) for key in keys] == [64] * 3
+
+
 def test_a_table_of_parts_cannot_be_exported_by_fit(drawn, tmp_path):
     with pytest.raises(ValueError, match="train.learner"):
         train.fit(drawn, tmp_path, split=splits.items(drawn))
@@ -398,7 +414,7 @@ def test_a_fit_after_an_interrupted_look_is_kept(drawn, tmp_path):
 def test_history_has_a_row_an_epoch(whole):
     history = pd.read_csv(whole[1] / "history.csv")
     figures = ["train_loss", "valid_loss", "error_rate", "accuracy", "f1_score"]
-    assert list(history) == ["fit", "epoch", *figures, "seconds", *predict.FIT]
+    assert list(history) == ["fit", "epoch", *figures, "seconds", *predict.FIT_COLUMNS]
     assert set(history.lr_low) == set(history.lr_high) == {2e-3} and set(history.learning) == {1}
     assert (
         history.epoch.tolist() == [0, 1, 2]

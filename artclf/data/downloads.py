@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,7 @@ from artclf.data.lists import read_list
 
 LONGEST_WAIT = 120  # seconds; a server that asks for more is not tried again in this run
 HOSTS = 64  # hosts that are fetched from at a time
-SPARE_WORKERS = 6  # of each host, beside those with requests: they wait to retry a row
+SPARE_WORKERS = 6  # per host, beside those with requests: each may wait to retry a row
 NO_LIMIT = 1 << 62  # rows
 
 
@@ -27,11 +28,11 @@ NO_LIMIT = 1 << 62  # rows
 class Download(Intake):
     """One run of the step: the pictures of URL lists, from many hosts at a time.
 
-    A row is tried `tries` times, the second time after about `backoff` seconds, each further time
-    after twice the wait. `total` is the number of rows to fetch.
+    A row is tried at most `max_tries` times, the second time after about `backoff` seconds, each
+    further time after twice the wait. `total` is the number of rows to fetch.
     """
 
-    tries: int = 1
+    max_tries: int = 1
     backoff: float = 0
     total: int = 0
 
@@ -44,9 +45,9 @@ class Download(Intake):
     ):
         """Add the rows of the lists to the catalogue, and fetch all that are pending.
 
-        Each host has a queue and some workers, which take its next row one after the other. So
-        neither a slow host nor one whose rows wait for another try keeps the others waiting, and no
-        more rows than workers are in memory.
+        Each host has a queue and some workers. A worker takes the next row when it is done with
+        one. So neither a slow host nor one whose rows wait for another try keeps the others
+        waiting, and no more rows than workers are in memory.
         """
         with Catalogue(self.data) as catalogue:
             catalogue.add(_rows_of_lists(lists, max_per_period))
@@ -60,33 +61,34 @@ class Download(Intake):
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from errors
 
-    async def _work(self, catalogue: Catalogue, queues: Iterator["HostQueue"], fetch: Fetcher):
+    async def _work(self, catalogue: Catalogue, queues: Iterator["HostQueue"], fetcher: Fetcher):
         """Fetch from one host until no row is left, then from the next."""
         for queue in queues:
             row = queue.take()
             while row is not None:
-                outcome = await self._outcome(row, fetch)
+                outcome = await self._outcome(row, fetcher)
                 self.record(catalogue, row, outcome)
                 row = queue.take()
 
-    async def _outcome(self, row: dict, fetch: Fetcher) -> dict:
-        """The columns of the catalogue for a row, after as many tries as make sense."""
-        for tries in range(1, self.tries + 1):
+    async def _outcome(self, row: dict, fetcher: Fetcher) -> dict:
+        """The columns of the catalogue for a row, after as many attempts as make sense."""
+        for attempt in range(1, self.max_tries + 1):
+            tries = row["tries"] + attempt  # with those of earlier runs
             try:
-                picture = await fetch(row["url"])
-                return {**self.place(row, picture), "tries": row["tries"] + tries}
+                picture = await fetcher(row["url"])
+                return {**self.write_picture(row, picture), "tries": tries}
             except Failure as error:
                 failure = error
-            if not failure.retry or tries == self.tries:
+            if not failure.retry or attempt == self.max_tries:
                 break
             asked_to_wait = failure.retry_after or 0
             if asked_to_wait > LONGEST_WAIT:
                 reason = f"{failure.reason}, try again in over {LONGEST_WAIT} s"
                 failure = Failure(reason, failure.http_status)
                 break
-            pause = self.backoff * 2 ** (tries - 1) * random.uniform(0.5, 1.5)
+            pause = self.backoff * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
             await asyncio.sleep(max(pause, asked_to_wait))
-        return {**failed_columns(failure), "tries": row["tries"] + tries}
+        return {**failed_columns(failure), "tries": tries}
 
 
 def _rows_of_lists(lists: dict[str, Path], max_per_period: int | None) -> Iterator[dict]:
@@ -96,8 +98,10 @@ def _rows_of_lists(lists: dict[str, Path], max_per_period: int | None) -> Iterat
 
 
 def _fill_queues(catalogue: Catalogue, max_per_period: int | None, retry_failed: bool) -> int:
-    """Write to temporary tables what to fetch: rows by their rank in the lists, and their hosts,
-    those with most rows first. Return the number of rows.
+    """Write what to fetch to two temporary tables, and return the number of rows.
+
+    `queue` has the rows, by their rank in the lists; `hosts` has their hosts, those with most rows
+    first.
     """
     db = catalogue.db
     db.create_function("host", 1, host_of, deterministic=True)
@@ -112,10 +116,10 @@ def _fill_queues(catalogue: Catalogue, max_per_period: int | None, retry_failed:
             FROM images
             WHERE url NOT LIKE 'import:%'
         )
-        WHERE rank <= ? AND status IN ('pending', ?)
+        WHERE rank <= ? AND (status = 'pending' OR (status = 'failed' AND ?))
         ORDER BY rank
         """,
-        (max_per_period or NO_LIMIT, "failed" if retry_failed else "pending"),
+        (max_per_period or NO_LIMIT, retry_failed),
     )
     db.execute("CREATE INDEX temp.by_host ON queue (host)")
     db.execute(
@@ -125,7 +129,7 @@ def _fill_queues(catalogue: Catalogue, max_per_period: int | None, retry_failed:
 
 
 def _queues(catalogue: Catalogue, workers: int) -> Iterator["HostQueue"]:
-    """The queue of each host, as many times as the host has workers."""
+    """The queue of each host, once for each of its workers."""
     last = 0
     while True:
         # row by row: an open cursor would keep SQLite from ever shortening its log
@@ -187,7 +191,8 @@ def run_in_thread(main: Callable, show: Callable[[], None]):
                 show()
         except BaseException:
             loop, task = started.result()
-            loop.call_soon_threadsafe(task.cancel)
+            with suppress(RuntimeError):  # the coroutine may be done by now, and its loop closed
+                loop.call_soon_threadsafe(task.cancel)
             raise
         running.result()
         show()

@@ -1,7 +1,7 @@
 """Near-duplicates: which clean images show the same picture, whole or in part.
 
 Reads `DATA/clean/` and the catalogue; writes its columns `phash`, `dup_group`, `clean_status` and
-`clean_reason`, and keeps descriptions and compared pairs in `DATA/duplicates.db`, which may be
+`clean_reason`, and stores descriptions and compared pairs in `DATA/duplicates.db`, which may be
 deleted at any time. Notebook: `02_clean`.
 
 Candidates come from a perceptual hash and from visual words. A pair counts when one picture, laid
@@ -31,10 +31,13 @@ from artclf.data.matching import (
     candidate_maps,
     describe,
     kind_of_copy,
-    luminance,
+    read_luminance,
 )
 
 FLAGGED = "; flagged: "  # what follows in a reason is that of an image that was flagged before
+
+DESCRIPTIONS_IN_MEMORY = 4000  # of about 50 kB
+LUMINANCES_IN_MEMORY = 500  # of 100 kB
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class SetAside:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What becomes of the image of a catalogue row; `set_aside` is None where it stays."""
+class Judgement:
+    """The `status` and `reason` of a catalogue row's image; `set_aside` is None where it stays."""
 
     row: dict
     status: str
@@ -59,22 +62,27 @@ class Verdict:
 
 
 class Comparison(NamedTuple):
-    """The `phash` of every picture, and the kind (same, mirror, detail) of every pair of pictures,
-    in order, that show the same.
+    """What `compare` found. Pictures are named by the SHA-256 of their bytes.
+
+    `phashes` has the perceptual hash of every picture, `kinds` the kind of every pair that shows
+    the same: same, mirror, or detail (one covers less than about half of the other). Pairs are
+    sorted, also within: (a, b) with a < b.
     """
 
-    hashes: dict[str, str | None]
+    phashes: dict[str, str | None]
     kinds: dict[tuple[str, str], str]
 
 
 def mark(data):
-    """Find near-duplicates, set them aside, and return them: a DataFrame, a row an image set aside.
+    """Find near-duplicates, set them aside, and return them: a DataFrame, one row per image.
 
-    Its columns: `dup_group`, `file`, `kind` (same, mirror, detail), `kept` (a file; None in a
-    conflict), `periods`. The largest of a group stays; a group under several periods is set aside
-    whole, until a review moves or drops images. What no longer holds is taken back. No picture is
-    described and no pair is compared twice, but candidates are looked for anew. Raises
-    FileNotFoundError without a catalogue or for a clean copy that is gone.
+    Its columns: `dup_group`, `file`, `kind` (same, mirror, detail), `kept` (the file that stays in
+    its place; None in a conflict), `periods`. The largest of a group stays; a group under several
+    periods is set aside whole, until a review moves or drops images. An image whose duplicate is
+    gone is used again.
+
+    No picture is described and no pair is compared twice, but candidates are looked for anew.
+    Raises FileNotFoundError without a catalogue or for a clean copy that is gone.
     """
     import pandas as pd
 
@@ -83,21 +91,18 @@ def mark(data):
     comparison = compare(data, files)
     changes = []
     set_aside = []
-    for group in _groups(rows, comparison):
-        name = None
-        if len(group) > 1:
-            name = min(row["sha256"] for row in group)[:16]
+    for group in _groups(rows, comparison.kinds):
+        name = _group_name(group)
         for row in group:
-            columns = {"phash": comparison.hashes[row["clean_sha256"]], "dup_group": name}
-            changes.append({"url": row["url"], "period": row["period"], **columns})
-        for verdict in judge(group, comparison.kinds):
-            row = verdict.row
-            columns = {"clean_status": verdict.status, "clean_reason": verdict.reason}
-            changes.append({"url": row["url"], "period": row["period"], **columns})
-            if verdict.set_aside:
-                facts = verdict.set_aside
+            phash = comparison.phashes[row["clean_sha256"]]
+            changes.append({**_key(row), "phash": phash, "dup_group": name})
+        for judgement in judge(group, comparison.kinds):
+            status, reason = judgement.status, judgement.reason
+            changes.append({**_key(judgement.row), "clean_status": status, "clean_reason": reason})
+            facts = judgement.set_aside
+            if facts:
                 periods = ", ".join(facts.periods)
-                set_aside.append([name, row["file"], facts.kind, facts.kept, periods])
+                set_aside.append([name, judgement.row["file"], facts.kind, facts.kept, periods])
     with Catalogue(data) as cat:
         cat.update(changes)
     return pd.DataFrame(set_aside, columns=["dup_group", "file", "kind", "kept", "periods"])
@@ -111,39 +116,51 @@ def _clean_rows(table) -> list[dict]:
     return table[is_clean].to_dict("records")
 
 
-def _groups(rows: list[dict], comparison: Comparison) -> list[list[dict]]:
+def _key(row: dict) -> dict:
+    return {"url": row["url"], "period": row["period"]}
+
+
+def _groups(rows: list[dict], kinds: dict[tuple[str, str], str]) -> list[list[dict]]:
     """The rows in groups: those in one group have the same clean copy, or pairs join them."""
-    first_of_group = components(comparison.kinds)
+    group_of = components(kinds)
     groups = defaultdict(list)
     for row in rows:
-        image = row["clean_sha256"]
-        groups[first_of_group.get(image, image)].append(row)
+        sha256 = row["clean_sha256"]
+        groups[group_of.get(sha256, sha256)].append(row)
     return list(groups.values())
 
 
-def judge(group: list[dict], kinds: dict[tuple[str, str], str]) -> list[Verdict]:
-    """The verdicts on the rows of a group, except for those that cleaning has set aside: exact
+def _group_name(group: list[dict]) -> str | None:
+    """The `dup_group` of a group's rows; None for a single one."""
+    if len(group) == 1:
+        return None
+    return min(row["sha256"] for row in group)[:16]
+
+
+def judge(group: list[dict], kinds: dict[tuple[str, str], str]) -> list[Judgement]:
+    """The judgements on the rows of a group, except for those that cleaning has set aside: exact
     duplicates and conflicts.
     """
-    judged = [
-        row
-        for row in group
-        if row["clean_status"] in ("ok", "flagged")
-        or row["clean_reason"].startswith(NEAR_DUPLICATE)
-    ]
-    used = [row for row in group if row["review"] != "drop"]
-    pictures = {row["clean_sha256"] for row in used}
-    candidates = [row for row in judged if row["review"] != "drop"]
-    if len(pictures) < 2 or not candidates:
+    judged = [row for row in group if _is_judged(row)]
+    may_stay = [row for row in judged if row["review"] != "drop"]
+    not_dropped = [row for row in group if row["review"] != "drop"]
+    has_copies = len({row["clean_sha256"] for row in not_dropped}) > 1
+    if not has_copies or not may_stay:
         return [_stays(row) for row in judged]
-    largest = max(candidates, key=_size)
-    periods = {label(row) for row in used}
+    largest = max(may_stay, key=_size)
+    periods = {label(row) for row in not_dropped}
     return [_judge_row(row, largest, periods, kinds) for row in judged]
+
+
+def _is_judged(row: dict) -> bool:
+    """Whether a row is used, or was set aside by this module."""
+    is_used = row["clean_status"] in ("ok", "flagged")
+    return is_used or row["clean_reason"].startswith(NEAR_DUPLICATE)
 
 
 def _judge_row(
     row: dict, largest: dict, periods: set[str], kinds: dict[tuple[str, str], str]
-) -> Verdict:
+) -> Judgement:
     other_periods = sorted(periods - {label(row)})
     if row["review"] == "drop" or (row is largest and not other_periods):
         return _stays(row)
@@ -159,12 +176,12 @@ def _judge_row(
     flag = _flag(row)
     if flag:
         reason += FLAGGED + flag
-    return Verdict(row, status, reason, SetAside(kind, kept, sorted(periods)))
+    return Judgement(row, status, reason, SetAside(kind, kept, sorted(periods)))
 
 
-def _stays(row: dict) -> Verdict:
+def _stays(row: dict) -> Judgement:
     flag = _flag(row)
-    return Verdict(row, "flagged", flag) if flag else Verdict(row, "ok", None)
+    return Judgement(row, "flagged", flag) if flag else Judgement(row, "ok", None)
 
 
 def _size(row: dict) -> tuple:
@@ -178,47 +195,50 @@ def _flag(row: dict) -> str:
     return row["clean_reason"].partition(FLAGGED)[2]
 
 
-def _kind_in_group(image: str, largest: str, kinds: dict[tuple[str, str], str]) -> str:
+def _kind_in_group(sha256: str, largest: str, kinds: dict[tuple[str, str], str]) -> str:
     """The kind of an image: against the largest of its group, or, where a third joins them, against
     the first that it is a pair with.
     """
-    pair = min(image, largest), max(image, largest)
-    if pair in kinds:
-        return kinds[pair]
-    return next(kind for pair, kind in kinds.items() if image in pair)
+    with_largest = min(sha256, largest), max(sha256, largest)
+    if with_largest in kinds:
+        return kinds[with_largest]
+    return next(kind for pair, kind in kinds.items() if sha256 in pair)
 
 
 def compare(data, files: dict[str, Path]) -> Comparison:
     """Compare the pictures in `files`, named by the SHA-256 of their bytes.
 
-    A detail covers less than about half of the other picture. Descriptions and compared pairs are
-    kept in `DATA/duplicates.db`.
+    Descriptions and compared pairs are stored in `DATA/duplicates.db`.
     """
     from threadpoolctl import threadpool_limits
 
-    images = sorted(files)
+    names = sorted(files)
     with (
         closing(sqlite3.connect(Path(data) / "duplicates.db", timeout=30)) as db,
         threadpool_limits(1, "blas"),
     ):
         store = _Store(db, files)
         store.describe_new()
-        hashes = {image: store.description(image).hash for image in images}
-        candidates = by_hash(list(hashes.values()))
-        candidates |= by_words(len(images), lambda i: store.description(images[i]).descriptors)
-        pairs = {(images[i], images[j], mirrored) for i, j, mirrored in candidates}
+        phashes = {name: store.description(name).hash for name in names}
+        candidates = by_hash(list(phashes.values()))
+        candidates |= by_words(len(names), lambda i: store.description(names[i]).descriptors)
+        pairs = {(names[i], names[j], mirrored) for i, j, mirrored in candidates}
         kinds = store.kinds_of(sorted(pairs | store.pairs_found_before()))
-    return Comparison(hashes, kinds)
+    return Comparison(phashes, kinds)
 
 
 class _Store:
-    """Descriptions of pictures, and the kinds of compared pairs, in the SQLite file `db`."""
+    """Descriptions of pictures, and the kinds of compared pairs (table `verdicts`, '' for a pair
+    that shows nothing in common), in the SQLite file `db`.
+
+    Pictures are named as in `files`. The latest descriptions and luminances stay in memory.
+    """
 
     def __init__(self, db: sqlite3.Connection, files: dict[str, Path]):
         self.db = db
         self.files = files
-        self.description = lru_cache(4000)(self._read_description)
-        self.luminance = lru_cache(500)(self._read_luminance)
+        self.description = lru_cache(DESCRIPTIONS_IN_MEMORY)(self._read_description)
+        self.luminance = lru_cache(LUMINANCES_IN_MEMORY)(self._read_luminance)
         db.execute("DROP TABLE IF EXISTS seen")  # an earlier version's descriptions
         db.execute(
             "CREATE TABLE IF NOT EXISTS descriptions (version TEXT, image TEXT, hash TEXT, "
@@ -234,42 +254,42 @@ class _Store:
         described = self.db.execute(
             "SELECT image FROM descriptions WHERE version = ?", (DESCRIPTION_VERSION,)
         )
-        new = sorted(self.files.keys() - {image for (image,) in described})
-        for image in new:
-            if not self.files[image].exists():
-                raise FileNotFoundError(f"{self.files[image]} is gone: run `artclf clean` first")
+        new = sorted(self.files.keys() - {name for (name,) in described})
+        for name in new:
+            if not self.files[name].exists():
+                raise FileNotFoundError(f"{self.files[name]} is gone: run `artclf clean` first")
         with ThreadPoolExecutor() as pool:
             for start in progress_bar(range(0, len(new), 64), desc="describe"):
                 batch = new[start : start + 64]
                 descriptions = pool.map(self._describe, batch)
                 with self.db:  # a transaction
-                    for image, description in zip(batch, descriptions, strict=True):
-                        self._write_description(image, description)
+                    for name, description in zip(batch, descriptions, strict=True):
+                        self._write_description(name, description)
 
-    def _describe(self, image: str) -> Description:
-        return describe(luminance(self.files[image]))
+    def _describe(self, name: str) -> Description:
+        return describe(read_luminance(self.files[name]))
 
-    def _write_description(self, image: str, description: Description):
+    def _write_description(self, name: str, description: Description):
         points = description.points.tobytes()
         descriptors = description.descriptors.tobytes()
         self.db.execute(
             "INSERT OR REPLACE INTO descriptions VALUES (?, ?, ?, ?, ?)",
-            (DESCRIPTION_VERSION, image, description.hash, points, descriptors),
+            (DESCRIPTION_VERSION, name, description.hash, points, descriptors),
         )
 
-    def _read_description(self, image: str) -> Description:
-        [(code, points, descriptors)] = self.db.execute(
+    def _read_description(self, name: str) -> Description:
+        [(phash, points, descriptors)] = self.db.execute(
             "SELECT hash, points, descriptors FROM descriptions WHERE version = ? AND image = ?",
-            (DESCRIPTION_VERSION, image),
+            (DESCRIPTION_VERSION, name),
         )
         return Description(
-            code,
+            phash,
             np.frombuffer(points, np.float32).reshape(-1, 2),
             np.frombuffer(descriptors, np.uint8).reshape(-1, 128),
         )
 
-    def _read_luminance(self, image: str) -> np.ndarray:
-        return luminance(self.files[image])
+    def _read_luminance(self, name: str) -> np.ndarray:
+        return read_luminance(self.files[name])
 
     def pairs_found_before(self) -> set[tuple[str, str, bool]]:
         """The pairs that showed one picture in earlier runs: new pictures may have taken their

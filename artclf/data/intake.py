@@ -1,8 +1,8 @@
 """Intake: the bytes of a picture into `DATA/raw/`, and what its header says into a row of the
 catalogue.
 
-Writes `DATA/raw/<period>/<16 hex digits of sha1(url)>.<extension>` and the catalogue, a transaction
-an image.
+Writes `DATA/raw/<period>/<16 hex digits of sha1(url)>.<extension>` and the catalogue, one
+transaction per image.
 """
 
 import hashlib
@@ -147,12 +147,12 @@ class Intake:
         """Copy a picture from a folder of the user, for a row of the catalogue."""
         body = file.read_bytes()
         try:
-            outcome = self.place(row, Fetched(body, None, *probe(body)))
+            outcome = self.write_picture(row, Fetched(body, None, *probe(body)))
         except Failure as failure:
             outcome = failed_columns(failure)
         self.record(catalogue, row, outcome)
 
-    def place(self, row: dict, picture: Fetched) -> dict:
+    def write_picture(self, row: dict, picture: Fetched) -> dict:
         """Write the bytes to `DATA/raw/`, whole or not at all; return the columns of the catalogue
         to set.
         """
@@ -186,7 +186,7 @@ class Intake:
             self.ok += 1
 
     def summary(self):
-        """What this run did: a DataFrame, a row a period of the catalogue.
+        """What this run did: a DataFrame, one row per period of the catalogue.
 
         Columns `ok`, `failed`, `skipped` (not touched in this run) and `reasons`, a dict from
         reason to number of failures.

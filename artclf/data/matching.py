@@ -1,7 +1,8 @@
 """Matching: whether two pictures show the same, and how.
 
-Works on luminances, uint8 arrays of shape (SIDE, SIDE). Reads pictures, writes nothing. Module
-`duplicates` decides which pairs are compared, and what follows.
+Works on luminances: how light the pixels of a picture are, a uint8 array of shape (SIDE, SIDE).
+Reads pictures, writes nothing. Module `duplicates` decides which pairs are compared, and what
+follows.
 """
 
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ MAX_BITS = 7  # the hashes of two forms of one picture differ in at most so many
 MAX_RATIO = 0.85  # a match is closer than this times the second closest
 MIN_MATCHES = 6  # so many matches must agree on a map
 
-MAX_SHEAR = 0.4  # of the scale of a map; more is askew or upside down
+MAX_SHEAR = 0.4  # of the scale of a map; more is askew
 MAX_AREA_RATIO = 10  # of two pictures, one laid onto the other
 MIN_CORRELATION = 0.7  # of the pixels that two pictures share
 MIN_DEVIATION = 5  # in grey levels; a pixel whose surroundings vary more is textured
@@ -48,22 +49,25 @@ VERDICT_VERSION = str(
 )
 
 
-def _lowest_frequencies(number: int) -> list[tuple[int, int]]:
+def _lowest_frequencies(count: int) -> list[tuple[int, int]]:
     """The lowest frequencies (vertical, horizontal) of a cosine transform, without the mean."""
     frequencies = []
     total = 1
-    while len(frequencies) < number:
+    while len(frequencies) < count:
         frequencies += [(v, total - v) for v in range(total + 1)]
         total += 1
-    return frequencies[:number]
+    return frequencies[:count]
 
 
-FREQUENCIES = _lowest_frequencies(64)  # a bit of the hash each
+FREQUENCIES = _lowest_frequencies(64)  # one per bit of the hash
 
 # A mirror image has the opposite sign at odd horizontal frequencies: these bits of its hash differ.
 MIRROR_BITS = np.uint64(sum(1 << bit for bit, (_, h) in enumerate(FREQUENCIES) if h % 2 == 1))
 
-# Where the values of a SIFT descriptor (4 rows x 4 columns x 8 directions) lie in the mirror.
+# Where the values of a SIFT descriptor (4 rows x 4 columns x 8 directions) lie in the mirror. Its
+# grid is turned to the orientation of its point: columns lead ahead, rows from left to right. A
+# mirror swaps left and right as seen along the orientation, so it swaps the rows, whichever way the
+# point looks. Directions are angles to the orientation, and change their sign.
 MIRRORED_VALUES = np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].ravel()
 
 IN_PLACE = np.array([[1, 0, 0], [0, 1, 0]], np.float64)  # maps a square onto itself
@@ -74,8 +78,8 @@ IN_PLACE_MIRRORED = np.array([[-1, 0, SIDE - 1], [0, 1, 0]], np.float64)
 class Description:
     """What a picture looks like, in numbers.
 
-    `hash` is its `phash`, None for nearly one colour; `points` are the places (x, y) of its
-    strongest points, float32 of shape (n, 2); `descriptors` are their SIFT descriptors, uint8 of
+    `hash` is its `phash`, None for nearly one colour; `points` are its strongest points (x, y) in
+    px, float32 of shape (n, 2); `descriptors` are their SIFT descriptors, uint8 of
     shape (n, 128).
     """
 
@@ -84,34 +88,34 @@ class Description:
     descriptors: np.ndarray
 
 
-def luminance(file) -> np.ndarray:
+def read_luminance(file) -> np.ndarray:
     """The luminance of the picture in `file`, squashed to a square: uint8 of shape (SIDE, SIDE)."""
     grey = np.asarray(open_rgb(file).convert("L"))
     return cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
 
 
-def describe(square: np.ndarray) -> Description:
+def describe(luminance: np.ndarray) -> Description:
     """The description of a luminance."""
     sift = cv2.SIFT.create(POINTS, contrastThreshold=0.01)
-    points, descriptors = sift.detectAndCompute(square, None)
+    keypoints, descriptors = sift.detectAndCompute(luminance, None)
     if descriptors is None:
         descriptors = np.empty((0, 128))
-    places = np.array([point.pt for point in points[:POINTS]], np.float32).reshape(-1, 2)
-    return Description(phash(square), places, descriptors[:POINTS].astype(np.uint8))
+    points = np.array([keypoint.pt for keypoint in keypoints[:POINTS]], np.float32).reshape(-1, 2)
+    return Description(phash(luminance), points, descriptors[:POINTS].astype(np.uint8))
 
 
-def phash(square: np.ndarray) -> str | None:
+def phash(luminance: np.ndarray) -> str | None:
     """64 bits as 16 hex digits: the signs of the 64 lowest frequencies of a luminance; None for
     nearly one colour.
 
-    With `MIRROR_BITS` turned it is the hash of the mirror image. After Zauner, Implementation and
+    With `MIRROR_BITS` flipped it is the hash of the mirror image. After Zauner, Implementation and
     benchmarking of perceptual image hash functions, 2010.
     """
-    small = cv2.resize(square, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small = cv2.resize(luminance, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     if small.std() < 3:
         return None
     amplitudes = cv2.dct(small)
-    bits = sum(1 << bit for bit, place in enumerate(FREQUENCIES) if amplitudes[place] > 0)
+    bits = sum(1 << bit for bit, pair in enumerate(FREQUENCIES) if amplitudes[pair] > 0)
     return f"{bits:016x}"
 
 
@@ -197,7 +201,9 @@ def kind_of_copy(a: np.ndarray, b: np.ndarray, affine: np.ndarray) -> str:
 def _is_askew(affine: np.ndarray) -> bool:
     """Whether a map turns or shears a picture by much, or turns it upside down."""
     (x_scale, x_shear), (y_shear, y_scale) = affine[:, :2]
-    return max(abs(x_shear), abs(y_shear)) > MAX_SHEAR * min(abs(x_scale), y_scale)
+    is_upside_down = y_scale < 0  # a negative `x_scale` is a mirror's
+    is_sheared = max(abs(x_shear), abs(y_shear)) > MAX_SHEAR * min(abs(x_scale), abs(y_scale))
+    return is_upside_down or is_sheared
 
 
 def _inside(affine: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import csv
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from artclf.base.errors import InputError
@@ -29,12 +30,19 @@ CREATE TABLE IF NOT EXISTS decisions (
     time TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 )
 """
+LAST_STEP = """
+SELECT MAX(step)
+FROM decisions JOIN images USING (url, period)
+WHERE NOT undone
+"""
 OUTCOMES = {  # of a line in a file, in words
     "applied": "decisions applied",
     "same": "were there already",
-    "kept": "differ from what was decided or taken back here, which holds",
+    "overruled": "differ from what was decided or taken back here, which holds",
     "unknown": "are on URLs, or periods of them, that this data set lacks",
 }
+
+Change = tuple[dict, str | None]  # a row of the catalogue, and its new `review`
 
 
 def decide(data, pictures, choice: str | None) -> int:
@@ -47,43 +55,54 @@ def decide(data, pictures, choice: str | None) -> int:
     """
     if hasattr(pictures, "to_dict"):
         pictures = pictures.to_dict("records")
-    with _catalogue(data) as cat, _moving_copies(cat, data) as changes:
+    with _catalogue(data) as cat:
         problem = None if choice is None else _problem(choice, _periods(cat))
         if problem:
             raise InputError(problem)
-        for picture in pictures:
-            for row in _find(cat, picture):
-                new = "keep" if choice == f"move:{row['period']}" else choice
-                if new != row["review"]:
-                    changes.append((row, new))
-        step = cat.db.execute("SELECT COALESCE(MAX(step), 0) + 1 FROM decisions").fetchone()[0]
-        cat.db.executemany(
-            "INSERT INTO decisions (step, url, period, old, new) VALUES (?, ?, ?, ?, ?)",
-            [(step, row["url"], row["period"], row["review"], new) for row, new in changes],
-        )
+        with cat.transaction() as db:
+            changes: list[Change] = []
+            for picture in pictures:
+                for row in _find(cat, picture):
+                    new = "keep" if choice == f"move:{row['period']}" else choice
+                    if new != row["review"]:
+                        changes.append((row, new))
+            step = db.execute("SELECT COALESCE(MAX(step), 0) + 1 FROM decisions").fetchone()[0]
+            db.executemany(
+                "INSERT INTO decisions (step, url, period, old, new) VALUES (?, ?, ?, ?, ?)",
+                [(step, row["url"], row["period"], row["review"], new) for row, new in changes],
+            )
+            _write_reviews(cat, changes)
+        _move_copies(cat, data, changes)
     return len(changes)
 
 
 def undo(data) -> list[dict]:
     """Take back the last decision that was made here, also one from before a restart.
 
-    Returns its rows of the catalogue, with `review` as it was decided; none where nothing is left.
-    What was read from a file is not undone: decide otherwise.
+    Returns its rows of the catalogue as they were before, so `review` is the decision; none where
+    nothing is left to undo. Pictures that have left the catalogue are passed over. What was read
+    from a file is not undone: decide otherwise.
     """
-    with _catalogue(data) as cat, _moving_copies(cat, data) as changes:
-        last = "step = (SELECT MAX(step) FROM decisions WHERE NOT undone)"
-        for entry in cat.db.execute(f"SELECT * FROM decisions WHERE {last}").fetchall():
-            changes += [(row, entry["old"]) for row in _find(cat, dict(entry))]
-        cat.db.execute(f"UPDATE decisions SET undone = 1 WHERE {last}")
+    with _catalogue(data) as cat:
+        with cat.transaction() as db:
+            [step] = db.execute(LAST_STEP).fetchone()
+            changes: list[Change] = []
+            for entry in db.execute("SELECT * FROM decisions WHERE step = ?", (step,)).fetchall():
+                key = (entry["url"], entry["period"])
+                for row in cat.select("url = ? AND period = ?", key):
+                    changes.append((row, entry["old"]))
+            db.execute("UPDATE decisions SET undone = 1 WHERE step = ?", (step,))
+            _write_reviews(cat, changes)
+        _move_copies(cat, data, changes)
     return [row for row, _ in changes]
 
 
 def export_csv(data, file) -> int:
     """Write the decisions of this data set into `file`, and return their number.
 
-    Lines on other pictures stay, in their order; a line that was taken back here goes. The file is
-    replaced whole. Raises InputError, and leaves the file alone, where it isn't a list of
-    decisions.
+    Lines on pictures that aren't here stay, in their order. A line goes where its decision was
+    taken back here. The file is replaced whole. Raises InputError, and leaves the file alone, where
+    it isn't a list of decisions.
     """
     file = Path(file)
     with _catalogue(data) as cat:
@@ -91,20 +110,19 @@ def export_csv(data, file) -> int:
         log = _Log(cat)
     header, lines = _read(file, rows) if file.exists() else ([], {})
     header += [name for name in COLUMNS if name not in header]
+    cells_of = {key: line.cells for key, line in lines.items()}
     for key, row in rows.items():
         if row["review"]:
-            line = lines.get(key, {})
-            lines[key] = {**line, **{name: row[name] or "" for name in COLUMNS}}
-        elif key in lines and log.overrules(key, lines[key]["review"].strip()):
-            del lines[key]
+            decision = {name: row[name] or "" for name in COLUMNS}
+            cells_of[key] = {**cells_of.get(key, {}), **decision}
+        elif key in lines and log.overrules(key, lines[key].review):
+            del cells_of[key]
 
     def write(part: Path):
         with part.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.DictWriter(
-                stream, header, restval="", extrasaction="ignore", lineterminator="\n"
-            )
+            writer = csv.DictWriter(stream, header, restval="", lineterminator="\n")
             writer.writeheader()
-            writer.writerows(lines.values())
+            writer.writerows(cells_of.values())
 
     replace_whole(file, write)
     return sum(row["review"] is not None for row in rows.values())
@@ -114,40 +132,50 @@ def read_csv(data, file) -> dict[str, int]:
     """Apply the decisions in `file`, print how many were applied, and return the counts.
 
     A line without a period is about all the periods that its URL is listed under; of two lines on
-    one picture the later counts. What a person decided or took back here overrules the file: these
-    lines count as `kept`. Lines on pictures that aren't here (`unknown`), and those with an
-    unknown word or period (`wrong`), are not applied; the file is never changed. A file that isn't
-    there has no lines. Raises InputError for one that isn't a list of decisions.
+    one picture the later counts. The counts are of lines: `applied`; `same`, which were decided so
+    already; `overruled` by what a person decided or took back here; `unknown`, on pictures that
+    aren't here; `wrong`, with an unknown word or period. Only the first are applied, and the file
+    is never changed. A file that isn't there has no lines. Raises InputError for one that isn't a
+    list of decisions.
     """
     file = Path(file)
     counts = dict.fromkeys((*OUTCOMES, "wrong"), 0)
     problems = []
-    with _catalogue(data) as cat, _moving_copies(cat, data) as changes:
-        rows = _rows(cat)
-        log = _Log(cat)
-        periods = _periods(cat)
-        _, lines = _read(file, rows) if file.exists() else ([], {})
-        for key, line in lines.items():
-            if line["url"].startswith("#"):
-                continue
-            new = line["review"].strip()
-            if new == f"move:{line['period']}":
-                new = "keep"
-            problem = _problem(new, periods)
-            if key not in rows:
-                counts["unknown"] += 1
-            elif problem:
-                counts["wrong"] += 1
-                problems.append(f"line {line['line']}: {problem}")
-            elif new == rows[key]["review"]:
-                counts["same"] += 1
-            elif log.overrules(key, new):
-                counts["kept"] += 1
-            else:
-                counts["applied"] += 1
-                changes.append((rows[key], new))
+    changes: list[Change] = []
+    with _catalogue(data) as cat:
+        with cat.transaction():
+            rows = _rows(cat)
+            log = _Log(cat)
+            periods = _periods(cat)
+            _, lines = _read(file, rows) if file.exists() else ([], {})
+            for key, line in lines.items():
+                if line.is_comment:
+                    continue
+                outcome = _outcome(line, rows.get(key), log, periods)
+                counts[outcome] += 1
+                if outcome == "applied":
+                    changes.append((rows[key], line.review))
+                elif outcome == "wrong":
+                    problems.append(f"line {line.number}: {_problem(line.review, periods)}")
+            _write_reviews(cat, changes)
+        _move_copies(cat, data, changes)
     _report(file, counts, problems)
     return counts
+
+
+def _outcome(line: "_Line", row: dict | None, log: "_Log", periods: set[str]) -> str:
+    """What becomes of a line on the picture `row`, None for one that isn't here: a key of OUTCOMES,
+    or `wrong`.
+    """
+    if row is None:
+        return "unknown"
+    if _problem(line.review, periods):
+        return "wrong"
+    if line.review == row["review"]:
+        return "same"
+    if log.overrules((row["url"], row["period"]), line.review):
+        return "overruled"
+    return "applied"
 
 
 def queue(data, flagged):
@@ -166,21 +194,28 @@ def queue(data, flagged):
         raise InputError(f"the flagged pictures have no column {' and '.join(sorted(missing))}")
     facts = flagged.reindex(columns=["url", "period", "reasons", "likelier"])
     facts = facts.drop_duplicates(["url", "period"])
-    facts = facts.assign(place=range(len(facts)))
+    facts = facts.assign(rank=range(len(facts)))
+
     table = read_catalogue(data).drop(columns=["reasons", "likelier"], errors="ignore")
     has_copy = table.clean_status.notna() & (table.clean_status != "rejected")
     table = table[has_copy & table.file.notna()]
     table = table.merge(facts, how="left", on=["url", "period"])
+    rank = table.pop("rank")
     table = table.astype(object).where(table.notna(), "")
-    table["group"] = table.dup_group.where(table.dup_group != "", table.clean_sha256)
-    table["group"] = table.group.where(table.group != "", table.url)
-    table["flagged"] = table.place != ""
-    table["place"] = pd.to_numeric(table.place)
-    table["first"] = table.groupby("group").place.transform("min")
-    other_reasons = table.clean_reason.where(table.clean_reason != "", "the copy that is used")
-    table["reasons"] = table.reasons.where(table.reasons != "", other_reasons)
-    table = table[table["first"].notna()]
-    return table.sort_values(["first", "place"]).reset_index(drop=True)
+    table["reasons"] = _first_text(table.reasons, table.clean_reason, "the copy that is used")
+    table["group"] = _first_text(table.dup_group, table.clean_sha256, table.url)
+    table["flagged"] = rank.notna()
+
+    ranks = pd.DataFrame({"of_group": rank.groupby(table.group).transform("min"), "own": rank})
+    order = ranks.dropna(subset="of_group").sort_values(["of_group", "own"]).index
+    return table.loc[order].reset_index(drop=True)
+
+
+def _first_text(texts, *others):
+    """The first text of each row that isn't empty; `texts` and `others` are columns or a text."""
+    for other in others:
+        texts = texts.where(texts != "", other)
+    return texts
 
 
 @contextmanager
@@ -191,21 +226,20 @@ def _catalogue(data) -> Iterator[Catalogue]:
         yield cat
 
 
-@contextmanager
-def _moving_copies(cat: Catalogue, data) -> Iterator[list]:
-    """A list to put pairs of row and new decision into; afterwards these are written, and then the
-    clean copies of moved pictures are moved.
+def _write_reviews(cat: Catalogue, changes: list[Change]):
+    """Write new decisions into the column `review`."""
+    cat.db.executemany(
+        "UPDATE images SET review = ? WHERE url = ? AND period = ?",
+        [(new, row["url"], row["period"]) for row, new in changes],
+    )
+
+
+def _move_copies(cat: Catalogue, data, changes: list[Change]):
+    """Move the clean copies of pictures whose period was changed, after the decisions are written.
 
     A process killed in between leaves copies where they were, and `clean` makes those that are
     missing.
     """
-    changes: list[tuple[dict, str | None]] = []
-    with cat.transaction() as db:
-        yield changes
-        db.executemany(
-            "UPDATE images SET review = ? WHERE url = ? AND period = ?",
-            [(new, row["url"], row["period"]) for row, new in changes],
-        )
     for row, new in changes:
         if row["file"]:
             after = clean_path({**row, "review": new})
@@ -264,37 +298,57 @@ class _Log:
     def __init__(self, cat: Catalogue):
         entries = cat.db.execute("SELECT * FROM decisions").fetchall()
         self.decided = {(e["url"], e["period"]) for e in entries if not e["undone"]}
-        self.made = {(e["url"], e["period"], e["new"]) for e in entries}
+        self.ever_made = {(e["url"], e["period"], e["new"]) for e in entries}
 
     def overrules(self, key: tuple[str, str], choice: str) -> bool:
-        """Whether a person decided on this picture here, or took this choice back."""
-        return key in self.decided or (*key, choice) in self.made
+        """Whether a choice in a file doesn't count: a person decided on this picture here, or took
+        this very choice back.
+        """
+        return key in self.decided or (*key, choice) in self.ever_made
+
+
+@dataclass
+class _Line:
+    """A line of `review.csv`: its number, its `cells` by the header's names, and its decision."""
+
+    number: int
+    cells: dict[str, str]
+
+    @property
+    def review(self) -> str:
+        choice = self.cells["review"].strip()
+        return "keep" if choice == f"move:{self.cells['period']}" else choice
+
+    @property
+    def is_comment(self) -> bool:
+        return self.cells["url"].startswith("#")
 
 
 def _read(file: Path, rows: dict) -> tuple[list[str], dict]:
-    """The header of `review.csv` and its lines by `(url, period)`, or by number for a picture that
-    isn't in `rows`.
+    """The header of `review.csv`, and its lines, `_Line`, by `(url, period)`, or by number for a
+    picture that isn't in `rows`.
     """
     periods_of: dict[str, list[str]] = {}
     for url, period in rows:
         periods_of.setdefault(url, []).append(period)
-    lines: dict = {}
+    lines = {}
     with file.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream, restval="", restkey="more", strict=True)
+        reader = csv.DictReader(stream, restval="", strict=True)
         try:
             header = [name.strip().lower() for name in reader.fieldnames or []]
             reader.fieldnames = header
             if not {"url", "review"} <= set(header):
                 raise csv.Error("it needs a first line with the columns url, period and review")
-            for line in reader:
-                if "more" in line:
-                    raise csv.Error(f"line {reader.line_num} has more cells than the first line")
-                url = line["url"].strip()
-                given = line.get("period", "").strip()
+            for cells in reader:
+                number = reader.line_num
+                if None in cells:  # DictReader's key for cells beyond the header
+                    raise csv.Error(f"line {number} has more cells than the first line")
+                url = cells["url"].strip()
+                given = cells.get("period", "").strip()
                 periods = [given] if given else periods_of.get(url, [""])
                 for period in periods:
-                    key = (url, period) if (url, period) in rows else reader.line_num
-                    lines[key] = {**line, "url": url, "period": period, "line": reader.line_num}
+                    key = (url, period) if (url, period) in rows else number
+                    lines[key] = _Line(number, {**cells, "url": url, "period": period})
         except (UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"{file} is not a list of decisions, CSV in UTF-8: {error}") from error
     return header, lines

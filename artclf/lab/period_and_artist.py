@@ -209,7 +209,7 @@ def learner(data, out, config: dict, table):
     )
     learn.config["artists"] = names
     body = learn.model[0]
-    head = network.new_head(body.width, learn.config).to(learn.dls.device)
+    head = network.new_head(body.n_features, learn.config).to(learn.dls.device)
     learn.model[1] = head
     if loss.log_vars is not None:
         head.log_vars = loss.log_vars  # the optimizer learns the head, checkpoints keep it

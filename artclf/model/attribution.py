@@ -44,7 +44,7 @@ class Score(nn.Module):
     def __init__(self, model: nn.Sequential):
         super().__init__()
         self.model = deepcopy(model).eval().requires_grad_(False)
-        self.model[0].precision = None
+        self.model[0].autocast_dtype = None
         for layer in self.modules():
             if getattr(layer, "inplace", False):
                 layer.inplace = False
@@ -115,8 +115,8 @@ def by_stage(explainer, x, weights) -> list[torch.Tensor]:
 
 
 def stages_read(body) -> list[int]:
-    """The numbers of the stages of a `network.Body` that the head reads."""
-    read = [i for i, taken in enumerate(body.taken) if taken]
+    """The indices of the stages of a `network.Body` that the head reads."""
+    read = [index for index, is_pooled in enumerate(body.is_pooled) if is_pooled]
     return read or [len(body.stages) - 1]
 
 

@@ -98,7 +98,7 @@ class Classifier:
         While the network computes one batch, the next one is decoded.
         """
         answers = len(self.vocab) + len(self.artists)
-        features = self._model[0].width
+        features = self._model[0].n_features
         arrays = np.full((len(sources), answers + features), np.nan, dtype=np.float32)
         errors = [""] * len(sources)
         for start, batch in prefetch(self._pixels, sources, batch_size):

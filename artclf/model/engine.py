@@ -5,8 +5,10 @@ While the body is frozen, the head learns on features that `features` stores; un
 learns on pictures that were decoded once. Reads and writes `DATA/features.db` and `DATA/pixels.db`.
 """
 
+import os
 import time
 
+import pandas as pd
 import torch
 from fastai.callback.core import Callback, TrainEvalCallback
 from fastai.data.load import DataLoader
@@ -20,11 +22,11 @@ from artclf.model.features import Pictures, feature_views
 class Stored(Callback):
     """Gives a learner of `network.new_learner` its batches from what is stored.
 
-    Frozen, an epoch is every picture in each of `views` views (see `features.feature_views`), and
-    the part valid is view 0. Unfrozen, an epoch is every picture, with the batch transforms of the
-    learner's own loaders. The numbers are those of the learner's own loaders, which serve
-    everything else: `show_batch`, `lr_find` on other loaders, `get_preds`. A line says at the start
-    of a fit what it learns from.
+    While the body is frozen, an epoch of train is every picture in each of `views` views (see
+    `features.feature_views`), and valid is view 0 of every picture. Once it is unfrozen, an epoch
+    is every picture, with the batch transforms of the learner's own loaders. Fits, `validate` and
+    `lr_find` are served; `show_batch`, `get_preds` and any other loader read the files, and give a
+    picture of valid the same numbers.
     """
 
     run_after = TrainEvalCallback
@@ -45,14 +47,14 @@ class Stored(Callback):
 
     @property
     def frozen(self) -> bool:
-        """Whether only the head learns."""
-        return 0 < self.opt.frozen_idx == len(self.opt.param_lists) - 1
+        """Whether the body is frozen."""
+        return network.only_head_learns(self.opt)
 
     def before_fit(self):
         self.loaders = {}  # of a fit that was interrupted; the body may have changed since
 
     def after_fit(self):
-        self.loaders = {}  # hundreds of megabytes, which the store has, too
+        self.loaders = {}  # they hold hundreds of megabytes, which can be read again
 
     def before_train(self):
         self._replace("train", self.dls.train)
@@ -61,58 +63,62 @@ class Stored(Callback):
         self._replace("valid", self.dls.valid)
 
     def _replace(self, part: str, own_loader):
-        """Take the stored batches of `part`, where the learner is about to use its own ones."""
+        """Give the learner the stored batches of `part`, if it is about to use its own loader."""
         if self.learn.dl is not own_loader:
             return
         key = (part, self.frozen)
         if key not in self.loaders:
             make_loader = self.feature_loader if self.frozen else self.pixel_loader
             self.loaders[key] = make_loader(part, own_loader)
-        if key == ("train", True):
+        if part == "train" and self.frozen:
             self._standardise_head()
         self.learn.dl = self.loaders[key]
         self.learn.dl.rng = own_loader.rng
         own_loader.before_iter()  # tells its batch transforms which part they are for
 
     def feature_loader(self, part: str, own_loader) -> DataLoader:
-        """Batches of features (numbers of the body) and targets, all views of a picture apart."""
+        """Batches of features and targets, in which each view of a picture is an item of its own.
+
+        For train, mean and variance of the features are kept, by which a linear head standardises.
+        """
         body = self.learn.model[0]
         views = range(self.config["views"] if part == "train" else 1)
-        x = feature_views(self.pictures[part], body, self.backbone, body_name(self.config), views)
-        x = torch.from_numpy(x).flatten(0, 1)
+        array = feature_views(
+            self.pictures[part], body, self.backbone, body_name(self.config), views
+        )
+        x = torch.from_numpy(array).flatten(0, 1)
         y = self._targets(part).repeat_interleave(len(views))
         if part == "train":
             self.feature_mean = x.mean(0)
             self.feature_var = x.var(0, correction=0)
 
-        def batch(places):
-            return x[places], y[places]
+        def create_batch(indices):
+            return x[indices], y[indices]
 
-        return self._loader(part, own_loader, len(x), batch)
+        return self._loader(part, own_loader, len(x), create_batch)
 
     def pixel_loader(self, part: str, own_loader) -> DataLoader:
-        """Batches of pictures, with the batch transforms of the learner's own loader, and
-        targets.
-        """
+        """Batches of pictures and targets, with the batch transforms of the learner's own loader."""
         y = self._targets(part)
         pictures = self.pictures[part]
         device = self.dls.device
 
-        def batch(places):
-            images = TensorImage(pictures.pixels(places)).to(device)
-            return own_loader.after_batch((images, y[places].to(device)))
+        def create_batch(indices):
+            images = TensorImage(pictures.pixels(indices)).to(device)
+            return own_loader.after_batch((images, y[indices].to(device)))
 
-        return self._loader(part, own_loader, len(y), batch)
+        return self._loader(part, own_loader, len(y), create_batch)
 
-    def _loader(self, part: str, own_loader, number: int, batch) -> DataLoader:
+    def _loader(self, part: str, own_loader, count: int, create_batch) -> DataLoader:
+        """A loader of `count` items that makes a batch of their indices by `create_batch`."""
         is_train = part == "train"
         return DataLoader(
-            range(number),
+            range(count),
             bs=own_loader.bs,
             shuffle=is_train,
             drop_last=is_train,
-            create_batch=batch,
-            retain=lambda batch, _: batch,
+            create_batch=create_batch,
+            retain=lambda batch, indices: batch,  # a batch need not have the type of its indices
         )
 
     def _targets(self, part: str) -> torch.Tensor:
@@ -128,13 +134,15 @@ class Stored(Callback):
 
 
 def body_name(config: dict) -> str:
-    """What tells the features of a body apart from others of the same weights."""
+    """The name under which `feature_views` stores a body's features: bodies of the same weights can
+    differ in what is in it.
+    """
     return f"{config['name']} {config['pool']} {config['precision']}"
 
 
 class Ridge(Callback):
-    """Adds half the sum of the squares of a linear head's weights, times `strength`, to the loss
-    that is learned from.
+    """Adds `strength` / 2 times the sum of the squares of a linear head's weights to the loss that
+    is learned from.
 
     Without it, a head with more features than there are pictures overfits. Unlike AdamW's decay,
     this has the minimum of logistic regression with an L2 penalty (le Cessie and van Houwelingen
@@ -174,45 +182,41 @@ class KeepNorms(Callback):
                 layer.eval()
 
 
-def measure_settings(body, size: int, learns: bool = False, runs: int = 3):
+def measure_settings(body, size: int, backward: bool = False, runs: int = 3) -> pd.DataFrame:
     """How fast `body` is with each precision and number of threads: a DataFrame, the fastest first.
 
-    Columns `precision`, `threads` and `seconds` an image, the least of `runs` batches of eight
-    blank pictures of `size` px. With `learns`, gradients are computed, too. Changes nothing: choose
-    by `train.learner(..., precision=...)` and `torch.set_num_threads`. Other precisions give other
-    numbers.
+    Columns `precision`, `threads`, and `seconds` per image, those of the fastest of `runs` batches
+    of eight blank pictures of `size` px. With `backward`, the time for the gradients is in it.
+    Changes nothing: choose by `train.learner(..., precision=...)` and `torch.set_num_threads`.
+    Another precision gives other features.
     """
-    import os
-
-    import pandas as pd
-
     device = next(body.parameters()).device
     x = torch.zeros(8, 3, size, size, device=device)
     threads_before = torch.get_num_threads()
-    precision_before = body.precision
+    dtype_before = body.autocast_dtype
     was_training = [(module, module.training) for module in body.modules()]
     rows = []
     try:
         body.eval()
-        for name, precision in network.PRECISIONS.items():
+        for precision, dtype in network.PRECISIONS.items():
             for threads in sorted({threads_before, os.cpu_count() or 1}):
-                body.precision = precision
+                body.autocast_dtype = dtype
                 torch.set_num_threads(threads)
-                seconds = min(_seconds(body, x, learns) for _ in range(runs)) / len(x)
-                rows.append({"precision": name, "threads": threads, "seconds": seconds})
+                seconds = min(_seconds(body, x, backward) for _ in range(runs)) / len(x)
+                rows.append({"precision": precision, "threads": threads, "seconds": seconds})
     finally:
-        body.precision = precision_before
+        body.autocast_dtype = dtype_before
         torch.set_num_threads(threads_before)
         for module, training in was_training:
             module.training = training
     return pd.DataFrame(rows).sort_values("seconds", ignore_index=True)
 
 
-def _seconds(body, x, learns: bool) -> float:
+def _seconds(body, x, backward: bool) -> float:
     started = time.perf_counter()
-    with torch.set_grad_enabled(learns):
+    with torch.set_grad_enabled(backward):
         output = body(x)
-        if learns:
+        if backward:
             parameters = [p for p in body.parameters() if p.requires_grad]
             torch.autograd.grad(output.sum(), parameters)
     if x.device.type == "cuda":

@@ -1,9 +1,9 @@
 """Features: the numbers that a frozen body computes of the clean pictures, computed once; and these
 pictures, decoded once.
 
-Reads `DATA/clean/` and the catalogue; stores the features in `DATA/features.db` and the pixels in
-`DATA/pixels.db`, which may be deleted at any time. The frozen stage of training, doubtful labels
-and the experiments build on them.
+Reads `DATA/clean/`; stores the features in `DATA/features.db` and the pixels in `DATA/pixels.db`,
+by the SHA-256 of the pictures' bytes. Both may be deleted at any time. The frozen stage of
+training, doubtful labels and the experiments build on them.
 """
 
 import hashlib
@@ -27,16 +27,16 @@ from artclf.model.store import Store
 
 BATCH = 16  # pictures; with 64, the activations leave the processor's cache: a third of the speed
 VERSION = 3  # to be raised when the same network gives other features than before
-IMAGES_A_QUERY = 500
+PICTURES_PER_READ = 500  # so that few features are in memory both as stored and in the array
 
 
 def extract(data, rows, arch: str = "auto", size: int = 224, mirror: bool = False) -> np.ndarray:
     """The mean of each channel of the body's feature maps: float32 of shape (images, channels).
 
     `rows` are rows of `read_catalogue(data)` with a clean copy; pictures are squished to `size` x
-    `size` px and mirrored if asked. The numbers are stored; killed at any moment, the same call
-    goes on. Raises ConnectionError without weights, InputError for a body without feature maps,
-    FileNotFoundError where a copy is gone.
+    `size` px, and mirrored with `mirror`. The features are stored: killed at any moment, the same
+    call goes on. Raises ConnectionError without weights, InputError for a body without feature
+    maps, FileNotFoundError where a clean copy is gone.
     """
     backbone = backbones.find(arch)
     files = [clean_path(row) for row in rows.to_dict("records")]
@@ -84,23 +84,23 @@ class Pictures:
         self.key = f"{size} px {resize}"
         self.store = Store(self.data / "pixels.db")
 
-    def pixels(self, places: Sequence[int]) -> torch.Tensor:
-        """The pictures at `places`: uint8 of shape (places, 3, size, size).
+    def pixels(self, indices: Sequence[int]) -> torch.Tensor:
+        """The pictures at `indices` of `files`: uint8 of shape (images, 3, size, size).
 
         Those not yet stored are decoded, in parallel, and stored. Raises FileNotFoundError where a
         file is gone.
         """
-        hashes = [self.hashes[place] for place in places]
+        hashes = [self.hashes[index] for index in indices]
         stored = self.store.read(self.key, hashes)
         new_files = {}
-        for image, place in zip(hashes, places, strict=True):
-            if image not in stored:
-                new_files[image] = self.data / self.files[place]
+        for sha256, index in zip(hashes, indices, strict=True):
+            if sha256 not in stored:
+                new_files[sha256] = self.data / self.files[index]
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             decoded = dict(zip(new_files, pool.map(self._decode, new_files.values()), strict=True))
         self.store.write(self.key, decoded)
-        images = stored | decoded
-        pixels = np.frombuffer(b"".join(images[image] for image in hashes), np.uint8)
+        content = stored | decoded
+        pixels = np.frombuffer(b"".join(content[sha256] for sha256 in hashes), np.uint8)
         return torch.from_numpy(pixels.reshape(len(hashes), 3, self.size, self.size).copy())
 
     def _decode(self, file: Path) -> bytes:
@@ -115,34 +115,37 @@ def feature_views(
     """The features that `net` gives for views of every picture: float32 (images, views, features).
 
     View 0 is the picture, view 1 its mirror image, and each further one a crop of half the area or
-    more, mirrored or not; which crop follows from the picture's bytes and the view's number. `name`
-    tells `net` apart from others of the same weights. Features are stored by all that they depend
-    on. Every batch has the same size, so that they don't depend on what was stored before.
+    more, mirrored or not; the SHA-256 of the picture and the number of the view determine the crop.
+    `name` tells `net` apart from other networks of the same weights. Features are stored by all
+    that they depend on; a picture without one of the views is computed in all of them. Every batch
+    has the same size, so that features don't depend on what was stored before.
     """
     store = Store(pictures.data / "features.db")
-    hashes = pictures.hashes
     made_by = f"{name} {_hash_of_weights(net)} {VERSION}, torch {torch.__version__}"
     keys = {view: f"{made_by} {pictures.key} view {view}" for view in views}
-    table = _FeatureTable(hashes, list(views))
-    for view, key in keys.items():
-        for start in range(0, len(hashes), IMAGES_A_QUERY):
-            table.put(view, store.read(key, hashes[start : start + IMAGES_A_QUERY]))
-    new = {image: place for place, image in enumerate(hashes) if not table.is_complete(image)}
-    if not new:
+    table = _FeatureTable(pictures.hashes, list(views))
+    _read_stored(store, keys, pictures.hashes, table)
+    incomplete = table.incomplete()
+    if not incomplete:
         return table.array
     net.eval()
-    with progress_bar(desc=f"features of {backbone.name}", total=len(new)) as bar:
-        for images, pixels in _batches(pictures, new):
+    with progress_bar(desc=f"features of {backbone.name}", total=len(incomplete)) as bar:
+        for hashes, pixels in _batches(pictures, incomplete):
             for view, key in keys.items():
-                batch = view_of(pixels, images, view)
-                features = _compute(net, backbone, batch)
-                by_image = {
-                    image: row.tobytes() for image, row in zip(images, features, strict=True)
-                }
-                store.write(key, by_image)
-                table.put(view, by_image)
-            bar.update(len(images))
+                features = _compute(net, backbone, view_of(pixels, hashes, view))
+                content = [row.tobytes() for row in features]
+                by_hash = dict(zip(hashes, content, strict=True))
+                store.write(key, by_hash)
+                table.put(view, by_hash)
+            bar.update(len(hashes))
     return table.array
+
+
+def _read_stored(store: Store, keys: dict[int, str], hashes: list[str], table: "_FeatureTable"):
+    """Put what is stored under the key of each view into `table`."""
+    for view, key in keys.items():
+        for start in range(0, len(hashes), PICTURES_PER_READ):
+            table.put(view, store.read(key, hashes[start : start + PICTURES_PER_READ]))
 
 
 def _hash_of_weights(net: nn.Module) -> str:
@@ -158,68 +161,70 @@ def _compute(net: nn.Module, backbone, pixels: torch.Tensor) -> np.ndarray:
 
     A last, smaller batch is filled up: processors may round differently in batches of another size.
     """
-    number = len(pixels)
-    if number < BATCH:
-        blanks = pixels.new_zeros(BATCH - number, *pixels.shape[1:])
+    n_images = len(pixels)
+    if n_images < BATCH:
+        blanks = pixels.new_zeros(BATCH - n_images, *pixels.shape[1:])
         pixels = torch.cat([pixels, blanks])
     device = next(net.parameters()).device
     mean = torch.tensor(backbone.mean, device=device).view(3, 1, 1)
     std = torch.tensor(backbone.std, device=device).view(3, 1, 1)
     x = (pixels.to(device).float() / 255 - mean) / std
-    return net(x)[:number].float().cpu().numpy()
+    return net(x)[:n_images].float().cpu().numpy()
 
 
 class _FeatureTable:
-    """The array of `feature_views` while it is filled: one image may stand in several of its
-    rows.
-    """
+    """The array of `feature_views` while it is filled; pictures of the same bytes have a row each."""
 
     def __init__(self, hashes: Sequence[str], views: list[int]):
-        self.number = len(hashes)
-        self.columns = {view: column for column, view in enumerate(views)}
+        self.n_rows = len(hashes)
         self.rows: dict[str, list[int]] = {}
-        for row, image in enumerate(hashes):
-            self.rows.setdefault(image, []).append(row)
+        for row, sha256 in enumerate(hashes):
+            self.rows.setdefault(sha256, []).append(row)
+        self.columns = {view: column for column, view in enumerate(views)}
         self.filled: dict[int, set[str]] = {view: set() for view in views}
         self.array = np.empty((0, len(views), 0), np.float32)
 
-    def put(self, view: int, features: dict[str, bytes]):
-        for image, content in features.items():
-            row = np.frombuffer(content, np.float32)
-            if not len(self.array):  # the first row tells how many features there are
-                self.array = np.empty((self.number, len(self.columns), len(row)), np.float32)
-            self.array[self.rows[image], self.columns[view]] = row
-        self.filled[view] |= features.keys()
+    def put(self, view: int, by_hash: dict[str, bytes]):
+        """Fill in the features of a view, given as bytes by the SHA-256 of their pictures."""
+        for sha256, content in by_hash.items():
+            features = np.frombuffer(content, np.float32)
+            if not len(self.array):  # the first picture tells how many features there are
+                shape = (self.n_rows, len(self.columns), len(features))
+                self.array = np.empty(shape, np.float32)
+            self.array[self.rows[sha256], self.columns[view]] = features
+        self.filled[view] |= by_hash.keys()
 
-    def is_complete(self, image: str) -> bool:
-        return all(image in images for images in self.filled.values())
+    def incomplete(self) -> dict[str, int]:
+        """The pictures that lack a view: the index of one of their rows, by SHA-256."""
+        complete = set.intersection(*self.filled.values())
+        return {sha256: rows[0] for sha256, rows in self.rows.items() if sha256 not in complete}
 
 
 def _batches(
-    pictures: Pictures, places: dict[str, int]
+    pictures: Pictures, indices: dict[str, int]
 ) -> Iterator[tuple[list[str], torch.Tensor]]:
-    """Hashes and pixels of `places`, a batch at a time; the next one is decoded meanwhile."""
-    images = list(places)
-    batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+    """SHA-256 and pixels of the pictures at `indices`, a batch at a time; the next one is decoded
+    meanwhile.
+    """
+    hashes = list(indices)
+    batches = [hashes[start : start + BATCH] for start in range(0, len(hashes), BATCH)]
 
     def pixels_of(batch):
-        return pictures.pixels([places[image] for image in batch])
+        return pictures.pixels([indices[sha256] for sha256 in batch])
 
-    for number, [pixels] in prefetch(pixels_of, batches, 1):
+    for number, [pixels] in prefetch(pixels_of, batches, batch_size=1):
         yield batches[number], pixels
 
 
-def view_of(pixels: torch.Tensor, images: Sequence[str], view: int) -> torch.Tensor:
-    """View number `view` of `pixels`, of shape (images, 3, height, width), of the pictures with
-    these hashes.
-    """
+def view_of(pixels: torch.Tensor, hashes: Sequence[str], view: int) -> torch.Tensor:
+    """View `view` of pictures, given as `pixels` (images, 3, height, width) and their SHA-256."""
     if view == 0:
         return pixels
     if view == 1:
         return pixels.flip(-1)
     crops = []
-    for picture, image in zip(pixels, images, strict=True):
-        seed = int(hashlib.sha256(f"{image} {view}".encode()).hexdigest()[:12], 16)
+    for picture, sha256 in zip(pixels, hashes, strict=True):
+        seed = int(hashlib.sha256(f"{sha256} {view}".encode()).hexdigest()[:12], 16)
         crops.append(_crop(picture, seed))
     return torch.stack(crops)
 

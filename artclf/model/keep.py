@@ -1,10 +1,12 @@
-"""What a fit leaves behind: its history, its best epoch, and every finished epoch to go on from.
+"""What a fit leaves behind: its history, its best epoch, and its last finished epoch to go on from.
 
 Callbacks of `train.learner`, which work across all fits of a learner: `History`, `BestEpoch`, and
-`Resume`, which restores the other two. They write `history.csv` and `models/` under the learner's
-path, and do nothing in `validate`, `get_preds` and `lr_find`.
+`Resume`, which also restores what the other two had noted. They write `history.csv` and `models/`
+under the learner's path, and do nothing in `validate`, `get_preds` and `lr_find`. Fits are numbered
+from 0.
 """
 
+import hashlib
 import json
 import random
 import time
@@ -20,25 +22,31 @@ from artclf.base.files import replace_whole, write_csv
 from artclf.model import network
 
 
-def is_looking(learn) -> bool:
-    """Whether a learner is in `validate`, `get_preds` or `lr_find` instead of a fit.
+def is_fitting(learn) -> bool:
+    """Whether a learner is in a fit, not in `validate`, `get_preds` or `lr_find`.
 
-    Not fastai's `Callback.run`, which an interrupted `lr_find` would leave switched off.
+    Callbacks ask this instead of setting fastai's `Callback.run`, which an interrupted `lr_find`
+    would leave switched off.
     """
-    return learn.lock.locked() or hasattr(learn, "lr_finder")
+    is_predicting = learn.lock.locked()
+    is_finding_lr = hasattr(learn, "lr_finder")
+    return not is_predicting and not is_finding_lr
 
 
-def is_done_before(learn) -> bool:
-    """Whether the current epoch was finished by an interrupted run of the same fit."""
+def is_replayed(learn) -> bool:
+    """Whether the current epoch was finished by an interrupted run of this fit, so that only its
+    figures are shown again.
+    """
     return learn.epoch < learn.resume.epochs_done
 
 
 class History(Callback):
-    """A row for every epoch of every fit, in `rows` and in `history.csv` under the learner's path.
+    """One row per epoch of every fit, in `rows` and in `history.csv` under the learner's path.
 
-    Columns: `fit`, `epoch`, the losses and metrics, `seconds`, the lowest and highest of the
-    parameter groups' learning rates, how many `groups` there are and how many are `learning`, and
-    what is `scheduled` from batch to batch.
+    Columns: `fit`, `epoch`, the losses and metrics, `seconds`, `lr_low` and `lr_high` (the lowest
+    and the highest of the parameter groups' peak learning rates), how many `groups` of parameters
+    there are and how many of them are `learning`, and the names of the hyperparameters that are
+    `scheduled` from batch to batch.
     """
 
     order = 55  # after fastai's Recorder
@@ -50,11 +58,11 @@ class History(Callback):
         self.started = time.time()
 
     def after_epoch(self):
-        if is_looking(self.learn) or is_done_before(self.learn):
+        if not is_fitting(self.learn) or is_replayed(self.learn):
             return
         names = list(self.recorder.metric_names)[1:-1]  # without epoch and time
         values = [float(value) for value in self.recorder.values[-1]]
-        rates = highest_rates(self.learn)
+        rates = peak_learning_rates(self.learn)
         self.rows.append(
             {
                 "fit": self.learn.resume.fit_number,
@@ -69,10 +77,11 @@ class History(Callback):
             }
         )
 
-    def values_of_fit(self, number: int) -> list[list[float]]:
-        """Losses and metrics of every epoch of a fit, as fastai's Recorder shows them."""
+    def values_of_fit(self, fit_number: int) -> list[list[float]]:
+        """Losses and metrics of every epoch of a fit, in the order of fastai's Recorder."""
         names = list(self.recorder.metric_names)[1:-1]
-        return [[row[name] for name in names] for row in self.rows if row["fit"] == number]
+        rows = [row for row in self.rows if row["fit"] == fit_number]
+        return [[row[name] for name in names] for row in rows]
 
     def write(self):
         """Write `history.csv`, whole or not at all."""
@@ -81,8 +90,8 @@ class History(Callback):
 
 
 def schedules(learn) -> dict:
-    """What changes from batch to batch, such as `lr`: a function each of the share of the fit that
-    is done.
+    """The hyperparameters that change from batch to batch, such as `lr`: by name, functions of how
+    much of the fit is done (0 to 1).
     """
     found = {}
     for callback in learn.cbs:
@@ -90,25 +99,27 @@ def schedules(learn) -> dict:
     return found
 
 
-def highest_rates(learn) -> list[float]:
-    """The highest learning rate of each parameter group in this fit."""
+def peak_learning_rates(learn) -> list[float]:
+    """The highest learning rate that each parameter group has in this fit."""
     schedule = schedules(learn).get("lr")
     if schedule is None:
         return [float(group["lr"]) for group in learn.opt.hypers]
-    number = len(learn.opt.param_lists)
-    rates = [np.broadcast_to(schedule(share), number) for share in np.linspace(0, 1, 21)]
+    n_groups = len(learn.opt.param_lists)
+    rates = [np.broadcast_to(schedule(done), n_groups) for done in np.linspace(0, 1, 21)]
     return np.max(rates, axis=0).astype(float).tolist()
 
 
 class BestEpoch(Callback):
     """Keeps the best epoch of all fits, and puts its weights back at the end of every fit.
 
-    The best has the highest macro F1 on valid. On few images that is half chance, so two rules
-    apply: an epoch of a later fit must not have a higher loss on valid than what the fit began
-    with; and of a linear head alone, whose loss has a single minimum, only the last epoch counts,
-    because it is nearest to the minimum. Its weights are in `models/best-N.pth`, where N is its
-    fit: fastai's SaveModelCallback has one file, which a rerun of the first fit would take from a
-    later one.
+    The best has the highest macro F1 on valid. On few images chance decides much of that, so two
+    rules apply. An epoch of a later fit must not have a higher loss on valid than the best epoch
+    of the fits before it. And while a linear head learns alone, only the last epoch of a fit
+    counts: the loss has a single minimum, and the last epoch is nearest to it.
+
+    The weights of the best epoch are in `models/best-N.pth`, where N is its fit. fastai's
+    SaveModelCallback has a single file: a rerun of the first fit would find the weights of a later
+    one in it.
     """
 
     order = 56  # after History
@@ -117,35 +128,28 @@ class BestEpoch(Callback):
         self.f1 = -1.0
         self.valid_loss = float("inf")
         self.fit_number = 0
-        self.epoch_number = -1
+        self.epoch_number = -1  # until an epoch was taken
         self.loss_at_start = float("inf")
 
     def before_fit(self):
-        if not is_looking(self.learn):
+        if is_fitting(self.learn):
             self.loss_at_start = self.valid_loss
 
     def after_epoch(self):
-        if is_looking(self.learn) or is_done_before(self.learn):
+        if not is_fitting(self.learn) or is_replayed(self.learn):
             return
         is_last = self.epoch == self.n_epoch - 1
         if is_last or not self._is_linear_head_alone():
             self._take_if_better()
 
     def after_fit(self):
-        if is_looking(self.learn):
+        if not is_fitting(self.learn):
             return
         stopped_early = 0 < self.learn.resume.epochs_done < self.n_epoch
         if stopped_early and self._is_linear_head_alone():
             self._take_if_better()
         if self.epoch_number >= 0:
-            weights = torch.load(self.file, map_location=self.dls.device, weights_only=True)
-            self.learn.model.load_state_dict(weights)
-        last = (self.learn.resume.fit_number, self.epoch)
-        verb = "Kept" if (self.fit_number, self.epoch_number) == last else "Put back"
-        print(
-            f"{verb} the weights of epoch {self.epoch_number} of stage {self.fit_number + 1}, "
-            f"the best on valid: macro F1 {self.f1:.3f}."
-        )
+            self._put_back()
 
     @property
     def file(self):
@@ -153,7 +157,8 @@ class BestEpoch(Callback):
 
     def _take_if_better(self):
         row = self.learn.history.rows[-1]
-        if row["f1_score"] > self.f1 and not row["valid_loss"] > self.loss_at_start:
+        loss_rose = row["valid_loss"] > self.loss_at_start
+        if row["f1_score"] > self.f1 and not loss_rose:
             self.f1 = row["f1_score"]
             self.valid_loss = row["valid_loss"]
             self.fit_number = row["fit"]
@@ -161,9 +166,19 @@ class BestEpoch(Callback):
             weights = self.learn.model.state_dict()
             replace_whole(self.file, lambda file: torch.save(weights, file))
 
+    def _put_back(self):
+        weights = torch.load(self.file, map_location=self.dls.device, weights_only=True)
+        self.learn.model.load_state_dict(weights)
+        last = (self.learn.resume.fit_number, self.epoch)
+        verb = "Kept" if (self.fit_number, self.epoch_number) == last else "Put back"
+        print(
+            f"{verb} the weights of epoch {self.epoch_number} of fit {self.fit_number}, "
+            f"the best on valid: macro F1 {self.f1:.3f}."
+        )
+
     def _is_linear_head_alone(self) -> bool:
-        only_head_learns = 0 < self.opt.frozen_idx == len(self.opt.param_lists) - 1
-        return only_head_learns and network.standardizer(self.learn.model[1]) is not None
+        has_linear_head = network.standardizer(self.learn.model[1]) is not None
+        return network.only_head_learns(self.opt) and has_linear_head
 
     def state(self) -> dict:
         names = ("f1", "valid_loss", "fit_number", "epoch_number", "loss_at_start")
@@ -175,42 +190,42 @@ class BestEpoch(Callback):
 
 
 class Resume(Callback):
-    """Keeps every finished epoch in `models/fit-N.pth`, so that an interrupted fit goes on from it.
+    """Writes `models/fit-N.pth` after every epoch of fit N, so that an interrupted fit goes on.
 
-    A fit is known by the learner's settings, the fits before it, its number of epochs, its learning
-    rates and its loss function. Every epoch starts from a seed of its own, so a fit that was
-    interrupted ends with the same weights as one that was not.
+    A fit goes on only where the learner's settings, the fits before it, the number of epochs, the
+    learning rates and the loss function are the same. Every epoch starts from a seed of its own, so
+    a fit that was interrupted ends with the same weights as one that was not.
     """
 
-    order = 57  # after History and BestEpoch, whose state it keeps; before the progress bar
+    order = 57  # after History and BestEpoch, whose state it writes; before the progress bar
 
     def __init__(self, config: dict):
         self.config = config
-        self.fits: list[str] = []  # keys of the fits that are finished
-        self.epochs_done = 0
+        self.finished_keys: list[str] = []  # one per finished fit
+        self.epochs_done = 0  # of the current fit
 
     @property
     def fit_number(self) -> int:
-        return len(self.fits)
+        return len(self.finished_keys)
 
     def before_fit(self):
-        if is_looking(self.learn):
+        if not is_fitting(self.learn):
             return
-        if not self.fits:
-            self.config["lr"] = max(highest_rates(self.learn))
+        if self.fit_number == 0:  # the recipe's learning rate, for config.json
+            self.config["lr"] = max(peak_learning_rates(self.learn))
         self.key = self._key()
         self.file = self.learn.path / self.learn.model_dir / f"fit-{self.fit_number}.pth"
         self.epochs_done = 0
         state = self._read()
         if state is None:
-            self._save()
+            self._save()  # interrupted in its first epoch, the fit starts from these weights again
         else:
             self._restore(state)
 
     def before_epoch(self):
-        if is_looking(self.learn):
+        if not is_fitting(self.learn):
             return
-        if self.epoch < self.epochs_done:
+        if is_replayed(self.learn):
             values = self.learn.history.values_of_fit(self.fit_number)[self.epoch]
             self.learn.recorder.log = L([self.epoch, *values])  # so that the table shows it again
             raise CancelEpochException
@@ -219,31 +234,39 @@ class Resume(Callback):
         self.dls.train.rng = random.Random(seed)
 
     def after_epoch(self):
-        if is_looking(self.learn) or is_done_before(self.learn):
+        if not is_fitting(self.learn) or is_replayed(self.learn):
             return
         self.epochs_done += 1
         self._save()
         self.learn.history.write()
 
     def after_fit(self):
-        if not is_looking(self.learn):
-            self.fits.append(self.key)
+        if is_fitting(self.learn):
+            self.finished_keys.append(self.key)
 
     def _key(self) -> str:
-        """All that the fit depends on, as text."""
+        """The SHA-256 of all that the fit depends on."""
         scheduled = {}
         for name, schedule in schedules(self.learn).items():
-            scheduled[name] = [np.asarray(schedule(share)).tolist() for share in (0, 0.1, 0.5)]
-        hypers = []
+            # three values tell one schedule from another
+            scheduled[name] = [np.asarray(schedule(done)).tolist() for done in (0, 0.1, 0.5)]
+        constant = []
         for group in self.opt.hypers:
             # an interrupted fit leaves what is scheduled in the optimizer as it was at the time
-            hypers.append({k: float(v) for k, v in group.items() if k not in scheduled})
+            constant.append({k: float(v) for k, v in group.items() if k not in scheduled})
         loss_func = self.learn.loss_func
-        weight = getattr(loss_func, "weight", None)
-        loss = [repr(loss_func), None if weight is None else weight.tolist()]
-        return json.dumps(
-            [self.config, self.fits, self.n_epoch, self.opt.frozen_idx, hypers, scheduled, loss]
-        )
+        class_weights = getattr(loss_func, "weight", None)
+        settings = {
+            "config": self.config,
+            "fits_before": self.finished_keys,
+            "epochs": self.n_epoch,
+            "frozen_groups": self.opt.frozen_idx,
+            "constant": constant,
+            "scheduled": scheduled,
+            "loss": repr(loss_func),
+            "class_weights": None if class_weights is None else class_weights.tolist(),
+        }
+        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
     def _read(self) -> dict | None:
         if not self.file.exists():

@@ -20,12 +20,12 @@ from artclf.model import backbones
 
 POOLS = ("style", "stages", "last")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
-MOST_CHANNELS = 128  # with covariances: a stage with more channels has too many pairs of them
-MOST_STAGES = 10  # of a network with more stages, only the last of each block is pooled
+MOST_CHANNELS = 128  # a stage with more channels would have too many pairs for covariances
+MOST_STAGES = 10  # in a network with more stages, only the last of each block is pooled
 
 
 class Body(nn.Module):
-    """A backbone in stages, from pictures (images, 3, height, width) to features (images, width).
+    """A backbone in stages: from pictures (images, 3, height, width) to (images, n_features).
 
     `pool` says what the features are: with `stages`, mean and standard deviation of each channel
     after each stage (in a network of more than `MOST_STAGES`, after the last of each block); with
@@ -33,9 +33,9 @@ class Body(nn.Module):
     `last`, maximum and mean of the last feature maps, as fastai pools. It is `last` where `net` has
     no stages. `precision`, one of `PRECISIONS`, is that of the stages; features are always float32.
 
-    Features pass through unchanged, so that a frozen body need not compute stored ones again.
-    `blocks` says which block each stage belongs to: 1 to 4 by resolution, 0 for the stem. `taken`
-    says which stages are pooled.
+    Given features instead of pictures, a body returns them as they are: a frozen one need not
+    compute stored features again. `blocks` says which block each stage belongs to (1 to 4 by
+    resolution, 0 for the stem), `is_pooled` which stages are pooled.
     """
 
     def __init__(
@@ -49,17 +49,13 @@ class Body(nn.Module):
         self.blocks = _blocks(shapes)
         self.has_maps = len(shapes[-1]) == 4
         self.pool = pool if len(parts) > 1 else "last"
-        self.precision = PRECISIONS[precision]
-        self.taken = self._pooled_stages()
-        self.pairs_of = []  # the channels of each pooled stage, 0 for one without covariances
-        for shape, taken in zip(shapes, self.taken, strict=True):
-            if taken:
-                with_pairs = self.pool == "style" and shape[1] <= MOST_CHANNELS
-                self.pairs_of.append(shape[1] if with_pairs else 0)
+        self.autocast_dtype = PRECISIONS[precision]
+        self.is_pooled = self._which_are_pooled()
+        self.covariance_channels = self._covariance_channels(shapes)
         with torch.no_grad():
-            self.width = self.eval()(blank).shape[1]
+            self.n_features = self.eval()(blank).shape[1]
 
-    def _pooled_stages(self) -> list[bool]:
+    def _which_are_pooled(self) -> list[bool]:
         if self.pool == "last":
             return [False] * len(self.stages)
         if len(self.stages) <= MOST_STAGES:
@@ -68,6 +64,15 @@ class Body(nn.Module):
         return [
             block != following for block, following in zip(self.blocks, next_blocks, strict=True)
         ]
+
+    def _covariance_channels(self, shapes: list[torch.Size]) -> list[int]:
+        """The number of channels of each pooled stage, 0 for a stage without covariances."""
+        found = []
+        for shape, is_pooled in zip(shapes, self.is_pooled, strict=True):
+            if is_pooled:
+                has_covariances = self.pool == "style" and shape[1] <= MOST_CHANNELS
+                found.append(shape[1] if has_covariances else 0)
+        return found
 
     def forward(self, x):
         is_features = x.ndim == 2
@@ -78,23 +83,23 @@ class Body(nn.Module):
         maps = []
         x = x.contiguous(memory_format=torch.channels_last)
         with self._autocast(x):
-            for stage, taken in zip(self.stages, self.taken, strict=True):
+            for stage, is_pooled in zip(self.stages, self.is_pooled, strict=True):
                 x = stage(x)
-                if taken:
+                if is_pooled:
                     maps.append(x)
         if not maps:
             return _pool_last(x) if self.has_maps else x.float()
         features = []  # in full precision: a covariance is a small difference of large numbers
-        for stage_maps, channels in zip(maps, self.pairs_of, strict=True):
+        for stage_maps, channels in zip(maps, self.covariance_channels, strict=True):
             features.append(statistics(stage_maps))
             if channels:
                 features.append(covariances(stage_maps, channels))
         return torch.cat(features, 1)
 
     def _autocast(self, x):
-        if self.precision is None:
+        if self.autocast_dtype is None:
             return nullcontext()
-        return torch.autocast(x.device.type, self.precision)
+        return torch.autocast(x.device.type, self.autocast_dtype)
 
 
 def statistics(maps: torch.Tensor) -> torch.Tensor:
@@ -110,9 +115,9 @@ def statistics(maps: torch.Tensor) -> torch.Tensor:
 def covariances(maps: torch.Tensor, channels: int) -> torch.Tensor:
     """Covariance of each pair of channels: (images, channels, height, width) to (images, pairs).
 
-    The pairs are the channels * (channels - 1) / 2 above the diagonal, row by row. Each is divided
-    by the root of the channels' mean variance, so that they double where maps double, as
-    `statistics` do.
+    The pairs are the channels * (channels - 1) / 2 above the diagonal, row by row. Each covariance
+    is divided by the root of the channels' mean variance, so that it doubles where the maps double,
+    as `statistics` do.
     """
     maps = maps.float().flatten(2)
     maps = maps - maps.mean(2, keepdim=True)
@@ -129,41 +134,44 @@ def _pool_last(maps: torch.Tensor) -> torch.Tensor:
 
 
 def stages(net: nn.Module, blank: torch.Tensor) -> list[nn.Module]:
-    """`net` as modules that follow each other, cut where features can be pooled.
+    """`net` as a list of modules, its stages, to be called one after the other.
 
-    A stage is a container of layers, such as `layer1` of a ResNet, or bare layers up to the next
-    pooling or container. Where a chain of its parts doesn't give what `net` gives (branches,
-    transformers), it is `net` alone. `blank` is a picture to try it on.
+    A stage is either a container of layers, such as `layer1` of a ResNet, or a run of bare layers
+    that ends with a pooling layer or before the next container. A network that is no such chain (it
+    has branches, or is a transformer) is a single stage. `blank` is a batch of pictures to try on
+    whether the chain gives what `net` gives.
     """
     found: list[nn.Module] = []
-    layers: list[nn.Module] = []
+    bare_layers: list[nn.Module] = []
+
+    def close_stage():
+        if bare_layers:
+            found.append(nn.Sequential(*bare_layers))
+            bare_layers.clear()
+
     for part in _chain(net, blank):
-        if not _is_layer(part):
-            if layers:
-                found.append(nn.Sequential(*layers))
-                layers = []
+        if _is_layer(part):
+            bare_layers.append(part)
+            if "Pool" in type(part).__name__:
+                close_stage()
+        else:
+            close_stage()
             found.append(part)
-            continue
-        layers.append(part)
-        if "Pool" in type(part).__name__:
-            found.append(nn.Sequential(*layers))
-            layers = []
-    if layers:
-        found.append(nn.Sequential(*layers))
+    close_stage()
     return found
 
 
 @torch.no_grad()
 def _chain(net: nn.Module, x: torch.Tensor) -> list[nn.Module]:
-    """The parts of `net` that, one after the other, give its feature maps; `net` itself where none
-    do.
-
-    A last norm that has learned nothing yet changes nothing, and still belongs to them.
+    """The parts of `net` that, called one after the other, give its feature maps; `net` alone where
+    there are none.
     """
     expected = net.eval()(x)
     parts: list[nn.Module] = []
     chain: list[nn.Module] = []
     for part in _parts(net):
+        # The maps may be complete before a last norm, which changes nothing until it has learned.
+        # It belongs to the chain all the same; a part without weights after the maps doesn't.
         if chain and not part.state_dict():
             break
         try:
@@ -180,11 +188,12 @@ def _chain(net: nn.Module, x: torch.Tensor) -> list[nn.Module]:
 
 
 def _is_layer(part: nn.Module) -> bool:
+    """Whether a part is a bare layer, not a container; timm has norms that contain an activation."""
     return isinstance(part, norm_types) or not list(part.children())
 
 
 def _parts(net: nn.Module) -> list[nn.Module]:
-    """What `net` is made of; a Sequential of bare layers or Sequentials is opened."""
+    """The modules that `net` is made of; a Sequential of bare layers or Sequentials is opened."""
     found = []
     for part in getattr(net, "model", net).children():
         if _is_opened(part):
@@ -211,8 +220,8 @@ def _shapes(parts: list[nn.Module], x: torch.Tensor) -> list[torch.Size]:
 
 
 def _blocks(shapes: list[torch.Size]) -> list[int]:
-    """The block of each stage: 4 at the last resolution, 3 at the one before, ...; the first stage
-    is 0, the stem.
+    """The block of each stage: 4 at the lowest resolution, 3 at the next higher one, and so on down
+    to 1; the first stage is 0, the stem.
     """
     if len(shapes) == 1:
         return [4]
@@ -225,10 +234,11 @@ def new_learner(dls, config: dict, **kwargs) -> Learner:
     """A fastai `Learner` of the backbone that `config` names and a new head, the body frozen if it
     is pretrained.
 
-    The head has `depth` hidden layers of `width` units (see `new_head`). Unfrozen, the body learns
-    from block `unfreeze_from` (1 to 4, 0 for all) on, each block a parameter group; the blocks
-    below never learn. The memory format is channels last, which is faster on CPUs and GPUs. Further
-    arguments go to `Learner`. `config["pool"]` becomes `last` where the backbone has no stages.
+    The head has `depth` hidden layers of `width` units (see `new_head`). Once unfrozen, a
+    pretrained body learns from block `unfreeze_from` (1 to 4, 0 for all) on, each block a parameter
+    group; the blocks below never learn. The memory format is channels last, which is faster on CPUs
+    and GPUs. Further arguments go to `Learner`. Changes `config["pool"]` to `last` where the
+    backbone has no stages.
     """
     backbone = backbones.Backbone(
         config["name"], config["library"], config["weights"], config["mean"], config["std"]
@@ -236,7 +246,7 @@ def new_learner(dls, config: dict, **kwargs) -> Learner:
     precision = config.get("precision", "float32")  # exports of version 0.1 don't name it
     body = Body(backbones.body(backbone), config["pool"], config["size"], precision)
     config["pool"] = body.pool
-    model = nn.Sequential(body, new_head(body.width, config))
+    model = nn.Sequential(body, new_head(body.n_features, config))
     model.to(dls.device, memory_format=torch.channels_last)
     pretrained = backbone.weights != "random"
     first_block = config["unfreeze_from"] if pretrained else 0
@@ -254,21 +264,21 @@ def new_learner(dls, config: dict, **kwargs) -> Learner:
     return learn
 
 
-def new_head(width: int, config: dict) -> nn.Sequential:
-    """A head on `width` features: an output for each of `vocab`, then for each of `artists`, where
-    there are any.
+def new_head(n_features: int, config: dict) -> nn.Sequential:
+    """A head on `n_features` features: an output for each of `vocab`, then for each of `artists`,
+    where there are any.
 
-    Without hidden layers (`depth` 0) it is linear, on standardised features; with some it is
-    fastai's.
+    With `depth` 0 it is linear, on standardised features; else it is fastai's, with `depth` hidden
+    layers of `width` units.
     """
     outputs = len(config["vocab"]) + len(config.get("artists", ()))
     if config["depth"]:
         hidden = [config["width"]] * config["depth"]
-        return create_head(width, outputs, hidden, config["dropout"], pool=False)
-    linear = nn.Linear(width, outputs)
+        return create_head(n_features, outputs, hidden, config["dropout"], pool=False)
+    linear = nn.Linear(n_features, outputs)
     # the loss of a linear head has a single minimum, so it needs no random start
     nn.init.zeros_(linear.weight)
-    standardizer = nn.BatchNorm1d(width, affine=False)
+    standardizer = nn.BatchNorm1d(n_features, affine=False)
     return nn.Sequential(standardizer, nn.Dropout(config["dropout"]), linear)
 
 
@@ -279,20 +289,25 @@ def standardizer(head: nn.Sequential) -> nn.BatchNorm1d | None:
     return first if is_standardizer else None
 
 
-def keep_outputs(model: nn.Sequential, number: int) -> nn.Sequential:
-    """`model` with only the first `number` outputs of its head, those of the periods; the tensors
+def keep_outputs(model: nn.Sequential, count: int) -> nn.Sequential:
+    """`model` with only the first `count` outputs of its head, those of the periods; the tensors
     are shared.
     """
     body, head = model
     *layers, last = head
-    if last.out_features == number:
+    if last.out_features == count:
         return model
     with torch.device("meta"):  # without memory: its weights are those of `last`
-        first = nn.Linear(last.in_features, number, bias=last.bias is not None)
-    first.weight = nn.Parameter(last.weight.detach()[:number])
+        shortened = nn.Linear(last.in_features, count, bias=last.bias is not None)
+    shortened.weight = nn.Parameter(last.weight.detach()[:count])
     if last.bias is not None:
-        first.bias = nn.Parameter(last.bias.detach()[:number])
-    return nn.Sequential(body, nn.Sequential(*layers, first))
+        shortened.bias = nn.Parameter(last.bias.detach()[:count])
+    return nn.Sequential(body, nn.Sequential(*layers, shortened))
+
+
+def only_head_learns(opt) -> bool:
+    """Whether all parameter groups of an optimizer but the last, the head's, are frozen."""
+    return 0 < opt.frozen_idx == len(opt.param_lists) - 1
 
 
 def parameter_groups(model: nn.Sequential, first_block: int = 0) -> list[list[nn.Parameter]]:
@@ -301,26 +316,28 @@ def parameter_groups(model: nn.Sequential, first_block: int = 0) -> list[list[nn
     """
     body, head = model
     groups = []
-    for number in sorted(set(body.blocks)):
+    for block in sorted(set(body.blocks)):
         group = []
-        for stage, block in zip(body.stages, body.blocks, strict=True):
-            if block == number:
+        for stage, block_of_stage in zip(body.stages, body.blocks, strict=True):
+            if block_of_stage == block:
                 group += params(stage)
-        if number >= first_block and group:
+        if block >= first_block and group:
             groups.append(group)
     return [*groups, params(head)]
 
 
-def plain_model(model: nn.Sequential, number: int | None = None) -> nn.Sequential:
-    """`model`, or `keep_outputs` of it, for pictures alone and without a class of ours, so that its
-    pickle opens anywhere; it computes in float32.
+def plain_model(model: nn.Sequential, count: int | None = None) -> nn.Sequential:
+    """`model` without a class of ours, so that its pickle opens anywhere, with only the first
+    `count` outputs if given.
+
+    It takes pictures alone, not features, and computes in float32.
     """
     body = copy(model[0])
-    body.precision = None
+    body.autocast_dtype = None
     tracer = fx.Tracer()
-    tracer.is_leaf_module = lambda *_: True
+    tracer.is_leaf_module = lambda *_: True  # the stages stay modules as they are
     tracer.traced_func_name = "extract"
     plain_body = fx.GraphModule(body, tracer.trace(body))
-    if number is not None:
-        model = keep_outputs(model, number)
+    if count is not None:
+        model = keep_outputs(model, count)
     return nn.Sequential(plain_body, model[1])

@@ -28,12 +28,12 @@ FACTS = ["title", "artist", "year", "source", "dup_group"]
 
 
 def read(out, data):
-    """The predictions of every image of every part, and the facts on it: a DataFrame, a row an
+    """The predictions of every image of every part, and the facts on it: a DataFrame, one row per
     image.
 
     Columns as in `predictions.csv` of folder `out`, and `FACTS` of the catalogue in `data` (''
-    where unknown). Raises FileNotFoundError where a step before this one is missing, InputError for
-    a table that isn't one of predictions.
+    where unknown). Warns of pictures that are no longer in the catalogue. Raises FileNotFoundError
+    where a step before this one is missing, InputError for a file that holds no predictions.
     """
     path = Path(out) / "predictions.csv"
     if not path.exists():
@@ -65,14 +65,14 @@ def _read_table(path: Path):
             keep_default_na=False,  # there may be a class called NA
             na_values={"loss": ["", "nan"]},
         )
-        probabilities = predictions.filter(regex="^p_").columns
-        predictions = predictions.astype(dict.fromkeys(probabilities, float))
+        columns_of_classes = predictions.filter(regex="^p_").columns
+        predictions = predictions.astype(dict.fromkeys(columns_of_classes, float))
     except ValueError as error:
         raise InputError(
             f"{path} is not a table of predictions ({error}): run `artclf train` again"
         ) from error
     missing = [name for name in COLUMNS if name not in predictions]
-    if missing or predictions.empty or probabilities.empty:
+    if missing or predictions.empty or columns_of_classes.empty:
         lacking = ", ".join(missing) or "rows, or columns p_<class>"
         raise InputError(f"{path} lacks {lacking}: run `artclf train` again")
     return predictions
@@ -87,8 +87,8 @@ def classes(predictions) -> list[str]:
 
 
 def positions(names: list[str]) -> np.ndarray:
-    """Each class's place in time: its leading number, or, where any class has none, its rank in
-    `names`.
+    """The position of each class in time: its leading number, or, where any class has none, its
+    index in `names`.
     """
     numbers = np.array([_number(name) for name in names])
     if np.isfinite(numbers).all():
@@ -102,7 +102,7 @@ def _number(name: str) -> float:
 
 
 def scores(predictions):
-    """The probability of each class: a DataFrame, a row an image, a column a class by its name."""
+    """The probability of each class: a DataFrame, one row per image, one column per class."""
     columns = predictions.filter(regex="^p_")
     return columns.rename(columns=lambda name: name.removeprefix("p_"))
 
@@ -135,14 +135,15 @@ def confusion(predictions, part="test"):
 
 
 def distances(predictions, part="test"):
-    """The errors of a part by period distance: a DataFrame, a row a distance, with counts `errors`
-    and `chance`.
+    """The errors of a part by period distance: a DataFrame, one row per distance, with the counts
+    `errors` and `chance`.
 
-    The distance is the difference between the places in time of the given and the predicted class
-    (`positions`). `chance` is what is expected of random errors: each misclassified image keeps its
-    given class i and gets a class j != i with probability n_j / (N - n_i), where n counts the
-    images of each given class in this part and N is their sum. That is the class of any image of
-    another class. It is summed over all pairs, not sampled; 0 where one class was given.
+    The distance is the difference between the positions in time of the given and the predicted
+    class (`positions`). `chance` is the count expected of random errors: each misclassified image
+    keeps its given class i and gets a class j != i with probability n_j / (N - n_i), where n counts
+    the images of each given class in this part and N is their sum. In other words, it gets the
+    class of an image drawn from the other classes. The expectation is computed, not sampled; it is
+    0 where a single class was given.
     """
     import pandas as pd
 
@@ -154,15 +155,14 @@ def distances(predictions, part="test"):
     images_of_class = counts.sum(axis=1)
     images_of_others = np.maximum(images_of_class.sum() - images_of_class, 1)
     chance = off_diagonal * images_of_class * (errors_of_class / images_of_others)[:, None]
-    place = positions(list(matrix))
-    gaps = np.abs(place[:, None] - place).astype(int)
+    position = positions(list(matrix))
+    distance = np.abs(position[:, None] - position).astype(int)
     table = pd.DataFrame({"errors": errors.ravel(), "chance": chance.ravel()})
-    return table.groupby(gaps.ravel()).sum()
+    return table.groupby(distance.ravel()).sum()
 
 
 def metrics(predictions) -> dict[str, dict]:
-    """The figures of each part: `{part: {name: value}}`, as scikit-learn defines them where it
-    does.
+    """The figures of each part, `{part: {name: value}}`; scikit-learn computes those it knows.
 
     `top3_accuracy` counts images whose period is among the three most probable. `baseline_*` are
     those of always answering the class most frequent in train. Distances are in periods (see
@@ -170,8 +170,8 @@ def metrics(predictions) -> dict[str, dict]:
     random errors as `*_chance`; None where there are none.
     """
     train = predictions[predictions.part == "train"]
-    learned = train if len(train) else predictions
-    most_frequent = learned.period.mode()[0]
+    learned_from = train if len(train) else predictions
+    most_frequent = learned_from.period.mode()[0]
     return {part: _metrics(predictions, part, most_frequent) for part in parts(predictions)}
 
 
@@ -209,20 +209,21 @@ def _mean_distance(counts) -> float | None:
 
 
 def _top_accuracy(rows, k: int) -> float:
+    """The share of images whose given class is among the `k` most probable ones."""
     # scikit-learn's top_k_accuracy_score refuses two classes, and classes that the model
     # doesn't know
-    probabilities = scores(rows)
-    column = probabilities.columns.get_indexer(rows.period)
-    is_known = column >= 0
-    values = probabilities.to_numpy()
-    of_given = values[np.arange(len(rows)), column]
-    more_probable = (values > of_given[:, None]).sum(axis=1)
-    return float((is_known & (more_probable < k)).mean())
+    table = scores(rows)
+    column_of_given = table.columns.get_indexer(rows.period)
+    is_known = column_of_given >= 0
+    probabilities = table.to_numpy()
+    probability_of_given = probabilities[np.arange(len(rows)), column_of_given]
+    n_more_probable = (probabilities > probability_of_given[:, None]).sum(axis=1)
+    return float((is_known & (n_more_probable < k)).mean())
 
 
 def per_class(predictions):
-    """Precision, recall, F1 and number of images of each class in train and test: a DataFrame, a
-    row a class.
+    """Precision, recall, F1 and number of images of each class in train and test: a DataFrame, one
+    row per class.
 
     Columns `precision_train, ..., support_test`; nan where a ratio has nothing to divide by.
     """
@@ -244,8 +245,8 @@ def per_class(predictions):
 
 
 def most_confused(predictions, n=10, part="test"):
-    """The `n` pairs of classes most often confused: `given, predicted, count`, and `rate` among the
-    images of the given class.
+    """The `n` pairs of classes most often confused: a DataFrame with columns `given`, `predicted`,
+    `count`, and `rate`, the count divided by the number of images of the given class.
     """
     import pandas as pd
 
@@ -274,12 +275,12 @@ def images_of_pair(predictions, pair, part="test"):
 
 
 def errors_by(predictions, fact: str, part="test"):
-    """The errors of a part by a fact (`artist`, `source`), most errors first: a DataFrame, a row a
-    name.
+    """The errors of a part by a fact (`artist`, `source`), most errors first: a DataFrame, one row
+    per artist or source.
 
-    Columns `images`, `errors`, `rate`, and `mostly`, the most frequent confusion as a pair.
-    Spellings of one painter (`names.artist_keys`) stand under the most frequent one; images without
-    the fact, or by nobody (`Anonymous`), are left out.
+    Columns `images`, `errors`, `rate`, and `mostly`, the most frequent confusion as a pair of given
+    and predicted class. The spellings of one painter (`names.artist_keys`) are one row, under the
+    most frequent spelling. Images without the fact, or by nobody (`Anonymous`), are left out.
     """
     import pandas as pd
 
@@ -288,9 +289,10 @@ def errors_by(predictions, fact: str, part="test"):
     keys = rows[fact]
     if fact == "artist":
         keys = rows[fact].map(artist_keys(rows[fact].unique()))
-    named = rows[keys != ""]
-    table = [_errors_of_group(group, fact) for _, group in named.groupby(keys[keys != ""])]
-    table = pd.DataFrame(table, columns=["name", "images", "errors", "rate", "mostly"])
+    is_named = keys != ""
+    groups = rows[is_named].groupby(keys[is_named])
+    records = [_errors_of_group(group, fact) for _, group in groups]
+    table = pd.DataFrame(records, columns=["name", "images", "errors", "rate", "mostly"])
     table = table.sort_values(["errors", "rate"], ascending=False, kind="stable")
     return table.set_index("name")
 

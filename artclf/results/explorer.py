@@ -57,14 +57,13 @@ def _content(predictions, data, part, limit, out) -> dict:
     names = evaluation.classes(predictions)
     rows = predictions.sort_values("loss", ascending=False, kind="stable")
     rows = rows.iloc[np.argsort(rows.part != part, kind="stable")]
-    without_thumbnail = max(len(rows) - limit, 0)
-    thumbs = thumbnails(rows.file[:limit], data, THUMBNAIL_SIZE) + [""] * without_thumbnail
+    n_without_thumbnail = max(len(rows) - limit, 0)
+    thumbs = thumbnails(rows.file[:limit], data, THUMBNAIL_SIZE) + [""] * n_without_thumbnail
+    tops = _top(rows, names)
     similar, why_none = _similar(rows, out)
     folder = saliency_folder(out) if out else None
     images = []
-    for row, top, thumb, neighbours in zip(
-        rows.itertuples(), _top(rows, names), thumbs, similar, strict=True
-    ):
+    for row, top, thumb, neighbours in zip(rows.itertuples(), tops, thumbs, similar, strict=True):
         image = _image(row, names)
         image["top"] = top
         image["thumb"] = thumb
@@ -101,29 +100,30 @@ def _rounded(number) -> float | None:
 
 
 def _top(rows, names) -> list[list]:
-    """Of each row the most probable classes, and the given one, as pairs of place in `names` and
-    probability.
+    """For each row, the most probable classes and the given one: pairs of the class's index in
+    `names` and its probability, the most probable first.
     """
     scores = evaluation.scores(rows)
-    places = [names.index(name) for name in scores]
-    values = scores.to_numpy()
-    orders = np.argsort(-values, axis=1, kind="stable")
+    class_of_column = [names.index(name) for name in scores]
+    probabilities = scores.to_numpy()
+    orders = np.argsort(-probabilities, axis=1, kind="stable")
     top = []
-    for order, row, period in zip(orders, values, rows.period, strict=True):
+    for order, of_row, period in zip(orders, probabilities, rows.period, strict=True):
         given = names.index(period)
         pairs = []
         for rank, column in enumerate(order):
-            if rank < MOST_PROBABLE or places[column] == given:
-                pairs.append([places[column], _rounded(row[column])])
+            index = class_of_column[column]
+            if rank < MOST_PROBABLE or index == given:
+                pairs.append([index, _rounded(of_row[column])])
         top.append(pairs)
     return top
 
 
 def _similar(rows, out) -> tuple[list, str]:
-    """Of each row the nearest training pictures as pairs of place and cosine, and the text where
-    there are none.
+    """For each row, the most similar training pictures, and the text to show where there are none.
 
-    A training picture is not its own neighbour.
+    A picture is a pair of its index in `rows` and its cosine similarity; it is not its own
+    neighbour.
     """
     if out is None:
         return [[]] * len(rows), NO_EMBEDDINGS
@@ -132,27 +132,28 @@ def _similar(rows, out) -> tuple[list, str]:
     except (FileNotFoundError, InputError):
         return [[]] * len(rows), NO_EMBEDDINGS
     train = np.flatnonzero(rows.part == "train")
-    indices, cosines = embeddings.nearest(vectors, vectors[train], NEIGHBOURS + 1)
+    nearest, cosines = embeddings.nearest(vectors, vectors[train], NEIGHBOURS + 1)
+    neighbours = train[nearest]  # indices in `rows`
     similar = []
-    for own_place, (near, values) in enumerate(zip(train[indices], cosines, strict=True)):
+    for own_index in range(len(rows)):
         pairs = []
-        for place, cosine in zip(near, values, strict=True):
-            if place != own_place:
-                pairs.append((int(place), round(float(cosine), 3)))
+        for index, cosine in zip(neighbours[own_index], cosines[own_index], strict=True):
+            if index != own_index:
+                pairs.append((int(index), round(float(cosine), 3)))
         similar.append(pairs[:NEIGHBOURS])
     return similar, "There are none."
 
 
 def saliency_folder(out) -> Path:
-    """The folder in `out` for maps of the network that is there now: those of an earlier one are in
-    another.
+    """The folder in `out` for saliency maps of the network that is in `out` now; the maps of an
+    earlier network are in another folder.
     """
     hashes = read_json(Path(out) / "config.json").get("hashes", {})
     return Path(out) / "saliency" / hashes.get("model.safetensors", "")[:8]
 
 
 def _saliency(file, folder) -> str:
-    """The map of a picture in `folder` as a data URL; '' where there is none."""
+    """The saliency map of a picture in `folder` as a data URL; '' where there is none."""
     if folder is None:
         return ""
     path = folder / f"{Path(file).stem}.jpg"
@@ -161,10 +162,10 @@ def _saliency(file, folder) -> str:
 
 def _bases(data, out) -> list[str]:
     """Addresses of `data` relative to the folders in which the page may lie."""
-    places = [Path()]
+    folders = [Path()]
     if out:
-        places = [Path(out), Path(out) / "notebooks", Path()]
-    addresses = [relative_address(data, place) for place in places]
+        folders = [Path(out), Path(out) / "notebooks", Path()]
+    addresses = [relative_address(data, folder) for folder in folders]
     return list(dict.fromkeys(address for address in addresses if address))
 
 

@@ -10,7 +10,7 @@ from artclf.data.catalogue import Catalogue, read_catalogue
 from artclf.data.duplicates import Comparison, SetAside, judge
 from artclf.data.matching import Description
 
-# Verdicts
+# Judgements
 
 
 def image(name: str, size: int = 100, **columns) -> dict:
@@ -31,12 +31,12 @@ def image(name: str, size: int = 100, **columns) -> dict:
     }
 
 
-def verdicts(group: list[dict], kinds: dict) -> list[tuple]:
+def judgements(group: list[dict], kinds: dict) -> list[tuple]:
     """The status, reason and facts that each row gets, by its name."""
     judged = judge(group, kinds)
-    places = [group.index(verdict.row) for verdict in judged]
-    assert places == sorted(places)
-    return {v.row["clean_sha256"]: (v.status, v.reason, v.set_aside) for v in judged}
+    indices = [group.index(judgement.row) for judgement in judged]
+    assert indices == sorted(indices)
+    return {j.row["clean_sha256"]: (j.status, j.reason, j.set_aside) for j in judged}
 
 
 STAYS = ("ok", None, None)
@@ -55,7 +55,7 @@ def conflict(kind: str, others: str, periods=("a", "b"), flag: str = "") -> tupl
 def test_of_a_group_the_largest_stays():
     group = [image("x", 99), image("y", 101), image("z", 100)]
     kinds = {("x", "y"): "same", ("y", "z"): "mirror"}
-    assert verdicts(group, kinds) == {
+    assert judgements(group, kinds) == {
         "x": duplicate("same", "raw/a/y.png"),
         "y": STAYS,
         "z": duplicate("mirror", "raw/a/y.png"),
@@ -70,25 +70,25 @@ def test_size_is_the_area_then_the_bytes_then_the_hash(larger):
     if "bytes" in larger or "sha256" in larger:
         smaller["bytes"] = 5
     group = [image("x", **{**smaller, "width": 100}), image("y", **{"width": 100, **larger})]
-    assert verdicts(group, {("x", "y"): "same"})["y"] == STAYS
+    assert judgements(group, {("x", "y"): "same"})["y"] == STAYS
 
 
 def test_the_area_counts_not_a_side():
     group = [image("x", width=90, height=20), image("y", width=150, height=10)]
-    assert verdicts(group, {("x", "y"): "same"})["x"] == STAYS
+    assert judgements(group, {("x", "y"): "same"})["x"] == STAYS
 
 
 def test_an_image_that_a_third_joins_has_the_kind_of_its_first_pair():
     group = [image("x"), image("y"), image("z", 200)]
     kinds = {("w", "z"): "same", ("x", "y"): "detail", ("y", "z"): "mirror"}
-    assert verdicts(group, kinds)["x"] == duplicate("detail", "raw/a/z.png")
+    assert judgements(group, kinds)["x"] == duplicate("detail", "raw/a/z.png")
 
 
 def test_under_two_periods_all_are_set_aside():
     group = [image("x", 200), image("y", period="b"), image("z", period="c")]
     kinds = {("x", "y"): "same", ("x", "z"): "detail"}
     periods = ("a", "b", "c")
-    assert verdicts(group, kinds) == {
+    assert judgements(group, kinds) == {
         "x": conflict("same", "b, c", periods),
         "y": conflict("same", "a, c", periods),
         "z": conflict("detail", "a, b", periods),
@@ -97,33 +97,33 @@ def test_under_two_periods_all_are_set_aside():
 
 def test_a_move_in_the_review_changes_the_period():
     group = [image("x", 200), image("y", period="b", review="move:a")]
-    assert verdicts(group, {("x", "y"): "same"}) == {
+    assert judgements(group, {("x", "y"): "same"}) == {
         "x": STAYS,
         "y": duplicate("same", "raw/a/x.png"),
     }
     group = [image("x", 200), image("y", review="move:b")]
-    assert verdicts(group, {("x", "y"): "same"})["x"] == conflict("same", "b")
+    assert judgements(group, {("x", "y"): "same"})["x"] == conflict("same", "b")
 
 
 def test_what_a_review_drops_neither_stays_in_the_way_nor_is_set_aside():
     kinds = {("x", "y"): "same", ("x", "z"): "same", ("y", "z"): "same"}
     group = [image("x", 200, review="drop"), image("y"), image("z", 50)]
-    assert verdicts(group, kinds) == {
+    assert judgements(group, kinds) == {
         "x": STAYS,
         "y": STAYS,
         "z": duplicate("same", "raw/a/y.png"),
     }
     group = [image("x", 200, period="b", review="drop"), image("y")]
-    assert verdicts(group, kinds) == {"x": STAYS, "y": STAYS}
-    assert verdicts([image("x", review="keep"), image("y", 50)], kinds)["x"] == STAYS
+    assert judgements(group, kinds) == {"x": STAYS, "y": STAYS}
+    assert judgements([image("x", review="keep"), image("y", 50)], kinds)["x"] == STAYS
 
 
 def test_exact_duplicates_are_left_to_cleaning_but_their_periods_count():
     exact = {"clean_status": "duplicate", "clean_reason": "same picture twice (raw/a/x.png)"}
     group = [image("x"), image("x", 200, file="raw/a/x2.png", **exact)]
-    assert verdicts(group, {}) == {"x": STAYS}
+    assert judgements(group, {}) == {"x": STAYS}
     group = [image("x"), image("y", 50), image("x", 200, period="b", **exact)]
-    assert verdicts(group, {("x", "y"): "same"}) == {
+    assert judgements(group, {("x", "y"): "same"}) == {
         "x": conflict("same", "b"),
         "y": conflict("same", "b"),
     }
@@ -131,15 +131,15 @@ def test_exact_duplicates_are_left_to_cleaning_but_their_periods_count():
 
 def test_one_picture_listed_twice_is_left_to_cleaning():
     group = [image("x"), image("x", period="b", file="raw/b/x.png")]
-    assert [verdict.status for verdict in judge(group, {})] == ["ok", "ok"]
+    assert [judgement.status for judgement in judge(group, {})] == ["ok", "ok"]
 
 
 def test_what_was_set_aside_comes_back_with_its_flag():
     reason = "near-duplicate of raw/a/w.png (same)"
     group = [image("x", clean_status="duplicate", clean_reason=reason)]
-    assert verdicts(group, {}) == {"x": STAYS}
+    assert judgements(group, {}) == {"x": STAYS}
     group[0]["clean_reason"] += "; flagged: of one colour"
-    assert verdicts(group, {}) == {"x": ("flagged", "of one colour", None)}
+    assert judgements(group, {}) == {"x": ("flagged", "of one colour", None)}
 
 
 def test_a_flag_is_kept_in_the_reason():
@@ -151,11 +151,11 @@ def test_a_flag_is_kept_in_the_reason():
         "x": ("flagged", "of one colour", None),
         "y": duplicate("same", "raw/a/x.png", flag=flag),
     }
-    assert verdicts(group, kinds) == expected
+    assert judgements(group, kinds) == expected
     group[1].update(clean_status=expected["y"][0], clean_reason=expected["y"][1])
-    assert verdicts(group, kinds) == expected
+    assert judgements(group, kinds) == expected
     group[1].update(period="b")
-    assert verdicts(group, kinds)["y"] == conflict("same", "a", flag=flag)
+    assert judgements(group, kinds)["y"] == conflict("same", "a", flag=flag)
 
 
 # What is written
@@ -177,7 +177,7 @@ def catalogue(tmp_path):
     return fill
 
 
-def test_the_verdicts_are_in_the_catalogue_and_in_the_table(catalogue, monkeypatch):
+def test_the_judgements_are_in_the_catalogue_and_in_the_table(catalogue, monkeypatch):
     data = catalogue(
         image("x", 200),
         image("single"),
@@ -229,7 +229,7 @@ def store(tmp_path, monkeypatch):
     """A maker of stores on one database, whose pictures are files that hold a number."""
     calls = []
 
-    def luminance(file):
+    def read_luminance(file):
         calls.append(("luminance", file.name))
         return int(file.read_text())
 
@@ -245,7 +245,7 @@ def store(tmp_path, monkeypatch):
         calls.append(("kind", a, b, affine))
         return {2: "same", 3: "mirror"}.get(a * b, "") if affine == "good map" else ""
 
-    for function in (luminance, describe, candidate_maps, kind_of_copy):
+    for function in (read_luminance, describe, candidate_maps, kind_of_copy):
         monkeypatch.setattr(duplicates, function.__name__, function)
     databases = []
 
@@ -410,7 +410,7 @@ def test_candidates_of_both_kinds_and_pairs_of_earlier_runs_are_compared(
     result = duplicates.compare(tmp_path, files)
     kinds = {("image 1", "image 2"): "same", ("image 1", "image 3"): "mirror"}
     assert result.kinds == kinds and list(result.kinds) == list(kinds)
-    assert result.hashes == {f"image {number}": f"{number:016x}" for number in (1, 2, 3, 4)}
+    assert result.phashes == {f"image {number}": f"{number:016x}" for number in (1, 2, 3, 4)}
     assert [call[1:] for call in calls if call[0] == "maps"] == [
         ("1", "2", False),
         ("1", "3", True),

@@ -143,7 +143,7 @@ def test_a_rerun_says_the_same_computes_nothing_and_takes_back(canvas, tmp_path,
     )
     before = read_catalogue(data)
     with monkeypatch.context() as patch:
-        for name in ("describe", "luminance", "candidate_maps", "kind_of_copy"):
+        for name in ("describe", "read_luminance", "candidate_maps", "kind_of_copy"):
             patch.delattr(duplicates, name)
         assert duplicates.mark(data).equals(found) and len(found) == 1
     assert read_catalogue(data).equals(before)

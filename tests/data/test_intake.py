@@ -84,7 +84,7 @@ def test_the_limit_of_pixels_is_the_last_size_that_is_allowed():
 )
 def test_a_picture_is_placed_by_its_url_and_format(tmp_path, kind, extension):
     intake = new_intake(tmp_path)
-    outcome = intake.place({"url": URL, "period": "x"}, Fetched(b"pixels", 200, kind, 3, 4))
+    outcome = intake.write_picture({"url": URL, "period": "x"}, Fetched(b"pixels", 200, kind, 3, 4))
     assert outcome == {
         "status": "ok",
         "reason": None,

@@ -14,9 +14,9 @@ from artclf.data.matching import (
     describe,
     hashes_are_close,
     kind_of_copy,
-    luminance,
     mirror_descriptors,
     phash,
+    read_luminance,
     root_sift,
 )
 
@@ -54,7 +54,7 @@ def test_a_luminance_is_a_square_of_320_px(tmp_path):
     half_red = np.zeros((200, 600, 3), np.uint8)
     half_red[:, 300:, 0] = 255
     Image.fromarray(half_red).save(tmp_path / "a.png")
-    square = luminance(tmp_path / "a.png")
+    square = read_luminance(tmp_path / "a.png")
     assert square.shape == (320, 320) and square.dtype == np.uint8
     assert square[:, :159].max() == 0 and set(np.unique(square[:, 161:])) == {76}  # 0.299 * 255
 

@@ -64,6 +64,21 @@ def test_undecided_is_a_decision_that_can_be_undone(data):
     assert undone["review"] is None and decided(data) == {a["url"]: "drop"}
 
 
+def test_pictures_that_left_the_catalogue_are_passed_over_by_undo(data):
+    a, b, c, *_ = rows_of(data)
+    review.decide(data, [a], "keep")
+    review.decide(data, [b, c], "drop")
+    review.decide(data, [c], "keep")
+    with catalogue.Catalogue(data) as cat:
+        cat.db.execute("DELETE FROM images WHERE url = ?", (c["url"],))
+    assert [[row["url"] for row in review.undo(data)] for _ in range(3)] == [
+        [b["url"]],
+        [a["url"]],
+        [],
+    ]
+    assert decided(data) == {}
+
+
 @pytest.mark.parametrize(
     "choice, told",
     [
@@ -210,7 +225,7 @@ def test_decisions_travel_to_another_data_set(data, drawn, tmp_path, file):
     assert review.read_csv(other, file) == {
         "applied": 3,
         "same": 0,
-        "kept": 0,
+        "overruled": 0,
         "unknown": 0,
         "wrong": 0,
     }
@@ -243,6 +258,26 @@ def test_a_file_saved_by_excel_is_read(data, file, capsys):
     assert [line["note"] for line in lines_of(file)] == ["x", ""]
 
 
+def test_a_file_may_have_columns_of_any_name(data, file):
+    a, b, *_ = rows_of(data)
+    head = "url,period,review,line,more,cells"
+    written(
+        file,
+        f"{a['url']},{BAROQUE},drop,1,2,3",
+        f"{b['url']},{BAROQUE},delete,4,5,6",
+        "http://nowhere.test/a,05-baroque,drop,7,8,9",
+        head=head,
+    )
+    counts = review.read_csv(data, file)
+    assert (counts["applied"], counts["wrong"], counts["unknown"]) == (1, 1, 1)
+    review.export_csv(data, file)
+    kept = [[line[name] for name in ("line", "more", "cells")] for line in lines_of(file)]
+    assert kept == [["1", "2", "3"], ["4", "5", "6"], ["7", "8", "9"]]
+    written(file, f"{a['url']},{BAROQUE},drop,1,2,3,too many", head=head)
+    with pytest.raises(ValueError, match="line 2 has more cells than the first line"):
+        review.read_csv(data, file)
+
+
 def test_what_is_unknown_here_is_told_and_stays_in_the_file(data, file, capsys):
     a, b, *_ = rows_of(data)
     stranger = [
@@ -259,7 +294,7 @@ def test_what_is_unknown_here_is_told_and_stays_in_the_file(data, file, capsys):
     assert review.read_csv(data, file) == {
         "applied": 0,
         "same": 0,
-        "kept": 0,
+        "overruled": 0,
         "unknown": 2,
         "wrong": 2,
     }
@@ -308,7 +343,7 @@ def test_what_a_person_decided_here_holds_against_the_file(data, file, capsys):
     review.decide(data, [b], "drop")
     review.decide(data, [b], None)
     written(file, *(f"{row['url']},{BAROQUE},drop" for row in (a, b, c)))
-    assert review.read_csv(data, file)["kept"] == 2 and decided(data) == {
+    assert review.read_csv(data, file)["overruled"] == 2 and decided(data) == {
         a["url"]: "keep",
         c["url"]: "drop",
     }
@@ -324,7 +359,7 @@ def test_what_was_exported_and_taken_back_does_not_return(data, file):
     review.decide(data, [a], "drop")
     review.export_csv(data, file)
     review.undo(data)
-    assert review.read_csv(data, file)["kept"] == 1 and decided(data) == {}
+    assert review.read_csv(data, file)["overruled"] == 1 and decided(data) == {}
     assert review.export_csv(data, file) == 0 and lines_of(file) == []
     written(file, f"{a['url']},{BAROQUE},keep", f"{b['url']},{BAROQUE},keep")
     review.export_csv(data, file)

@@ -53,6 +53,7 @@ def test_the_logits_of_stored_features_are_those_of_the_slow_way(drawn, tmp_path
     torch.testing.assert_close(torch.as_tensor(slow), stored, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_in_bfloat16_they_differ_by_rounding(drawn, tmp_path):
     found = []
     for precision in network.PRECISIONS:
@@ -63,7 +64,7 @@ def test_in_bfloat16_they_differ_by_rounding(drawn, tmp_path):
         not torch.equal(*found)
         and torch.corrcoef(torch.stack([x.flatten() for x in found]))[0, 1] > 0.999
     )
-    assert learn.model[0].precision is torch.bfloat16  # a setting, in a fit and outside of it
+    assert learn.model[0].autocast_dtype is torch.bfloat16  # a setting, in a fit and outside of it
 
 
 def test_unfrozen_the_network_is_given_what_its_own_loaders_give(drawn, tmp_path):
@@ -110,7 +111,7 @@ def test_a_linear_head_standardises_by_all_of_train(drawn, tmp_path):
     name = engine.body_name(learn.config)
     x = (
         features.feature_views(pictures, body, learn.stored.backbone, name, [0, 1])
-        .reshape(-1, body.width)
+        .reshape(-1, body.n_features)
         .astype(float)
     )
     expected = StandardScaler().fit(x)
@@ -118,6 +119,7 @@ def test_a_linear_head_standardises_by_all_of_train(drawn, tmp_path):
     np.testing.assert_allclose(norm.running_var, expected.var_, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_frozen_the_linear_head_ends_at_the_minimum_that_scikit_learn_finds(drawn, tmp_path):
     learn = learner(drawn, tmp_path, views=1, balance=False)
     learn.remove_cbs([learn.best_epoch, learn.resume, learn.history])
@@ -172,14 +174,14 @@ def test_only_blocks_from_the_wanted_one_on_learn(drawn, tmp_path, first, learni
 def test_measuring_settings_changes_nothing():
     body = network.Body(torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.ReLU()), size=32)
     body.train()
-    body.precision = torch.bfloat16
+    body.autocast_dtype = torch.bfloat16
     threads = torch.get_num_threads()
-    for learns in (False, True):
-        table = engine.measure_settings(body, 32, learns, runs=1)
+    for backward in (False, True):
+        table = engine.measure_settings(body, 32, backward, runs=1)
         assert list(table) == ["precision", "threads", "seconds"]
         assert set(table.precision) == {"float32", "bfloat16"}
         assert table.seconds.is_monotonic_increasing and (table.seconds > 0).all()
-    assert body.training and body.stages.training and body.precision is torch.bfloat16
+    assert body.training and body.stages.training and body.autocast_dtype is torch.bfloat16
     assert torch.get_num_threads() == threads and all(p.grad is None for p in body.parameters())
 
 

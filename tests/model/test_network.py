@@ -40,7 +40,7 @@ def test_statistics_are_those_of_torchvisions_feature_extractor():
         ]
     torch.testing.assert_close(body(x), torch.cat(expected, 1), atol=1e-3, rtol=1e-3)
     widths = [2 * 1024 + 64 * 63 + 128 * 127 // 2, 2 * 1024, 1024]  # 64, 64, 128, 256, 512 channels
-    assert [body_of("resnet18", pool=pool).width for pool in network.POOLS] == widths
+    assert [body_of("resnet18", pool=pool).n_features for pool in network.POOLS] == widths
 
 
 def pairs(maps: torch.Tensor) -> torch.Tensor:
@@ -72,7 +72,7 @@ def test_statistics_and_covariances_double_where_maps_double():
 @torch.no_grad()
 def test_stages_in_a_row_are_the_backbone(name, blocks):
     body, x = body_of(name), torch.randn(2, 3, 96, 96)
-    assert body.blocks == blocks and body(x).shape == (2, body.width)
+    assert body.blocks == blocks and body(x).shape == (2, body.n_features)
     through = x.contiguous(memory_format=torch.channels_last)
     for stage in body.stages:
         through = stage(through)
@@ -98,13 +98,13 @@ def test_a_last_norm_belongs_to_the_network_whether_it_has_learned_or_not():
 @torch.no_grad()
 def test_a_body_without_stages_ends_as_fastai_pools():
     body = network.Body(backbones.body(backbones.find("test_vit", pretrained=False)), size=160)
-    assert (body.pool, body.blocks, body.width) == ("last", [4], 64)
+    assert (body.pool, body.blocks, body.n_features) == ("last", [4], 64)
 
 
 @torch.no_grad()
 def test_of_many_stages_the_last_of_each_block_is_taken():
     body = body_of("legacy_xception")
-    assert len(body.stages) > 10 and sum(body.taken) == 5 and body.width < 20_000
+    assert len(body.stages) > 10 and sum(body.is_pooled) == 5 and body.n_features < 20_000
 
 
 def test_features_pass_as_they_are_and_constant_maps_have_a_gradient():
@@ -117,7 +117,7 @@ def test_features_pass_as_they_are_and_constant_maps_have_a_gradient():
 
 def test_groups_are_blocks_from_the_wanted_one_on_then_the_head():
     body = body_of("resnet18")
-    model = nn.Sequential(body, nn.Linear(body.width, 3))
+    model = nn.Sequential(body, nn.Linear(body.n_features, 3))
     found = network.parameter_groups(model)
     assert [len(group) for group in found] == [
         *(len(list(stage.parameters())) for stage in body.stages),
@@ -135,9 +135,9 @@ def test_groups_are_blocks_from_the_wanted_one_on_then_the_head():
 @torch.no_grad()
 def test_the_plain_model_gives_the_same_and_pickles_without_a_class_of_ours(name, pool):
     body, x = body_of(name, pool=pool), torch.randn(2, 3, 96, 96)
-    model = nn.Sequential(body, nn.Linear(body.width, 3)).eval()
-    body.precision = torch.bfloat16
+    model = nn.Sequential(body, nn.Linear(body.n_features, 3)).eval()
+    body.autocast_dtype = torch.bfloat16
     found = network.plain_model(model)
-    assert body.precision is torch.bfloat16 and b"artclf" not in pickle.dumps(found)
-    body.precision = None
+    assert body.autocast_dtype is torch.bfloat16 and b"artclf" not in pickle.dumps(found)
+    body.autocast_dtype = None
     torch.testing.assert_close(pickle.loads(pickle.dumps(found)).eval()(x), model(x))

@@ -39,6 +39,67 @@ def test_intervals_are_percentiles_of_the_figures_on_drawn_groups():
     assert significance.bootstrap(run, units, 10).equals(significance.bootstrap(run, units, 10))
 
 
+@pytest.mark.parametrize("seeds", [False, True])
+def test_a_draw_weighs_the_pictures_of_a_unit_as_often_as_it_is_drawn(seeds):
+    rng = np.random.default_rng(3)
+    names = ["01-a", "03-b", "09-c"]
+    run = pd.DataFrame({"period": rng.choice(names, 30), "predicted": rng.choice(names, 30)})
+    run["part"] = "test"
+    for name in names:
+        run[f"p_{name}"] = (run.predicted == name).astype(float)
+    if seeds:
+        run["seed"] = rng.integers(3, size=30)
+    units = pd.Series(rng.choice(list("abcde"), 30))
+    factors = [units, run.seed] if seeds else [units]
+    draws = significance.bootstrap(run, units, 20)
+    rng = np.random.default_rng(0)
+    for drawn in draws.to_dict("records"):
+        weights = np.ones(30, int)
+        for factor in factors:
+            values = factor.unique()  # in the order in which they occur
+            chosen = values[rng.integers(len(values), size=len(values))]
+            weights *= [(chosen == value).sum() for value in factor]
+        expected = evaluation.metrics(run.loc[run.index.repeat(weights)])["test"]
+        assert list(drawn) == list(significance.FIGURES)
+        for name, value in drawn.items():
+            assert value == pytest.approx(expected[name]), name
+
+
+def test_a_class_that_is_given_once_and_never_predicted_counts_in_macro_f1():
+    matrix = np.array([[3, 0, 0], [1, 0, 0], [0, 0, 0]])
+    figures = significance._figures(matrix, np.abs(np.subtract.outer([1, 2, 4], [1, 2, 4])))
+    assert figures["macro_f1"] == pytest.approx((6 / 7 + 0) / 2)
+    assert figures["accuracy"] == 0.75 and figures["distance"] == 0.25
+
+
+def test_figures_have_names_for_people():
+    assert significance.FIGURES == {
+        "accuracy": "accuracy",
+        "macro_f1": "macro F1",
+        "distance": "mean distance in periods",
+    }
+
+
+def test_an_interval_is_the_middle_95_percent():
+    draws = pd.DataFrame({"accuracy": np.arange(1001.0), "distance": np.arange(1001.0) * 2})
+    expected = pd.DataFrame(
+        {"low": [25.0, 50.0], "high": [975.0, 1950.0]}, index=["accuracy", "distance"]
+    )
+    pd.testing.assert_frame_equal(significance.interval(draws), expected)
+
+
+@pytest.mark.parametrize("number", [9, 10])
+def test_with_fewer_than_ten_painters_each_picture_is_a_unit(number):
+    painters = [f"Anna {chr(97 + index % number) * 4}" for index in range(30)]
+    rows = pd.DataFrame({"file": [f"{index}.jpg" for index in range(30)], "artist": painters})
+    groups, word = significance.units(rows)
+    if number == 10:
+        assert (groups.nunique(), word) == (10, "painters")
+    else:
+        assert groups.tolist() == rows.file.tolist()
+        assert word == "pictures, as if no two had one painter: the intervals are too narrow"
+
+
 def test_the_figures_of_a_matrix_are_those_of_interpret():
     run = pd.DataFrame(
         {
@@ -69,7 +130,7 @@ def test_units_are_painters_then_copies_then_pictures():
     assert (
         groups.nunique() == 13
         and groups[24] == groups[12] != groups[0]
-        and "pictures of unknown ones" in word
+        and word == "painters, or pictures of unknown ones"
     )
     copies, word = significance.units(
         rows.assign(artist="", dup_group=[f"g{i // 2}" for i in range(40)])
