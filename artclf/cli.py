@@ -10,7 +10,7 @@ from contextlib import redirect_stdout
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -159,7 +159,7 @@ def download(
     """Fetch what the URL lists name, or canvases that are drawn by code; goes on where it was."""
     from artclf.download import data_folder, fetch_canvases, fetch_lists
 
-    options = {
+    options: dict[str, Any] = {
         "max_per_period": max_per_period,
         "retry_failed": retry_failed,
         "per_host": per_host,

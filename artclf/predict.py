@@ -24,6 +24,7 @@ from artclf.base.machine import surroundings
 from artclf.data import splits
 from artclf.model.classifier import Classifier
 from artclf.model.exports import VERSIONS, load, load_learner, pickle_learner
+from artclf.model.features import of_images
 from artclf.results import calibration, embeddings, evaluation
 from artclf.results.recipe import recipe_of
 
@@ -57,7 +58,8 @@ def export(learn: Learner, out=None) -> Path:
     classifier = load(out)
     data = learn.dls.path
     images = _images_of_training(data, classifier.config)
-    probabilities, features = _predict_images(classifier, data, images)
+    features = of_images(data, images, classifier.learner.model[0], classifier.config)[:, 0]
+    probabilities = classifier.of_features(features)[:, : len(classifier.vocab)]
     temperature, why_not_fitted = _fit_temperature(probabilities, images, classifier.vocab)
     config = {**classifier.config, "temperature": temperature}
     write_json(out / "config.json", config)
@@ -111,19 +113,6 @@ def _images_of_training(data: Path, config: dict) -> pd.DataFrame:
     if splits.fingerprint(images) != config["data_hash"]:
         raise InputError(f"the images in {data} have changed since training: train again")
     return images
-
-
-def _predict_images(classifier: Classifier, data: Path, images) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (images, periods), and the features that entered the head (images, features).
-
-    Raises InputError for an image that can't be read.
-    """
-    files = [data / file for file in images.file]
-    probabilities, features, errors = classifier.predict_arrays(files)
-    for file, error in zip(files, errors, strict=True):
-        if error:
-            raise InputError(f"can't read {file} ({error}): run `artclf clean`")
-    return probabilities[:, : len(classifier.vocab)], features
 
 
 def _fit_temperature(probabilities, images, vocab: list[str]) -> tuple[float, str]:

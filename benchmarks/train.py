@@ -36,7 +36,7 @@ from artclf.base.files import replace_whole, sha256_of
 from artclf.data import splits
 from artclf.data.galleries import IMAGE_SUFFIXES
 from artclf.data.groups import joined
-from artclf.model import backbones, engine, features
+from artclf.model import backbones, features
 from artclf.results import evaluation
 from artclf.results.significance import bootstrap
 
@@ -149,11 +149,8 @@ def ours(
 @torch.inference_mode()
 def probabilities(learn, rows: pd.DataFrame, data, views: Sequence[int]) -> np.ndarray:
     """The probabilities of the images of `rows`, means over their `views`."""
-    config = learn.config
-    pictures = features.Pictures(data, rows.file, rows.sha256, config["size"], config["resize"])
     body, head = learn.model.eval()
-    name = engine.body_name(config)
-    x = features.feature_views(pictures, body, learn.stored.backbone, name, views)
+    x = features.of_images(data, rows, body, learn.config, views)
     logits = head(torch.from_numpy(x).flatten(0, 1)).unflatten(0, (len(rows), len(views)))
     return torch.softmax(logits, -1).mean(1).numpy()
 

@@ -501,7 +501,7 @@ def test_a_clean_image_that_went_missing_is_named(drawn, tmp_path):
     learn = train.learner(data, tmp_path / "out", arch="efficientnet_lite0", size=64, batch_size=8)
     gone = next((data / "clean/05-baroque").iterdir())
     gone.unlink()
-    with pytest.raises(ValueError, match=f"{gone.name}.*artclf clean"):
+    with pytest.raises(FileNotFoundError, match=f"{gone.name}.*artclf clean"):
         predict.export(learn)
 
 

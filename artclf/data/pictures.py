@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, ImageOps
 from artclf.base.errors import InputError
 
 MAX_PIXELS = 100_000_000
+SIZE = 320  # px, the sides of what a network sees, unless asked otherwise
 RESIZE = ("squish", "crop", "pad")  # fastai's ways to bring a picture to a square
 
 # All that decoders have raised on damaged files.

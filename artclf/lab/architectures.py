@@ -22,7 +22,7 @@ from artclf import train
 from artclf.base.errors import InputError
 from artclf.data import splits
 from artclf.lab import experiment
-from artclf.model import backbones, engine
+from artclf.model import backbones, features
 from artclf.model.store import Store
 from artclf.results import evaluation, plots
 
@@ -199,7 +199,7 @@ def _has_features(data, config: dict) -> bool:
     file = Path(data) / "features.db"
     if not file.exists():
         return False
-    pattern = f"{engine.body_name(config)} * {config['size']} px {config['resize']} view 1"
+    pattern = f"{features.body_name(config)} * {config['size']} px {config['resize']} view 1"
     stored_keys = Store(file).keys()
     return any(fnmatchcase(key, pattern) for key in stored_keys)
 

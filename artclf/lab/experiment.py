@@ -22,7 +22,7 @@ import torch
 
 from artclf.base.errors import InputError
 from artclf.base.files import write_csv, write_json
-from artclf.model import engine, features
+from artclf.model import features
 from artclf.results import evaluation, plots
 
 RUN_FILE = "run.json"  # written last: a folder that has it holds a finished run
@@ -158,13 +158,7 @@ def outputs(learn, data, rows) -> torch.Tensor:
     computed and kept there.
     """
     body, head = learn.model.eval()
-    config = learn.config
-    backbone = learn.stored.backbone
-    pictures = features.Pictures(
-        data, rows.file, rows.clean_sha256, config["size"], config["resize"]
-    )
-    name = engine.body_name(config)
-    x = features.feature_views(pictures, body, backbone, name, [0])[:, 0]
+    x = features.of_images(data, rows, body, learn.config)[:, 0]
     return head(torch.from_numpy(x).to(learn.dls.device)).cpu()
 
 

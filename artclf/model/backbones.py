@@ -64,6 +64,13 @@ class Backbone:
     std: tuple[float, ...]
 
 
+def of_config(config: dict) -> Backbone:
+    """The backbone that a `config.json` names."""
+    return Backbone(
+        config["name"], config["library"], config["weights"], config["mean"], config["std"]
+    )
+
+
 def find(name: str = "auto", pretrained: bool = True) -> Backbone:
     """The backbone of that name, with weights that can be had here and now.
 

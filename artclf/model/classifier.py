@@ -152,14 +152,22 @@ class Classifier:
     @torch.inference_mode()
     def _forward(self, pixels: torch.Tensor) -> np.ndarray:
         """Probabilities and features side by side: (images, classes + artists + features)."""
-        body, head = self._model
         x = pixels.to(self._device).float() / 255
-        features = body((x - self._mean) / self._std)
-        logits = head(features)
+        features = self._model[0]((x - self._mean) / self._std)
+        return torch.cat([self._answers(features), features], dim=1).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def of_features(self, features: np.ndarray) -> np.ndarray:
+        """Probabilities (images, classes) of pictures whose features (images, features) are known;
+        artists, if any, follow the classes.
+        """
+        return self._answers(torch.from_numpy(features).to(self._device)).float().cpu().numpy()
+
+    def _answers(self, features: torch.Tensor) -> torch.Tensor:
+        logits = self._model[1](features)
         periods = logits[:, : len(self.vocab)] / self.config["temperature"]  # fitted on periods
         artists = logits[:, len(self.vocab) :]
-        arrays = [periods.softmax(dim=1), artists.softmax(dim=1), features]
-        return torch.cat(arrays, dim=1).float().cpu().numpy()
+        return torch.cat([periods.softmax(dim=1), artists.softmax(dim=1)], dim=1)
 
 
 def _spoken(name: str) -> str:

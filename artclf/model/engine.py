@@ -16,7 +16,7 @@ from fastai.torch_core import norm_types
 from fastai.vision.core import TensorImage
 
 from artclf.model import network
-from artclf.model.features import Pictures, feature_views
+from artclf.model.features import Pictures, body_name, feature_views
 
 
 class Stored(Callback):
@@ -131,13 +131,6 @@ class Stored(Callback):
         if layer is not None:
             layer.running_mean.copy_(self.feature_mean)
             layer.running_var.copy_(self.feature_var)
-
-
-def body_name(config: dict) -> str:
-    """The name under which `feature_views` stores a body's features: bodies of the same weights can
-    differ in what is in it.
-    """
-    return f"{config['name']} {config['pool']} {config['precision']}"
 
 
 class Ridge(Callback):

@@ -21,8 +21,8 @@ from artclf.base.errors import InputError
 from artclf.base.progress import progress_bar
 from artclf.base.threads import prefetch
 from artclf.data.catalogue import clean_path
-from artclf.data.pictures import square
-from artclf.model import backbones
+from artclf.data.pictures import SIZE, Rejected, square
+from artclf.model import backbones, network
 from artclf.model.store import Store
 
 BATCH = 16  # pictures; with 64, the activations leave the processor's cache: a third of the speed
@@ -30,40 +30,48 @@ VERSION = 3  # to be raised when the same network gives other features than befo
 PICTURES_PER_READ = 500  # so that few features are in memory both as stored and in the array
 
 
-def extract(data, rows, arch: str = "auto", size: int = 224, mirror: bool = False) -> np.ndarray:
-    """The mean of each channel of the body's feature maps: float32 of shape (images, channels).
+def extract(data, rows, arch: str = "auto", size: int = SIZE, mirror: bool = False) -> np.ndarray:
+    """The mean of each channel of the body's last feature maps: float32 of shape (images,
+    channels).
 
     `rows` are rows of `read_catalogue(data)` with a clean copy; pictures are squished to `size` x
-    `size` px, and mirrored with `mirror`. The features are stored: killed at any moment, the same
-    call goes on. Raises ConnectionError without weights, InputError for a body without feature
-    maps, FileNotFoundError where a clean copy is gone.
+    `size` px, and mirrored with `mirror`. They are part of the features that the head learns from
+    by default, and are stored with those: killed at any moment, the same call goes on. Raises
+    ConnectionError without weights, InputError for a body without feature maps, FileNotFoundError
+    where a clean copy is gone.
     """
     backbone = backbones.find(arch)
     files = [clean_path(row) for row in rows.to_dict("records")]
     pictures = Pictures(data, files, rows.clean_sha256, size)
-    net = nn.Sequential(_ChannelsLast(), backbones.body(backbone), _Mean())
-    net.to(default_device(), memory_format=torch.channels_last)
+    body = network.Body(backbones.body(backbone), size=size)
+    if not body.has_maps:
+        raise InputError("this architecture has no feature maps: take a convolutional one")
+    body.to(default_device(), memory_format=torch.channels_last)
+    name = body_name({"name": backbone.name, "pool": body.pool, "precision": "float32"})
     view = 1 if mirror else 0
-    return feature_views(pictures, net, backbone, f"{backbone.name} mean", [view])[:, 0]
+    return feature_views(pictures, body, backbone, name, [view], body.last_means)[:, 0]
 
 
-class _ChannelsLast(nn.Module):
-    def forward(self, x):
-        return x.contiguous(memory_format=torch.channels_last)
+def of_images(
+    data, images, net: nn.Module, config: dict, views: Sequence[int] = (0,)
+) -> np.ndarray:
+    """The features of `images` by the body `net` of a network with the settings `config`: float32
+    (images, views, features).
 
-
-class _Mean(nn.Module):
-    def forward(self, maps):
-        if maps.ndim != 4:
-            raise InputError("this architecture has no feature maps: take a convolutional one")
-        return maps.mean((2, 3))
+    `images` is a table with columns `file` and `clean_sha256`, such as `splits.items` gives. Raises
+    InputError for a picture that can't be read, FileNotFoundError for one that is gone.
+    """
+    files, hashes = images.file, images.clean_sha256
+    pictures = Pictures(data, files, hashes, config["size"], config["resize"])
+    return feature_views(pictures, net, backbones.of_config(config), body_name(config), views)
 
 
 class Pictures:
     """Clean pictures at one size, each decoded once.
 
     `files` are relative to `data`; `hashes` are the SHA-256 of their bytes; `resize` is one of
-    `pictures.RESIZE`. Raises InputError where a hash is missing.
+    `pictures.RESIZE`. Raises InputError where a hash is missing,
+    FileNotFoundError where a file is gone.
     """
 
     def __init__(
@@ -81,6 +89,8 @@ class Pictures:
         self.resize = resize
         if not all(self.hashes):
             raise InputError(f"pictures in {data} have no hash: run `artclf clean --data {data}`")
+        for file in self.files:
+            self._check_exists(self.data / file)
         self.key = f"{size} px {resize}"
         self.store = Store(self.data / "pixels.db")
 
@@ -103,42 +113,61 @@ class Pictures:
         pixels = np.frombuffer(b"".join(content[sha256] for sha256 in hashes), np.uint8)
         return torch.from_numpy(pixels.reshape(len(hashes), 3, self.size, self.size).copy())
 
-    def _decode(self, file: Path) -> bytes:
+    def _check_exists(self, file: Path):
         if not file.exists():
             raise FileNotFoundError(f"{file} is gone: run `artclf clean --data {self.data}`")
-        return square(file, self.size, self.resize).tobytes()
+
+    def _decode(self, file: Path) -> bytes:
+        self._check_exists(file)
+        try:
+            return square(file, self.size, self.resize).tobytes()
+        except Rejected as error:
+            raise InputError(
+                f"can't read {file} ({error}): run `artclf clean --data {self.data}`"
+            ) from error
 
 
 def feature_views(
-    pictures: Pictures, net: nn.Module, backbone, name: str, views: Sequence[int]
+    pictures: Pictures,
+    net: nn.Module,
+    backbone,
+    name: str,
+    views: Sequence[int],
+    wanted: slice = slice(None),
 ) -> np.ndarray:
     """The features that `net` gives for views of every picture: float32 (images, views, features).
 
     View 0 is the picture, view 1 its mirror image, and each further one a crop of half the area or
     more, mirrored or not; the SHA-256 of the picture and the number of the view determine the crop.
-    `name` tells `net` apart from other networks of the same weights. Features are stored by all
-    that they depend on; a picture without one of the views is computed in all of them. Every batch
-    has the same size, so that features don't depend on what was stored before.
+    Only the features `wanted` are returned. `name` (see `body_name`) tells `net` apart from other
+    networks of the same weights. Features are stored by all that they depend on. Every batch has
+    the same size, so that features don't depend on what was stored before.
     """
     store = Store(pictures.data / "features.db")
     made_by = f"{name} {_hash_of_weights(net)} {VERSION}, torch {torch.__version__}"
     keys = {view: f"{made_by} {pictures.key} view {view}" for view in views}
-    table = _FeatureTable(pictures.hashes, list(views))
+    table = _FeatureTable(pictures.hashes, list(views), wanted)
     _read_stored(store, keys, pictures.hashes, table)
-    incomplete = table.incomplete()
-    if not incomplete:
+    missing = {view: table.missing(view) for view in views}
+    total = sum(len(indices) for indices in missing.values())
+    if not total:
         return table.array
     net.eval()
-    with progress_bar(desc=f"features of {backbone.name}", total=len(incomplete)) as bar:
-        for hashes, pixels in _batches(pictures, incomplete):
-            for view, key in keys.items():
+    with progress_bar(desc=f"features of {backbone.name}", total=total) as bar:
+        for view, key in keys.items():
+            for hashes, pixels in _batches(pictures, missing[view]):
                 features = _compute(net, backbone, view_of(pixels, hashes, view))
                 content = [row.tobytes() for row in features]
                 by_hash = dict(zip(hashes, content, strict=True))
                 store.write(key, by_hash)
                 table.put(view, by_hash)
-            bar.update(len(hashes))
+                bar.update(len(hashes))
     return table.array
+
+
+def body_name(config: dict) -> str:
+    """The name under which the features of a body of `network.new_learner` are stored."""
+    return f"{config['name']} {config['pool']} {config['precision']}"
 
 
 def _read_stored(store: Store, keys: dict[int, str], hashes: list[str], table: "_FeatureTable"):
@@ -175,8 +204,9 @@ def _compute(net: nn.Module, backbone, pixels: torch.Tensor) -> np.ndarray:
 class _FeatureTable:
     """The array of `feature_views` while it is filled; pictures of the same bytes have a row each."""
 
-    def __init__(self, hashes: Sequence[str], views: list[int]):
+    def __init__(self, hashes: Sequence[str], views: list[int], wanted: slice):
         self.n_rows = len(hashes)
+        self.wanted = wanted
         self.rows: dict[str, list[int]] = {}
         for row, sha256 in enumerate(hashes):
             self.rows.setdefault(sha256, []).append(row)
@@ -187,17 +217,17 @@ class _FeatureTable:
     def put(self, view: int, by_hash: dict[str, bytes]):
         """Fill in the features of a view, given as bytes by the SHA-256 of their pictures."""
         for sha256, content in by_hash.items():
-            features = np.frombuffer(content, np.float32)
+            features = np.frombuffer(content, np.float32)[self.wanted]
             if not len(self.array):  # the first picture tells how many features there are
                 shape = (self.n_rows, len(self.columns), len(features))
                 self.array = np.empty(shape, np.float32)
             self.array[self.rows[sha256], self.columns[view]] = features
         self.filled[view] |= by_hash.keys()
 
-    def incomplete(self) -> dict[str, int]:
+    def missing(self, view: int) -> dict[str, int]:
         """The pictures that lack a view: the index of one of their rows, by SHA-256."""
-        complete = set.intersection(*self.filled.values())
-        return {sha256: rows[0] for sha256, rows in self.rows.items() if sha256 not in complete}
+        filled = self.filled[view]
+        return {sha256: rows[0] for sha256, rows in self.rows.items() if sha256 not in filled}
 
 
 def _batches(

@@ -35,7 +35,8 @@ class Body(nn.Module):
 
     Given features instead of pictures, a body returns them as they are: a frozen one need not
     compute stored features again. `blocks` says which block each stage belongs to (1 to 4 by
-    resolution, 0 for the stem), `is_pooled` which stages are pooled.
+    resolution, 0 for the stem), `is_pooled` which stages are pooled, `last_means` where in the
+    features the mean of each channel after the last stage is.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Body(nn.Module):
         self.covariance_channels = self._covariance_channels(shapes)
         with torch.no_grad():
             self.n_features = self.eval()(blank).shape[1]
+        self.last_means = self._last_means(shapes[-1][1])
 
     def _which_are_pooled(self) -> list[bool]:
         if self.pool == "last":
@@ -73,6 +75,14 @@ class Body(nn.Module):
                 has_covariances = self.pool == "style" and shape[1] <= MOST_CHANNELS
                 found.append(shape[1] if has_covariances else 0)
         return found
+
+    def _last_means(self, channels: int) -> slice:
+        """Where in the features the mean of each channel after the last stage is."""
+        if self.pool == "last":
+            return slice(self.n_features - channels, self.n_features)
+        pairs = self.covariance_channels[-1] * (self.covariance_channels[-1] - 1) // 2
+        start = self.n_features - pairs - 2 * channels
+        return slice(start, start + channels)
 
     def forward(self, x):
         is_features = x.ndim == 2
@@ -240,9 +250,7 @@ def new_learner(dls, config: dict, **kwargs) -> Learner:
     and GPUs. Further arguments go to `Learner`. Changes `config["pool"]` to `last` where the
     backbone has no stages.
     """
-    backbone = backbones.Backbone(
-        config["name"], config["library"], config["weights"], config["mean"], config["std"]
-    )
+    backbone = backbones.of_config(config)
     precision = config.get("precision", "float32")  # exports of version 0.1 don't name it
     body = Body(backbones.body(backbone), config["pool"], config["size"], precision)
     config["pool"] = body.pool
