@@ -97,8 +97,13 @@ def mark(data):
             phash = comparison.phashes[row["clean_sha256"]]
             changes.append({**_key(row), "phash": phash, "dup_group": name})
         for judgement in judge(group, comparison.kinds):
-            status, reason = judgement.status, judgement.reason
-            changes.append({**_key(judgement.row), "clean_status": status, "clean_reason": reason})
+            changes.append(
+                {
+                    **_key(judgement.row),
+                    "clean_status": judgement.status,
+                    "clean_reason": judgement.reason,
+                }
+            )
             facts = judgement.set_aside
             if facts:
                 periods = ", ".join(facts.periods)
