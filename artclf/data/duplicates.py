@@ -34,7 +34,8 @@ from artclf.data.matching import (
     read_luminance,
 )
 
-FLAGGED = "; flagged: "  # what follows in a reason is that of an image that was flagged before
+# stands between the reason of an image that is set aside and the flag that cleaning gave it before
+FLAGGED = "; flagged: "
 
 DESCRIPTIONS_IN_MEMORY = 4000  # of about 50 kB
 LUMINANCES_IN_MEMORY = 500  # of 100 kB
