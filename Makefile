@@ -1,4 +1,5 @@
-# make run: everything, on canvases drawn by code     make test: all tests     make lab: JupyterLab
+# make run: everything, on canvases drawn by code     make test: all tests
+# make lab: JupyterLab     make docs: the site of docs/, notebooks and functions
 # PYTHON=python3.12 picks the interpreter, GALLERY=FOLDER runs on pictures of your own.
 suited = for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done
@@ -8,7 +9,7 @@ NOTEBOOKS = $(wildcard notebooks/*.ipynb notebooks/experiments/*.ipynb)
 QUICK = -q -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 PINS = pip compile --quiet --extra dev --no-annotate --custom-compile-command "make pins" pyproject.toml
 
-.PHONY: setup run paintings lab check test fix pins test-newest test-oldest
+.PHONY: setup run paintings lab docs check test fix pins test-newest test-oldest
 setup:
 	@$(PYTHON) .ci/setup.py
 run: setup
@@ -17,6 +18,8 @@ paintings: setup
 	@$(BIN)/artclf run --lists paintings_urls
 lab: setup
 	@$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .

@@ -16,7 +16,7 @@ BLOCK = 1024  # hashes that are compared at a time: memory stays flat
 
 
 class Candidate(NamedTuple):
-    """The places of two pictures, `first` < `second`, one of them maybe `mirrored`."""
+    """The indices of two pictures, `first` < `second`, one of them maybe `mirrored`."""
 
     first: int
     second: int
@@ -25,18 +25,18 @@ class Candidate(NamedTuple):
 
 def by_hash(hashes: list[str | None]) -> set[Candidate]:
     """The pairs whose hashes are close, as they are or with one in the mirror."""
-    code_of = {place: int(code, 16) for place, code in enumerate(hashes) if code is not None}
-    places = list(code_of)
+    code_of = {index: int(code, 16) for index, code in enumerate(hashes) if code is not None}
+    indices = list(code_of)
     codes = np.array(list(code_of.values()), np.uint64)
     candidates = set()
     for mirrored, others in ((False, codes), (True, codes ^ MIRROR_BITS)):
         for first, second in close_pairs(codes, others):
-            candidates.add(Candidate(places[first], places[second], mirrored))
+            candidates.add(Candidate(indices[first], indices[second], mirrored))
     return candidates
 
 
 def close_pairs(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The places (i, j), i < j, where `hashes[i]` and `others[j]` differ in at most MAX_BITS bits:
+    """The indices (i, j), i < j, where `hashes[i]` and `others[j]` differ in at most MAX_BITS bits:
     an array of shape (pairs, 2), in order.
 
     Both are uint64 and equally long. Of two such hashes at least one quarter, of 16 bits, differs
@@ -55,8 +55,8 @@ def close_pairs(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _pairs_of_16_bits(codes: np.ndarray, others: np.ndarray):
-    """The places (i, j), i < j, where codes of 16 bits differ in at most one: two arrays, a block
-    at a time.
+    """The indices (i, j), i < j, where codes of 16 bits differ in at most one: two arrays, one
+    block at a time.
     """
     from scipy.sparse import csr_array
 
@@ -151,5 +151,5 @@ def _halves(descriptors: np.ndarray) -> np.ndarray:
 
 
 def _closest(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The place of the closest of `others`, by Euclidean distance, for each of `vectors`."""
+    """The index of the closest of `others`, by Euclidean distance, for each of `vectors`."""
     return (vectors @ others.T - (others * others).sum(axis=1) / 2).argmax(axis=1)

@@ -145,8 +145,8 @@ class Catalogue:
 
 
 def read_catalogue(data):
-    """Everything known of every image of the data set in folder `data`: a pandas DataFrame, a row
-    an image.
+    """Everything known of every image of the data set in folder `data`: a pandas DataFrame, one
+    row per image.
 
     Raises FileNotFoundError where there is no catalogue yet.
     """

@@ -63,8 +63,8 @@ CRASHED = Verdict("rejected", "crashed the decoder")
 
 
 def normalise(data, max_size: int = 500, quality: int = 90, workers: int | None = None):
-    """Clean what is new, find exact duplicates, and return the counts: a DataFrame, a row a period,
-    a column a status.
+    """Clean what is new, find exact duplicates, and return the counts: a DataFrame, one row per
+    period, one column per status.
 
     A second run decodes only what is new, unless the settings changed. Uses `workers` processes
     (all cores); a picture that crashes the decoder gets that as its reason. Raises
@@ -83,7 +83,7 @@ def normalise(data, max_size: int = 500, quality: int = 90, workers: int | None 
 
 
 def counts(data):
-    """How many images of each period have which `clean_status`: a DataFrame, a row a period."""
+    """How many images of each period have which `clean_status`: a DataFrame, one row per period."""
     import pandas as pd
 
     table = read_catalogue(data).dropna(subset="clean_status")

@@ -34,7 +34,8 @@ from artclf.data.matching import (
     read_luminance,
 )
 
-FLAGGED = "; flagged: "  # what follows in a reason is that of an image that was flagged before
+# stands between the reason of an image that is set aside and the flag that cleaning gave it before
+FLAGGED = "; flagged: "
 
 DESCRIPTIONS_IN_MEMORY = 4000  # of about 50 kB
 LUMINANCES_IN_MEMORY = 500  # of 100 kB
@@ -97,8 +98,13 @@ def mark(data):
             phash = comparison.phashes[row["clean_sha256"]]
             changes.append({**_key(row), "phash": phash, "dup_group": name})
         for judgement in judge(group, comparison.kinds):
-            status, reason = judgement.status, judgement.reason
-            changes.append({**_key(judgement.row), "clean_status": status, "clean_reason": reason})
+            changes.append(
+                {
+                    **_key(judgement.row),
+                    "clean_status": judgement.status,
+                    "clean_reason": judgement.reason,
+                }
+            )
             facts = judgement.set_aside
             if facts:
                 periods = ", ".join(facts.periods)

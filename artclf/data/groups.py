@@ -20,8 +20,8 @@ def components(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     shape = (len(images), len(images))
     graph = coo_array((np.ones(len(pairs)), (rows, columns)), shape)
     _, labels = connected_components(graph, directed=False)
-    _, first_places = np.unique(labels, return_index=True)  # images are sorted: the least ones
-    return {image: images[first_places[label]] for image, label in zip(images, labels, strict=True)}
+    _, firsts = np.unique(labels, return_index=True)  # images are sorted: the first is the least
+    return {image: images[firsts[label]] for image, label in zip(images, labels, strict=True)}
 
 
 def joined(images: Sequence[str], columns: Iterable[Sequence[str]]) -> list[str]:

@@ -567,7 +567,14 @@ def test_a_part_of_a_periods_name_is_enough_to_move_there(data, widget):
             "near-duplicate of raw/05-baroque/ab.jpg (detail); flagged: of one colour",
             ["near-duplicate", "flagged"],
         ),
+        ("near-duplicate of raw/a.jpg (mirror); flagged: small", ["near-duplicate", "flagged"]),
         ("near-duplicate of raw/a (b) c/ab.jpg (same)", ["near-duplicate"]),
+        ("near-duplicate of raw/St. B (c); d/ab.jpg (same); e (f)", ["near-duplicate", "e"]),
+        (
+            "of one colour; near-duplicate of raw/a/b.c.jpg (same)",
+            ["of one colour", "near-duplicate"],
+        ),
+        ("same picture twice (raw/05-baroque/ab.jpg)", ["same picture twice"]),
         ("near-duplicate under another period (a, b)", ["near-duplicate under another period"]),
         (
             "doubtful label (06-rococo 93%, given 2%); outlier (distance 0.31, mostly 0.12)",
@@ -630,6 +637,24 @@ def test_the_button_exports_and_tells_what_went_wrong(data, widget, file):
     (data / "catalogue.db").rename(data / "elsewhere.db")
     with pytest.raises(FileNotFoundError):
         review.decide(data, [], "keep")
+
+
+def test_what_a_person_cannot_mend_is_raised(widget):
+    def mistake():
+        raise ValueError("operands could not be broadcast together")
+
+    with pytest.raises(ValueError, match="broadcast"):
+        widget._try(mistake)
+    assert "not done" not in widget.status.value
+
+
+def test_an_undo_without_the_picture_turns_no_page(data, flagged, widget):
+    other = rows_of(data, "09-realism")[0]
+    review.decide(data, [other, rows_of(data, "09-realism")[1]], "keep")
+    widget.undo.click()
+    title = other["title"] or other["url"]
+    assert f"taken back: keep of {title} and 1 more<" in widget.status.value
+    assert "page 1 of 1" in widget.counter.value and decided(data) == {}
 
 
 def test_text_of_strangers_is_text(widget):

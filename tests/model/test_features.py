@@ -107,6 +107,20 @@ def test_views_are_the_picture_its_mirror_image_and_crops_that_never_change(fres
     np.testing.assert_allclose(again / 255, one[[5, 2]])  # whatever else is in the batch
 
 
+def test_a_picture_that_lacks_a_view_is_completed_and_copies_of_it_have_a_row_each(fresh, rows):
+    table = table_of(rows.iloc[[0, 1, 0]])
+    body = torch.nn.Flatten()
+    body.weight = torch.nn.Parameter(torch.zeros(1))
+    grey = backbones.Backbone("pixels", "none", "none", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    first = features.Pictures(fresh, table.file[:1], table.clean_sha256[:1], 16)
+    features.feature_views(first, body, grey, "pixels", [0])
+    pictures = features.Pictures(fresh, table.file, table.clean_sha256, 16)
+    found = features.feature_views(pictures, body, grey, "pixels", [0, 1])
+    plain = pictures.pixels([0, 1, 0]).float() / 255
+    expected = torch.stack([plain, plain.flip(-1)], 1).flatten(2)
+    np.testing.assert_allclose(found, expected)
+
+
 def test_features_do_not_depend_on_what_was_stored_before(fresh, rows):
     some = features.extract(fresh, rows.iloc[::3], LITE, size=64)
     rest = features.extract(fresh, rows, LITE, size=64)
