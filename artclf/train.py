@@ -19,6 +19,7 @@ from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import F1Score, accuracy, error_rate
 from fastai.torch_core import set_seed
+from fastcore.foundation import L
 
 from artclf import predict
 from artclf.base.errors import InputError
@@ -103,6 +104,7 @@ def learner(
     depth: int = EXPERIMENTS["depth"],
     pool: str = EXPERIMENTS["pool"],
     views: int = EXPERIMENTS["views"],
+    metrics=(error_rate, accuracy),
     cbs=(),
     **kwargs,
 ) -> Learner:
@@ -120,9 +122,12 @@ def learner(
     bfloat16. With `cached`, batches come from stored features and pixels (see `engine.Stored`),
     else from fastai's own loaders, which decode every picture in every epoch. Training that was
     interrupted goes on from its last finished epoch; the same settings give the same weights on one
-    machine. Further arguments go to `Learner`. Raises InputError for settings that don't fit the
-    data, FileNotFoundError without a catalogue.
+    machine. `metrics` and `cbs` are one or several of fastai's or of yours; macro F1 is added to the
+    metrics, because it chooses the best epoch. Further arguments, such as `loss_func`, go to
+    `Learner`. Raises InputError for settings that don't fit the data, FileNotFoundError without a
+    catalogue.
     """
+    callbacks = [callback() if isinstance(callback, type) else callback for callback in L(cbs)]
     settings = {
         "size": size,
         "resize": resize,
@@ -141,7 +146,7 @@ def learner(
         "split": split if isinstance(split, str) else "table",
         "parts": list(parts),
         "exclude": list(exclude),
-        "callbacks": [type(callback).__name__ for callback in cbs],
+        "callbacks": [type(callback).__name__ for callback in callbacks],
         "arguments": sorted(kwargs),
     }
     _check_settings(settings)
@@ -164,7 +169,7 @@ def learner(
         path=Path(out),
         train_bn=not pretrained,
         cbs=[History(), BestEpoch(), Resume(config)],
-        metrics=[error_rate, accuracy, F1Score(average="macro")],
+        metrics=[*L(metrics), _macro_f1()],
         **{"wd": weight_decay, **kwargs},
     )
     learn.config = config
@@ -179,8 +184,15 @@ def learner(
         learn.add_cb(engine.Ridge(ridge))
     if pretrained:
         learn.add_cb(engine.KeepNorms(head=cached))
-    learn.add_cbs(cbs)
+    learn.add_cbs(callbacks)
     return learn
+
+
+def _macro_f1():
+    """fastai's F1Score over the periods, under a name that no other metric has."""
+    metric = F1Score(average="macro")
+    metric.name = "macro_f1"
+    return metric
 
 
 def _check_settings(settings: dict):

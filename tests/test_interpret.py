@@ -22,7 +22,7 @@ def written(errors_of_a_run):
             "valid_loss": [2.0, 1.5],
             "accuracy": [0.3, 0.5],
             "error_rate": [0.7, 0.5],
-            "f1_score": [0.2, 0.4],
+            "macro_f1": [0.2, 0.4],
             "time": ["00:01", "00:01"],
         }
     )

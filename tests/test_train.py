@@ -17,7 +17,16 @@ import pandas as pd
 import pytest
 import torch
 from fastai.callback.core import Callback, CancelFitException
-from fastai.vision.all import EarlyStoppingCallback, FocalLossFlat, MixUp, Resize, ResizeMethod
+from fastai.vision.all import (
+    EarlyStoppingCallback,
+    F1Score,
+    FocalLossFlat,
+    LabelSmoothingCrossEntropyFlat,
+    MixUp,
+    Resize,
+    ResizeMethod,
+    top_k_accuracy,
+)
 
 from artclf import predict, train
 from artclf.data import splits
@@ -318,10 +327,10 @@ def test_the_best_epoch_of_all_stages_is_kept(drawn, tmp_path):
     learn.fit_one_cycle(2, 0.5)  # a rate that ruins the network
     history = pd.read_csv(tmp_path / "history.csv")
     best = history[history.fit == 0].iloc[-1]
-    assert best.f1_score > history[history.fit == 1].f1_score.max() and same(weights(learn), first)
+    assert best.macro_f1 > history[history.fit == 1].macro_f1.max() and same(weights(learn), first)
     learn.freeze()
     np.testing.assert_allclose(
-        learn.validate()[1:4], best[["error_rate", "accuracy", "f1_score"]].astype(float)
+        learn.validate()[1:4], best[["error_rate", "accuracy", "macro_f1"]].astype(float)
     )
 
 
@@ -349,9 +358,9 @@ def test_gradually_one_block_after_the_other_learns(drawn, tmp_path):
 
 def test_a_fit_that_its_callback_ends_keeps_its_last_epoch(drawn, tmp_path):
     learn = learner(drawn, tmp_path)
-    learn.fit_one_cycle(5, 1e-3, cbs=EarlyStoppingCallback("f1_score", min_delta=2.0, patience=1))
+    learn.fit_one_cycle(5, 1e-3, cbs=EarlyStoppingCallback("macro_f1", min_delta=2.0, patience=1))
     history = pd.read_csv(tmp_path / "history.csv")
-    assert len(history) == 2 and learn.best_epoch.f1 == history.f1_score.iloc[-1]
+    assert len(history) == 2 and learn.best_epoch.f1 == history.macro_f1.iloc[-1]
 
 
 def test_a_fit_that_ends_before_its_first_epoch_puts_nothing_back(drawn, tmp_path, capsys):
@@ -413,7 +422,7 @@ def test_a_fit_after_an_interrupted_look_is_kept(drawn, tmp_path):
 
 def test_history_has_a_row_an_epoch(whole):
     history = pd.read_csv(whole[1] / "history.csv")
-    figures = ["train_loss", "valid_loss", "error_rate", "accuracy", "f1_score"]
+    figures = ["train_loss", "valid_loss", "error_rate", "accuracy", "macro_f1"]
     assert list(history) == ["fit", "epoch", *figures, "seconds", *predict.FIT_COLUMNS]
     assert set(history.lr_low) == set(history.lr_high) == {2e-3} and set(history.learning) == {1}
     assert (
@@ -580,3 +589,33 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(drawn, tmp_path):
     assert same(exported(cut), exported(tmp_path / "whole"))
     assert len(pd.read_csv(cut / "history.csv")) == 4
     assert not list(cut.rglob("*.part"))
+
+
+def test_metrics_callbacks_and_loss_of_ones_own_are_taken_as_vision_learner_takes_them(
+    drawn, tmp_path
+):
+    loss_func = LabelSmoothingCrossEntropyFlat()
+    learn = learner(drawn, tmp_path, metrics=top_k_accuracy, cbs=MixUp, loss_func=loss_func)
+    assert [metric.name for metric in learn.metrics] == ["top_k_accuracy", "macro_f1"]
+    assert learn.loss_func is loss_func and learn.mix_up.learn is learn
+    learn.remove_cb(MixUp)
+    learn.fit_one_cycle(1, 2e-3)
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert {"top_k_accuracy", "macro_f1"} <= set(history) and "accuracy" not in history
+
+
+def test_a_metric_called_f1_score_does_not_choose_the_epoch(drawn, tmp_path):
+    learn = learner(drawn, tmp_path, metrics=[F1Score(average="micro")])
+    learn.fit_one_cycle(1, 2e-3)
+    row = pd.read_csv(tmp_path / "history.csv").iloc[0]
+    assert learn.best_epoch.f1 == row.macro_f1 and "f1_score" in row
+
+
+def test_fine_tune_is_the_short_form_of_both_stages(drawn, tmp_path, capsys):
+    learn = learner(drawn, tmp_path)
+    before = weights(learn)
+    learn.fine_tune(1, 2e-3)
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert history.fit.tolist() == [0, 1] and history.learning.tolist() == [1, 2]
+    assert history.lr_high.tolist() == pytest.approx([2e-3, 1e-3])
+    assert not same(weights(learn), before) and "the best on valid" in capsys.readouterr().out

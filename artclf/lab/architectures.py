@@ -180,7 +180,7 @@ def _train_and_measure(data, folder: Path, config: dict, table) -> tuple[pd.Data
         "pool": learn.config["pool"],
         "weights": learn.config["weights"],
         **_figures(predictions),
-        "last_f1": float(history.f1_score.iloc[-1]),
+        "last_f1": float(history.macro_f1.iloc[-1]),
         "parameters": sum(p.numel() for p in learn.model.parameters()),
         "body_mb": _megabytes(body),
         "head_mb": _megabytes(head),

@@ -105,7 +105,7 @@ def peak_learning_rates(learn) -> list[float]:
     if schedule is None:
         return [float(group["lr"]) for group in learn.opt.hypers]
     n_groups = len(learn.opt.param_lists)
-    rates = [np.broadcast_to(schedule(done), n_groups) for done in np.linspace(0, 1, 21)]
+    rates = [np.broadcast_to(schedule(done), n_groups) for done in np.linspace(0, 1, 101)]
     return np.max(rates, axis=0).astype(float).tolist()
 
 
@@ -158,8 +158,8 @@ class BestEpoch(Callback):
     def _take_if_better(self):
         row = self.learn.history.rows[-1]
         loss_rose = row["valid_loss"] > self.loss_at_start
-        if row["f1_score"] > self.f1 and not loss_rose:
-            self.f1 = row["f1_score"]
+        if row["macro_f1"] > self.f1 and not loss_rose:
+            self.f1 = row["macro_f1"]
             self.valid_loss = row["valid_loss"]
             self.fit_number = row["fit"]
             self.epoch_number = row["epoch"]
