@@ -196,14 +196,14 @@ def without_root(text: str) -> str:
 
 def commands_text() -> str:
     """The help of all commands as Markdown, by Typer."""
-    import click
+    from typer import Context
     from typer.cli import get_docs_for_click
     from typer.main import get_command
 
     from artclf.cli import app
 
     command = get_command(app)
-    text = get_docs_for_click(obj=command, ctx=click.Context(command), name="artclf")
+    text = get_docs_for_click(obj=command, ctx=Context(command), name="artclf")
     text = text.replace("# `artclf`\n", "# Commands\n", 1)
     text = LIST_OF_COMMANDS.sub("", text)  # with descriptions that are cut off
     return re.sub(r"(`[^`]*`)|<", lambda match: match[1] or "&lt;", text)

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastai.callback.training import GradientClip
 from PIL import Image
 
 import artclf
@@ -417,11 +418,13 @@ def test_the_pickle_tells_nothing_of_this_machine(export, drawn):
 
 
 def test_the_learner_goes_on_as_it_was_after_the_export(drawn, tmp_path):
-    learn = train.learner(drawn, tmp_path, arch="efficientnet_lite0", size=64, batch_size=8)
-    paths, callbacks = (learn.path, learn.dls.path), [type(cb) for cb in learn.cbs]
+    options = {"arch": "efficientnet_lite0", "size": 64, "batch_size": 8}
+    learn = train.learner(drawn, tmp_path, cbs=[GradientClip(1.0)], **options)
+    paths, callbacks = (learn.path, learn.dls.path), list(learn.cbs)
     predict.export(learn)
     assert (learn.path, learn.dls.path) == paths == (tmp_path, drawn)
-    assert [type(cb) for cb in learn.cbs] == callbacks
+    assert list(learn.cbs) == callbacks
+    assert all(callback.learn is learn for callback in learn.cbs)
     assert len(learn.validate()) == 4
 
 

@@ -88,6 +88,7 @@ def test_a_changed_copy_is_found_and_its_kind_named(canvas, tmp_path, change):
     assert other["clean_reason"] == f"near-duplicate of {kept.file} ({kind})"
 
 
+@pytest.mark.slow
 def test_different_canvases_stay_apart(drawn):
     assert duplicates.mark(drawn).empty
     table = read_catalogue(drawn)
@@ -210,6 +211,7 @@ def test_a_run_that_was_killed_goes_on(canvas, tmp_path, monkeypatch):
         assert len(duplicates.mark(data)) == 1
 
 
+@pytest.mark.slow
 def test_of_a_group_the_learner_sees_one(canvas, tmp_path):
     pictures = {
         f"{period}/{number}.png": sample.canvas(period, number, 200)

@@ -258,6 +258,25 @@ def test_a_file_saved_by_excel_is_read(data, file, capsys):
     assert [line["note"] for line in lines_of(file)] == ["x", ""]
 
 
+def test_a_move_in_a_file_to_the_period_that_a_picture_has_keeps_it(data, file):
+    a = rows_of(data)[0]
+    written(file, f"{a['url']},{BAROQUE}, move:{BAROQUE}")
+    assert review.read_csv(data, file)["applied"] == 1
+    assert decided(data) == {a["url"]: "keep"}
+    written(file, f"{a['url']},move:{BAROQUE}", head="url,review")
+    assert review.read_csv(data, file)["same"] == 1
+
+
+@pytest.mark.parametrize("number, more", [(10, ""), (11, "1 more such lines")])
+def test_ten_problems_of_a_file_are_told(data, file, capsys, number, more):
+    rows = [*rows_of(data), *rows_of(data, EARLY)][:number]
+    written(file, *(f"{row['url']},{row['period']},?" for row in rows))
+    review.read_csv(data, file)
+    told = capsys.readouterr().out
+    assert told.count("is no decision") == 10 and ("more such lines" in told) == bool(more)
+    assert more in told
+
+
 def test_a_file_may_have_columns_of_any_name(data, file):
     a, b, *_ = rows_of(data)
     head = "url,period,review,line,more,cells"
@@ -467,6 +486,7 @@ def test_copies_of_a_picture_come_together_and_rejected_ones_do_not(data, flagge
     a, b, c, d, *_ = rows_of(data)
     queue = review.queue(data, flagged)
     assert list(queue.url) == [a["url"], d["url"], b["url"], flagged.url[2]]
+    assert list(queue.index) == [0, 1, 2, 3]
     assert (
         list(queue.flagged) == [True, True, False, True]
         and queue.reasons[2] == "the copy that is used"

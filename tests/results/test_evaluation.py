@@ -4,11 +4,13 @@ import collections
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from made_predictions import made_predictions
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import classification_report, confusion_matrix, f1_score, top_k_accuracy_score
 
+from artclf.base.errors import InputError
 from artclf.results import evaluation
 
 
@@ -175,3 +177,108 @@ def test_top_losses_come_highest_first(predictions):
         worst.loss.tolist()
         == sorted(predictions[predictions.part == "train"].loss, reverse=True)[:5]
     )
+
+
+@pytest.fixture
+def told() -> pd.DataFrame:
+    """Eight predictions of test and two of train, with painters, sources and probabilities."""
+    pairs = [
+        ("01-a", "02-b"),
+        ("01-a", "02-b"),
+        ("01-a", "01-a"),
+        ("02-b", "01-a"),
+        ("02-b", "03-c"),
+        ("03-c", "03-c"),
+        ("03-c", "01-a"),
+        ("02-b", "02-b"),
+        ("02-b", "02-b"),
+        ("02-b", "01-a"),
+    ]
+    table = made_predictions(pairs)
+    table["part"] = ["test"] * 8 + ["train"] * 2
+    table["probability"] = [0.5, 0.9, 0.6, 0.4, 0.9, 0.7, 0.8, 0.6, 0.3, 0.2]
+    table["loss"] = [1.0, 4.0, 0.5, 2.0, 4.0, 0.1, 3.0, 0.6, 9.0, 9.0]
+    table["artist"] = ["Ann Lee", "Lee, Ann", "Ann Lee", "Bo", "Bo", "", "Anonymous", "Cy", "", ""]
+    table["source"] = ["x", "x", "x", "y", "y", "y", "y", "", "", ""]
+    return table
+
+
+def test_the_baseline_is_the_most_frequent_class_of_train(told):
+    figures = evaluation.metrics(told)
+    assert figures["test"]["baseline"] == "02-b"
+    assert figures["test"]["baseline_accuracy"] == pytest.approx(3 / 8)
+    assert figures["train"]["baseline_accuracy"] == 1
+    without_train = evaluation.metrics(told[(told.part == "test") & (told.period != "02-b")])
+    assert without_train["test"]["baseline"] == "01-a"
+
+
+def test_pairs_of_equal_count_come_in_the_order_of_their_rate(told):
+    pairs = evaluation.most_confused(told)
+    assert pairs.to_dict("records") == [
+        {"given": "01-a", "predicted": "02-b", "count": 2, "rate": pytest.approx(2 / 3)},
+        {"given": "03-c", "predicted": "01-a", "count": 1, "rate": 0.5},
+        {"given": "02-b", "predicted": "01-a", "count": 1, "rate": pytest.approx(1 / 3)},
+        {"given": "02-b", "predicted": "03-c", "count": 1, "rate": pytest.approx(1 / 3)},
+    ]
+    assert len(evaluation.most_confused(told, 2)) == 2
+    assert evaluation.most_confused(told, part="train")["count"].tolist() == [1]
+
+
+def test_the_images_of_a_pair_come_surest_first(told):
+    pair = evaluation.most_confused(told).iloc[0]
+    assert evaluation.images_of_pair(told, pair).index.tolist() == [1, 0]
+
+
+def test_errors_of_painters_join_their_spellings_and_leave_out_nobody(told):
+    table = evaluation.errors_by(told, "artist")
+    expected = pd.DataFrame(
+        {
+            "images": [2, 3, 1],
+            "errors": [2, 2, 0],
+            "rate": [1.0, 2 / 3, 0.0],
+            "mostly": [("02-b", "01-a"), ("01-a", "02-b"), None],
+        },
+        index=pd.Index(["Bo", "Ann Lee", "Cy"], name="name"),
+    )
+    pd.testing.assert_frame_equal(table, expected)
+
+
+def test_errors_of_sources_are_those_of_their_names(told):
+    table = evaluation.errors_by(told, "source")
+    assert table.index.tolist() == ["y", "x"] and table.errors.tolist() == [3, 2]
+    assert table.images.tolist() == [4, 3] and table.rate.tolist() == [0.75, pytest.approx(2 / 3)]
+    assert list(table) == ["images", "errors", "rate", "mostly"]
+
+
+def test_the_surest_and_the_least_sure_answers_of_a_part(told):
+    assert evaluation.surest(told, right=False).index.tolist() == [1, 4, 6, 0, 3]
+    assert evaluation.surest(told, right=False, n=2).index.tolist() == [1, 4]
+    assert evaluation.surest(told, right=True).index.tolist() == [5, 2, 7]
+    assert evaluation.surest(told, right=True, n=None, part="train").index.tolist() == [8]
+    assert evaluation.least_sure(told, 3).index.tolist() == [3, 0, 2]
+    assert evaluation.least_sure(told, part="train").index.tolist() == [9, 8]
+    assert evaluation.top_losses(told, 3).index.tolist() == [1, 4, 6]
+    assert evaluation.top_losses(told, part="train").index.tolist() == [8, 9]
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [evaluation.surest, evaluation.least_sure, evaluation.top_losses],
+    ids=lambda function: function.__name__,
+)
+def test_twelve_images_are_enough_unless_asked(figure):
+    table = made_predictions([("01-a", "02-b")] * 14)
+    options = {"right": False} if figure is evaluation.surest else {}
+    assert len(figure(table, **options)) == 12
+
+
+def test_a_part_without_images_is_an_error_that_names_the_parts(told):
+    with pytest.raises(InputError) as error:
+        evaluation.of_part(told, "valid")
+    assert str(error.value) == "no image of part 'valid': the parts are train, test"
+
+
+def test_without_predictions_the_step_before_is_named(told, tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        evaluation.read(tmp_path, tmp_path)
+    assert str(error.value) == f"no {tmp_path / 'predictions.csv'}: run `artclf train` first"
