@@ -104,7 +104,7 @@ def _parse_parts(text: str) -> tuple[float, ...]:
 def sample(
     folder: Annotated[Path, typer.Argument()] = Path("data/sample/gallery"),
     count: int = 40,
-    size: int = 400,
+    size: int = 320,
     seed: int = 42,
 ):
     """Draw canvases for all 18 periods, COUNT each, by code."""

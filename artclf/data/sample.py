@@ -16,6 +16,7 @@ from artclf.base.errors import InputError
 from artclf.base.files import replace_whole
 from artclf.base.processes import process_pool
 from artclf.base.progress import progress_bar
+from artclf.data.pictures import SIZE
 from artclf.data.sample_canvas import Canvas
 from artclf.data.sample_periods import HABITS, PERIODS, ROLES, Period
 
@@ -61,7 +62,7 @@ class Job:
 def draw(
     folder,
     count: int = 40,
-    size: int = 400,
+    size: int = SIZE,
     seed: int = 42,
     workers: int | None = None,
     periods=None,
@@ -102,7 +103,7 @@ def is_drawn(folder) -> bool:
     return first_rows[:1] == [MANIFEST] and SOURCE in first_rows[-1]
 
 
-def canvas(period: str, number: int, size: int = 400, seed: int = 42) -> Image.Image:
+def canvas(period: str, number: int, size: int = SIZE, seed: int = 42) -> Image.Image:
     """Canvas `number` of a period, its longer side `size` pixels, always the same for the same
     arguments.
     """
