@@ -2,6 +2,7 @@
 are too few.
 """
 
+import hashlib
 import random
 import warnings
 from collections import Counter, defaultdict
@@ -112,6 +113,15 @@ def test_the_cut_is_random_and_the_same_seed_gives_the_same(tmp_path):
     assert a != b and a != sorted(a, key=splits.PARTS.index)
 
 
+def test_the_order_of_groups_comes_from_the_seed_and_their_names_in_all_versions(tmp_path):
+    for seed, group in ((42, "a"), (7, "9f3c")):
+        digest = hashlib.sha256(f"{seed} {group}".encode()).digest()
+        chance = int.from_bytes(digest[:4], "big") / 2**32
+        assert splits._random_factor(seed, group) == 0.5 + chance / 2
+    fill(tmp_path, a=60, b=60)
+    assert splits.items(tmp_path).equals(splits.items(tmp_path, seed=42))
+
+
 def test_a_further_period_or_a_class_left_out_changes_no_other_cut(tmp_path):
     before = parts_of(splits.items(fill(tmp_path, b=40, c=30)))
     after = parts_of(splits.items(fill(tmp_path, a=25, d=9)))
@@ -143,6 +153,9 @@ def test_the_fingerprint_changes_with_image_copy_label_and_part(tmp_path):
     changed = [table.replace({column: {table[column][3]: "other"}}) for column in columns]
     prints = {splits.fingerprint(other) for other in [table, table.iloc[1:], *changed]}
     assert len(prints) == 7 and all(len(text) == 16 for text in prints)
+    lines = [",".join(["" if value is None else value for value in row]) for row in table.values]
+    text = "".join(f"{line}\n" for line in ["file,period,part,sha256,clean_sha256", *lines])
+    assert splits.fingerprint(table) == hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @pytest.mark.parametrize(
