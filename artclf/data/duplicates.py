@@ -311,29 +311,41 @@ class _Store:
 
     def kinds_of(self, pairs: list[tuple[str, str, bool]]) -> dict[tuple[str, str], str]:
         """The kind of each pair (a, b, mirrored) that shows one picture, plain before mirrored."""
-        kinds = {}
-        for start in progress_bar(range(0, len(pairs), 256), desc="compare"):
-            with self.db:  # a transaction
-                for a, b, mirrored in pairs[start : start + 256]:
-                    kind = self.kind(a, b, mirrored)
+        kinds: dict[tuple[str, str], str] = {}
+        with ThreadPoolExecutor() as pool:
+            for start in progress_bar(range(0, len(pairs), 256), desc="compare"):
+                batch = pairs[start : start + 256]
+                for (a, b, _), kind in zip(batch, self._kinds_of_batch(batch, pool), strict=True):
                     if kind:
                         kinds.setdefault((a, b), kind)
         return kinds
 
-    def kind(self, a: str, b: str, mirrored: bool) -> str:
-        """The kind of a pair, '' where the two don't show one picture, plain or `mirrored`."""
-        key = VERDICT_VERSION, a, b, mirrored
-        row = self.db.execute(
-            "SELECT kind FROM verdicts WHERE (version, a, b, mirrored) = (?, ?, ?, ?)", key
-        ).fetchone()
-        if row:
-            return row[0]
-        kind = self._compare(a, b, mirrored)
-        self.db.execute("INSERT INTO verdicts VALUES (?, ?, ?, ?, ?)", (*key, kind))
-        return kind
+    def _kinds_of_batch(self, batch: list[tuple[str, str, bool]], pool) -> list[str]:
+        """The kind of each pair, '' where the two don't show one picture; new ones are compared in
+        threads, and stored.
+        """
+        kinds = {pair: self._stored_kind(pair) for pair in batch}
+        new = [pair for pair, kind in kinds.items() if kind is None]
+        # descriptions are read here, because SQLite's connection belongs to this thread
+        descriptions = [(self.description(a), self.description(b)) for a, b, _ in new]
+        kinds.update(zip(new, pool.map(self._compare, new, descriptions), strict=True))
+        with self.db:  # a transaction
+            rows = [(VERDICT_VERSION, *pair, kinds[pair]) for pair in new]
+            self.db.executemany("INSERT INTO verdicts VALUES (?, ?, ?, ?, ?)", rows)
+        return [kinds[pair] or "" for pair in batch]
 
-    def _compare(self, a: str, b: str, mirrored: bool) -> str:
-        for affine in candidate_maps(self.description(a), self.description(b), mirrored):
+    def _stored_kind(self, pair: tuple[str, str, bool]) -> str | None:
+        row = self.db.execute(
+            "SELECT kind FROM verdicts WHERE (version, a, b, mirrored) = (?, ?, ?, ?)",
+            (VERDICT_VERSION, *pair),
+        ).fetchone()
+        return row[0] if row else None
+
+    def _compare(
+        self, pair: tuple[str, str, bool], descriptions: tuple[Description, Description]
+    ) -> str:
+        a, b, mirrored = pair
+        for affine in candidate_maps(*descriptions, mirrored):
             kind = kind_of_copy(self.luminance(a), self.luminance(b), affine)
             if kind:
                 return kind

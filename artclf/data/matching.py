@@ -18,6 +18,7 @@ POINTS = 400  # so many of the strongest points of a picture are described
 
 MAX_BITS = 7  # the hashes of two forms of one picture differ in at most so many bits
 MAX_RATIO = 0.85  # a match is closer than this times the second closest
+ROUNDING = 1e-6  # of a product of unit vectors in float32
 MIN_MATCHES = 6  # so many matches must agree on a map
 
 MAX_SHEAR = 0.4  # of the scale of a map; more is askew
@@ -33,7 +34,7 @@ WINDOW = 21  # px; the surroundings of a pixel
 DESCRIPTION_VERSION = str((2, SIDE, POINTS))
 VERDICT_VERSION = str(
     (
-        3,
+        4,
         DESCRIPTION_VERSION,
         MAX_BITS,
         MAX_RATIO,
@@ -155,23 +156,34 @@ def candidate_maps(a: Description, b: Description, mirrored: bool) -> Iterator[n
         yield affine
 
 
-def _map_of_matches(a: Description, b: Description, mirrored: bool) -> np.ndarray | None:
-    """The affine map on which most matches agree (RANSAC); None where these are too few.
+def matches(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The indices of the descriptors in `a`, (n, 128), that have a match in `b`, (m, 128), and those
+    of their matches.
 
     A match is clearly closer than the second closest (Lowe, Distinctive image features from
-    scale-invariant keypoints, 2004).
+    scale-invariant keypoints, 2004). For unit vectors, distances follow from a product of matrices,
+    which is many times faster than a search.
     """
+    cosines = root_sift(a) @ root_sift(b).T
+    rows = np.arange(len(a))
+    closest = cosines.argmax(axis=1)
+    closest_distance = 1 - cosines[rows, closest]  # half the squared distance
+    cosines[rows, closest] = -1
+    second_distance = 1 - cosines.max(axis=1)
+    is_match = closest_distance < MAX_RATIO**2 * second_distance - ROUNDING
+    return rows[is_match], closest[is_match]
+
+
+def _map_of_matches(a: Description, b: Description, mirrored: bool) -> np.ndarray | None:
+    """The affine map on which most matches agree (RANSAC); None where these are too few."""
     if min(len(a.descriptors), len(b.descriptors)) < MIN_MATCHES:
         return None
     descriptors = mirror_descriptors(a.descriptors) if mirrored else a.descriptors
-    neighbours = cv2.BFMatcher().knnMatch(root_sift(descriptors), root_sift(b.descriptors), 2)
-    matches = [
-        closest for closest, second in neighbours if closest.distance < MAX_RATIO * second.distance
-    ]
-    if len(matches) < MIN_MATCHES:
+    from_indices, to_indices = matches(descriptors, b.descriptors)
+    if len(from_indices) < MIN_MATCHES:
         return None
-    from_points = a.points[[match.queryIdx for match in matches]]
-    to_points = b.points[[match.trainIdx for match in matches]]
+    from_points = a.points[from_indices]
+    to_points = b.points[to_indices]
     affine, agree = cv2.estimateAffine2D(from_points, to_points, ransacReprojThreshold=4)
     if affine is None or agree.sum() < MIN_MATCHES:
         return None

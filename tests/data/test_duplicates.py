@@ -364,16 +364,13 @@ def test_pairs_of_earlier_runs_are_known_while_both_pictures_are_there(store):
 def test_kinds_are_written_in_batches(store, monkeypatch):
     new, _ = store(1, 2)
     new.describe_new()
-    asked = []
 
-    def kind(a, b, mirrored):
-        asked.append(a)
-        new.db.execute("INSERT INTO verdicts VALUES ('', ?, ?, 0, '')", (f"{len(asked)}", b))
-        return "" if len(asked) < 300 else 1 / 0
+    def compare(pair, descriptions):
+        return "same" if pair[2] < 299 else 1 / 0
 
-    monkeypatch.setattr(new, "kind", kind)
+    monkeypatch.setattr(new, "_compare", compare)
     with pytest.raises(ZeroDivisionError):
-        new.kinds_of([("image 1", "image 2", False)] * 300)
+        new.kinds_of([("image 1", "image 2", number) for number in range(300)])
     assert new.db.execute("SELECT count(*) FROM verdicts").fetchone() == (256,)
 
 

@@ -343,3 +343,29 @@ def test_pixels_are_normalised_by_the_21_px_around_them(squares):
         assert deviations[i] == pytest.approx(pixels.std(), abs=0.05)
         expected = (blurred[y, x] - pixels.mean()) / (pixels.std() + 3)
         assert values[i] == pytest.approx(expected, abs=0.02)
+
+
+def test_matches_are_those_of_opencvs_search():
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 256, (300, 128), dtype=np.uint8)
+    b = np.concatenate([a[:100], rng.integers(0, 256, (250, 128), dtype=np.uint8)])
+    noise = rng.integers(-60, 61, b.shape)
+    b = np.clip(b + noise, 0, 255).astype(np.uint8)
+    searched = cv2.BFMatcher().knnMatch(matching.root_sift(a), matching.root_sift(b), 2)
+    expected = [
+        (closest.queryIdx, closest.trainIdx)
+        for closest, second in searched
+        if closest.distance < matching.MAX_RATIO * second.distance
+    ]
+    found = list(zip(*matching.matches(a, b), strict=True))
+    assert found == expected and len(found) >= 90
+
+
+def test_a_descriptor_that_stands_twice_has_no_match():
+    rng = np.random.default_rng(1)
+    one = rng.integers(0, 256, (1, 128), dtype=np.uint8)
+    others = rng.integers(0, 256, (9, 128), dtype=np.uint8)
+    from_indices, _ = matching.matches(one, np.concatenate([one, one, others]))
+    assert len(from_indices) == 0
+    found = matching.matches(one, np.concatenate([others, one]))
+    assert [indices.tolist() for indices in found] == [[0], [9]]
