@@ -161,7 +161,8 @@ def data_folder(source, kind: str) -> Path:
     if kind == "lists":
         name = name.removesuffix("_urls")
     data = Path("data") / name
-    origins.claim(data, kind, source)
+    if Path(source).is_dir():  # else reading it says what is wrong
+        origins.claim(data, kind, source)
     return data
 
 

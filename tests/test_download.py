@@ -16,13 +16,22 @@ from pathlib import Path
 
 import pytest
 from loopback import Server, answer, picture, resolve_tests_to_loopback
+from made_pictures import encoded, noise
 
 from artclf import download
+from artclf.base.errors import InputError
 from artclf.data import downloads, intake
 from artclf.data.catalogue import Catalogue, read_catalogue
 from artclf.data.fetch import Fetcher
 from artclf.data.intake import Failure, Fetched
-from artclf.download import fetch_lists, import_folder
+from artclf.download import (
+    data_folder,
+    fetch_canvases,
+    fetch_lists,
+    import_folder,
+    prepare_gallery,
+    serve_gallery,
+)
 
 PICTURE = answer(picture(), Content_Type="image/jpeg")
 
@@ -616,3 +625,98 @@ def test_import_of_what_is_not_there(data, tmp_path):
     with pytest.raises(ValueError, match="no pictures"):
         import_folder(tmp_path / "empty", data)
     assert not data.exists()
+
+
+# The gallery on this machine
+
+
+def test_canvases_are_drawn_once_served_with_faults_and_fetched(tmp_path):
+    summary = fetch_canvases(tmp_path, canvases=2)
+    assert summary.ok.sum() >= 36 and summary.failed.sum() > 0
+    reasons = set(read_catalogue(tmp_path).reason.dropna())
+    assert {"http 404", "not an image: text/html", "truncated"} <= reasons
+    files = {file: file.stat().st_mtime_ns for file in tmp_path.glob("gallery/*/*.jpg")}
+    again = fetch_canvases(tmp_path, canvases=2)
+    assert len(files) == 36 and again.ok.sum() == again.failed.sum() == 0
+    assert {file: file.stat().st_mtime_ns for file in files} == files
+
+
+def test_a_folder_of_ones_own_is_served_as_it_is_and_nothing_is_drawn_into_it(tmp_path):
+    noisy = tmp_path / "mine/a/1.png"
+    noisy.parent.mkdir(parents=True)
+    noisy.write_bytes(encoded(noise()))
+    lists = tmp_path / "lists"
+    prepare_gallery(tmp_path / "mine", lists)
+    assert [path.name for path in lists.glob("*.csv")] == ["urls_a.csv"]
+    with serve_gallery(tmp_path / "mine", lists) as address:
+        summary = fetch_lists(lists, tmp_path / "data", allowed_address=address)
+    assert summary.ok.tolist() == [1] and summary.failed.tolist() == [0]
+    with pytest.raises(InputError):
+        prepare_gallery(tmp_path / "mine", lists, canvases=1)
+    assert [path.name for path in (tmp_path / "mine").rglob("*.*")] == ["1.png"]
+
+
+def test_without_a_gallery_nothing_is_served(tmp_path):
+    prepare_gallery(None, tmp_path / "lists", canvases=3)
+    with serve_gallery(None, tmp_path / "lists") as address:
+        assert address is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_other_address_is_allowed_than_the_gallerys(tmp_path):
+    noisy = tmp_path / "mine/a/1.png"
+    noisy.parent.mkdir(parents=True)
+    noisy.write_bytes(encoded(noise()))
+    prepare_gallery(tmp_path / "mine", tmp_path / "lists")
+    with serve_gallery(tmp_path / "mine", tmp_path / "lists") as address:
+        for other in (None, "127.0.0.1:9", address.replace("127.0.0.1", "127.0.0.2"), ""):
+            summary = fetch_lists(
+                tmp_path / "lists", tmp_path / "data", allowed_address=other, retry_failed=True
+            )
+            assert summary.reasons.tolist() == [{"blocked address": 1}]
+
+
+# Where an imported folder goes
+
+
+def test_a_folder_does_not_go_to_the_data_of_another_one_or_of_lists(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for parent in ("one", "two"):
+        (tmp_path / parent / "pics/a").mkdir(parents=True)
+        (tmp_path / parent / "pics/a/1.png").write_bytes(encoded(noise(seed=len(parent))))
+    data = data_folder("one/pics", "folder")
+    import_folder("one/pics", data)
+    assert data == Path("data/pics") == data_folder("one/pics", "folder")
+    with pytest.raises(InputError) as error:
+        data_folder("two/pics", "folder")
+    assert str(error.value) == (
+        f"data/pics holds the pictures of the folder {tmp_path / 'one/pics'}: rename two/pics, or "
+        "name another data folder with --data"
+    )
+    with pytest.raises(InputError, match="holds the pictures of the folder"):
+        data_folder("two/pics", "lists")
+    assert len(read_catalogue(data)) == 1
+
+
+@pytest.mark.parametrize(
+    "url, kind",
+    [("https://a.example/1.jpg", "lists"), ("http://127.0.0.1:8000/1.jpg", "gallery")],
+)
+def test_a_data_set_without_a_note_of_its_origin_is_known_by_its_urls(
+    url, kind, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("pics").mkdir()
+    with Catalogue("data/pics") as catalogue:
+        catalogue.add([{"url": url, "period": "a"}])
+    with pytest.raises(InputError, match=f"holds the pictures of the {kind}: rename pics"):
+        data_folder("pics", "folder")
+    assert data_folder("pics", kind) == Path("data/pics")
+
+
+def test_lists_go_to_the_data_of_their_name_without_urls(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("paintings_urls").mkdir()
+    assert data_folder("paintings_urls", "lists") == Path("data/paintings")
+    assert data_folder("nothing", "folder") == Path("data/nothing")
+    assert not Path("data/nothing").exists()

@@ -5,14 +5,16 @@ nothing again.
 import json
 import re
 import shutil
+from functools import partial
+from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
 
-from artclf import run
+from artclf import download, run, train
+from artclf.base.errors import InputError
 from artclf.data import catalogue, sample
-from artclf.data.lists import find_lists, read_list
 
 SMALL = [
     "SIZE=64",
@@ -72,47 +74,84 @@ def test_steps_get_absolute_paths_in_the_data_sets_own_folders(quiet_steps, tmp_
             "DATA": str(tmp_path / "data/mine"),
             "EXPORT": str(tmp_path / "exports/mine"),
             "LISTS": str(tmp_path / "data/mine/urls"),
-            "ALLOW_PRIVATE": True,
+            "GALLERY": str(tmp_path / "mine"),
+            "CANVASES": None,
             "FIND_LR": False,
             "REVIEW": str(tmp_path / "data/mine/urls/review.csv"),
             "SIZE": 64,
             "ARCH": "resnet18",
         }
-    assert len(find_lists(tmp_path / "data/mine/urls")) == 5
 
 
-def test_a_folder_of_lists_is_not_served_and_keeps_to_public_addresses(quiet_steps, tmp_path):
+def test_a_folder_of_lists_has_no_gallery(quiet_steps, tmp_path):
     run.run_notebooks(lists=run.Path("my_lists"))
     parameters = quiet_steps[0][2]
-    assert (
-        parameters["LISTS"] == str(tmp_path / "my_lists") and parameters["ALLOW_PRIVATE"] is False
-    )
-    assert (
-        parameters["DATA"] == str(tmp_path / "data/my_lists")
-        and not (tmp_path / "data/my_lists/urls").exists()
-    )
+    assert parameters["LISTS"] == str(tmp_path / "my_lists") and parameters["GALLERY"] is None
+    assert parameters["DATA"] == str(tmp_path / "data/my_lists")
+    assert not (tmp_path / "data/my_lists/urls").exists()
     run.run_notebooks(lists=run.NOTEBOOKS.parent / "paintings_urls")
     assert quiet_steps[-1][2]["DATA"] == str(tmp_path / "data/paintings")
 
 
-def test_canvases_are_drawn_once_and_served_with_faults(quiet_steps, tmp_path, monkeypatch):
-    draw, drawn = sample.draw, []
-    monkeypatch.setattr(sample, "draw", lambda folder: drawn.append(draw(folder, 2, 80, workers=1)))
-    for _ in range(2):
-        run.run_notebooks()
-    assert drawn == [36, 0]
-    lists = find_lists("data/sample/urls").values()
-    urls = [row["url"] for path in lists for row in read_list(path)]
-    assert len(urls) > 36 and any("/.faults/gone/" in url for url in urls)
+def test_without_a_source_the_gallery_is_that_of_the_canvases(quiet_steps, tmp_path):
+    run.run_notebooks()
+    assert quiet_steps[0][2]["GALLERY"] == str(tmp_path / "data/sample/gallery")
+    assert "CANVASES" not in quiet_steps[0][2]
 
 
-def test_only_own_faults_are_served(quiet_steps, tmp_path, drawn):
-    shutil.copytree(drawn / "gallery", tmp_path / "sample")
-    run.run_notebooks(tmp_path / "sample")
-    text = "".join(
-        path.read_text(encoding="utf-8") for path in find_lists("data/sample/urls").values()
+def test_two_folders_of_one_name_are_not_one_data_set(quiet_steps, tmp_path, drawn):
+    for parent in ("one", "two"):
+        shutil.copytree(drawn / "gallery", tmp_path / parent / "pics")
+    run.run_notebooks(tmp_path / "one/pics")
+    with pytest.raises(InputError, match=r"data/pics holds the pictures of the gallery .*one/pics"):
+        run.run_notebooks(tmp_path / "two/pics")
+    with pytest.raises(InputError, match="rename .*two/pics, or name another data folder"):
+        download.data_folder(tmp_path / "two/pics", "folder")
+    run.run_notebooks(tmp_path / "one/pics")
+
+
+def test_a_notebook_starts_in_its_folder_wherever_the_kernel_does(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run.enter("experiments/17_leaks")
+    assert (
+        Path.cwd() == run.NOTEBOOKS / "experiments" and "Paths start in" in capsys.readouterr().out
     )
-    assert ".faults" not in text
+    run.enter("experiments/17_leaks")
+    assert capsys.readouterr().out == ""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "01_download.ipynb").touch()
+    run.enter("01_download")  # a copy of one's own
+    assert Path.cwd() == tmp_path
+    with pytest.raises(FileNotFoundError, match="start the kernel in the folder"):
+        run.enter("99_nothing")
+
+
+def test_what_is_missing_of_another_data_set_is_named_with_its_notebook(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"01_download .*, 02_clean .*, 03_train"):
+        run.make_missing("04_interpret", tmp_path / "mine", tmp_path / "out")
+    assert not (tmp_path / "mine").exists()
+
+
+def test_what_is_there_is_not_made_again(drawn, export, monkeypatch):
+    monkeypatch.setattr(download, "fetch_canvases", None)
+    run.make_missing("05_predict", drawn, export)
+
+
+@pytest.mark.slow
+def test_what_is_missing_of_the_canvases_is_made(tmp_path, monkeypatch, capsys):
+    made = []
+    few = partial(download.fetch_canvases, canvases=2)
+    monkeypatch.setattr(download, "fetch_canvases", few)
+    monkeypatch.setattr(train, "fit", lambda data, out: made.append((data, out)))
+    data, out = tmp_path / "sample", tmp_path / "out"
+    run.make_missing("02_clean", data)
+    assert len(catalogue.read_catalogue(data)) > 36 and not (data / "clean").exists()
+    run.make_missing("03_train", data, out)
+    assert (catalogue.read_catalogue(data).clean_status == "ok").sum() >= 30 and made == []
+    run.make_missing("04_interpret", data, out)
+    assert made == [(data, out)]
+    said = capsys.readouterr().out
+    assert said.count("Drawing canvases") == said.count("Cleaning them") == 1
 
 
 @pytest.mark.parametrize("assignment", ["SIEZ=64", "SIZE", "=3", "size=64", ""])

@@ -189,6 +189,8 @@ def _write_manifest(file: Path, lines: set[str], source: str):
     seed or size.
     """
     before = set()
+    if not file.exists() and file.parent.exists() and any(file.parent.iterdir()):
+        raise InputError(f"{file.parent} holds other files: name another folder for the canvases")
     if file.exists():
         before = set(file.read_text(encoding="utf-8").splitlines()) - {MANIFEST}
     if not all(line.endswith(f",{source}") for line in before):

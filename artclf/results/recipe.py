@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from artclf.data.pictures import SIZE
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -26,7 +24,7 @@ class Recipe:
     unfrozen_epochs: int = 1
     lr: float = 1e-3
     gradual: bool = False
-    size: int = SIZE
+    size: int = 320
     resize: str = "squish"
     batch_size: int = 32
     split: str = "grouped"

@@ -10,6 +10,7 @@ import pytest
 
 from artclf import cli, predict, train
 from artclf.base.files import read_json
+from artclf.data.pictures import SIZE
 from artclf.results.recipe import DEFAULTS, EXPERIMENTS, Recipe, command, recipe_of
 
 HEAD = (4, 1e-3, 1e-3, 1)  # epochs, lowest and highest rate, groups that learn
@@ -60,7 +61,7 @@ def test_an_export_holds_its_recipe(export, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2] / "notebooks")
     assert command(metrics, "../data/my pictures", Path("..", "exports", "x")) == (
         "artclf train --data 'data/my pictures' --out exports/x --arch efficientnet_lite0 "
-        "--epochs 1 --unfrozen-epochs 1 --size 64 --batch-size 8"
+        "--epochs 1 --size 64 --batch-size 8"
     )
     usual = command({"recipe": expected}, "../data/sample", "../exports/sample")
     assert "--data" not in usual and "--out" not in usual
@@ -122,10 +123,10 @@ def test_without_fits_or_settings_there_is_no_recipe(config):
 
 
 def test_the_fits_of_the_command_are_told_by_its_options(config):
-    usual = text_of(config, HEAD, (2, *SLOW, 4))
+    usual = text_of(config, HEAD, (1, *SLOW, 4))
     assert "--epochs 4" in usual and "--unfrozen" not in usual and "--gradual" not in usual
     assert "--epochs 4 --unfrozen-epochs 0" in text_of(config, HEAD)
-    gradual = text_of(config, HEAD, (1, *SLOW, 2), (1, *SLOW, 3), (2, *SLOW, 4))
+    gradual = text_of(config, HEAD, (1, *SLOW, 2), (1, *SLOW, 3), (1, *SLOW, 4))
     assert "--gradual" in gradual and "--unfrozen" not in gradual
 
 
@@ -144,3 +145,7 @@ def test_the_fits_of_the_command_are_told_by_its_options(config):
 def test_other_fits_have_no_recipe(config, rows):
     assert text_of(config, *rows) == ""
     assert text_of(config, HEAD, scheduled="lr") == ""
+
+
+def test_the_default_size_is_that_of_stored_features_and_drawn_canvases():
+    assert DEFAULTS.size == SIZE

@@ -242,7 +242,7 @@ def test_the_command_trains_with_several_seeds(fits, tmp_path, command):
     ]
     assert [out.name for _, out, _, _ in fits] == ["seed-5", "seed-6"] and fits[0][2] == (
         3,
-        2,
+        1,
         1e-3,
         False,
     )
