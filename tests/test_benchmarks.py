@@ -204,3 +204,33 @@ def test_maps_are_judged_on_paintings_told_right(script, drawn, tmp_path, capsys
     assert {"curves.csv", "randomised.csv", "deletion.png"} <= {
         file.name for file in (tmp_path / "explain").iterdir()
     }
+
+
+def test_runs_of_checkouts_take_turns_and_their_medians_are_a_table(
+    script, monkeypatch, tmp_path, capsys
+):
+    called = []
+
+    def run(command, cwd, env, **options):
+        assert command[0] == sys.executable and "'artclf', 'run'" in command[-1]
+        called.append((Path(env["PYTHONPATH"]).name, cwd))
+        seconds = 10 * len(called)
+        printed = f"01_download  1/2    1.5 s  a\n01_download  2/2    {seconds}.0 s  b\nfoo 1 s\n"
+        return subprocess.CompletedProcess(command, 0, printed, "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    script(of("run"), tmp_path / "now", tmp_path / "before", "--runs", "3", "--again")
+    names = [name for name, _ in called]
+    assert names == ["now", "now", "before", "before"] * 3
+    folders = [folder for _, folder in called]
+    assert folders[0] == folders[1] != folders[2] and len(set(folders)) == 6
+    table = capsys.readouterr().out.splitlines()[-3:]
+    assert table[1].split() == ["01_download", "51.5", "61.5", "71.5", "81.5"]
+    assert table[2].split()[0] == "all"
+
+
+def test_a_run_that_fails_is_told(script, monkeypatch, tmp_path):
+    failed = subprocess.CompletedProcess([], 1, "", "no disk")
+    monkeypatch.setattr(subprocess, "run", lambda *args, **options: failed)
+    with pytest.raises(SystemExit, match="artclf run failed\nno disk"):
+        script(of("run"), tmp_path)

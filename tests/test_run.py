@@ -2,6 +2,7 @@
 nothing again.
 """
 
+import ast
 import json
 import re
 import shutil
@@ -346,3 +347,87 @@ def test_a_second_run_fetches_and_computes_nothing(ran, monkeypatch, capsys):
         out.text for out in outputs(ran[0] / "exports/sample/notebooks/03_train.ipynb", "stream")
     )
     assert said.count("Going on after epoch 0") == 2
+
+
+# The exercises at the end of each notebook
+
+
+def exercises(notebook: str) -> list[str]:
+    """The items of the list under "Try this"."""
+    book = nbformat.read(run.NOTEBOOKS / f"{notebook}.ipynb", as_version=4)
+    [text] = [cell.source for cell in book.cells if "## Try this" in cell.source]
+    return re.findall(r"^\* (.+)", text.partition("## Try this")[2], re.MULTILINE)
+
+
+def settings(exercise: str) -> dict:
+    """The settings that an exercise asks for, `NAME = value`; of a name's values, the last."""
+    found = re.findall(r"`([A-Z_]+) = ([^`]+)`", exercise)
+    return {name: ast.literal_eval(value) for name, value in found}
+
+
+def expressions(exercise: str) -> list[str]:
+    """The calls that an exercise shows, without those of pictures that a reader brings."""
+    codes = re.findall(r"`([^`]+)`", exercise)
+    return [code for code in codes if re.fullmatch(r"[a-z]\w*[.\[].*[)\]]", code)]
+
+
+ALL_NOTEBOOKS = sorted(
+    path.relative_to(run.NOTEBOOKS).with_suffix("").as_posix()
+    for path in run.NOTEBOOKS.rglob("[0-9]*.ipynb")
+)
+
+
+@pytest.mark.parametrize("notebook", ALL_NOTEBOOKS)
+def test_exercises_name_parameters_of_their_notebook(notebook):
+    names = set(run._parameters_of(run.NOTEBOOKS / f"{notebook}.ipynb"))
+    asked = [settings(exercise) for exercise in exercises(notebook)]
+    assert len(asked) >= 3 and any(asked)
+    for changes in asked:
+        assert set(changes) <= names
+
+
+SETTINGS = [
+    (notebook, exercise)
+    for notebook in run.STEPS
+    for exercise in exercises(notebook)
+    if settings(exercise)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "notebook, exercise", SETTINGS, ids=[f"{n} {settings(e)}" for n, e in SETTINGS]
+)
+def test_an_exercise_runs_as_it_is_written(notebook, exercise, ran, tmp_path):
+    for place in ("data", "exports"):
+        shutil.copytree(ran[0] / place, tmp_path / place)
+    paths = {
+        "DATA": "../data/sample",
+        "EXPORT": "../exports/sample",
+        "LISTS": "../data/sample/urls",
+        "GALLERY": "../data/sample/gallery",
+        "REVIEW": "../data/sample/urls/review.csv",
+    }
+    parameters = {**paths, **run._parse_assignments(SMALL), **settings(exercise)}
+    for name, value in parameters.items():
+        if isinstance(value, str) and value.startswith("../"):
+            parameters[name] = str(tmp_path / value.removeprefix("../"))
+    copy = run.execute(run.NOTEBOOKS / f"{notebook}.ipynb", tmp_path / "copy.ipynb", parameters)
+    assert outputs(copy, "error") == []
+    warned = [out.text for out in outputs(copy, "stream") if "Warning" in out.text]
+    assert warned == []
+
+
+@pytest.mark.slow
+def test_the_code_that_exercises_show_runs(ran, tmp_path):
+    for notebook in ("02_clean", "04_interpret"):
+        copy = ran[0] / f"exports/sample/notebooks/{notebook}.ipynb"
+        book = nbformat.read(copy, as_version=4)
+        shown = [code for exercise in exercises(notebook) for code in expressions(exercise)]
+        assert shown, notebook
+        cells = [cell for cell in book.cells if cell.cell_type == "code"]
+        cells += [nbformat.v4.new_code_cell(code) for code in shown]
+        book.cells = cells
+        nbformat.write(book, tmp_path / f"{notebook}.ipynb")
+        done = run.execute(tmp_path / f"{notebook}.ipynb", tmp_path / "done.ipynb", {})
+        assert outputs(done, "error") == []
