@@ -9,18 +9,20 @@ NOTEBOOKS = $(wildcard notebooks/*.ipynb notebooks/experiments/*.ipynb)
 QUICK = -q -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 PINS = pip compile --quiet --extra dev --no-annotate --custom-compile-command "make pins" pyproject.toml
 
-.PHONY: setup run paintings lab docs check test fix pins test-newest test-oldest
+.PHONY: setup setup-dev run paintings lab docs check test fix pins test-newest test-oldest
 setup:
 	@$(PYTHON) .ci/setup.py
+setup-dev:
+	@$(PYTHON) .ci/setup.py --dev
 run: setup
 	@$(BIN)/artclf run $(if $(GALLERY),"$(GALLERY)")
 paintings: setup
 	@$(BIN)/artclf run --lists paintings_urls
 lab: setup
 	@$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
-docs: setup
+docs: setup-dev
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
-check: setup
+check: setup-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/nbstripout --keep-id --verify $(NOTEBOOKS)
@@ -31,18 +33,18 @@ check: setup
 	@$(BIN)/coverage report --skip-covered --format=total
 test: check
 	@ARTCLF_OFFLINE=1 $(BIN)/pytest -q -m slow
-fix: setup
+fix: setup-dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 	@$(BIN)/nbstripout --keep-id $(NOTEBOOKS)
 
 # The versions that everybody gets: renew them, or test with the newest or the oldest that pyproject.toml admits.
-pins: setup
+pins: setup-dev
 	@$(BIN)/uv $(PINS) --universal --python-version 3.11 --upgrade --output-file .ci/constraints.txt
 test-newest:
-	@$(PYTHON) .ci/setup.py .venv-newest newest
+	@$(PYTHON) .ci/setup.py --dev .venv-newest newest
 	@OMP_NUM_THREADS=1 ARTCLF_OFFLINE=1 .venv-newest/bin/pytest $(QUICK)
-test-oldest: setup
+test-oldest: setup-dev
 	@$(BIN)/uv $(PINS) --resolution lowest-direct --upgrade --output-file .venv-oldest.txt
-	@$(PYTHON) .ci/setup.py .venv-oldest .venv-oldest.txt
+	@$(PYTHON) .ci/setup.py --dev .venv-oldest .venv-oldest.txt
 	@OMP_NUM_THREADS=1 ARTCLF_OFFLINE=1 .venv-oldest/bin/pytest $(QUICK)

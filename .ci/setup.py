@@ -2,10 +2,11 @@
 
 Runs on any Python, so that it can say which one is needed.
 
-    python .ci/setup.py [FOLDER] [CONSTRAINTS]
+    python .ci/setup.py [--dev] [FOLDER] [CONSTRAINTS]
 
 FOLDER is .venv by default. CONSTRAINTS is a file of versions for pip; the default file holds the
-versions that the tests ran with, and `newest` stands for no file.
+versions that the tests ran with, and `newest` stands for no file. With --dev, what tests and checks
+need is installed as well.
 """
 
 # ruff: noqa: UP031 (old Pythons have no f-strings)
@@ -20,6 +21,10 @@ CONSTRAINTS = ROOT / ".ci" / "constraints.txt"
 ON_LINUX = sys.platform == "linux"
 DOWNLOAD = "2.5 GB" if ON_LINUX else "0.5 GB"  # on Linux, torch brings CUDA
 DISK = 9 if ON_LINUX else 3  # GB
+
+
+TO_RUN = "notebooks,search,lab"  # extras in pyproject.toml
+TO_TEST = "dev"  # has all of these
 
 
 def wanted(constraints):
@@ -51,39 +56,49 @@ def missing(folder):
     return None
 
 
-def main(folder, constraints=CONSTRAINTS):
-    stamp = folder / ".artclf"
+def make_environment(folder):
+    """Make a virtual environment in `folder`, an empty one where an earlier run made it."""
     made_by_us = folder / ".made-by-artclf"
-    done = stamp.exists() and stamp.read_text() == wanted(constraints)
-    if done and constraints:  # the newest versions are looked for each time
-        return
-    problem = missing(folder)
-    if problem:
-        sys.exit("setup: " + problem)
-    message = "setup: installing into %s; the first time this downloads about %s"
-    print(message % (folder, DOWNLOAD), flush=True)
     make_venv = [sys.executable, "-m", "venv"]
     if made_by_us.exists() or not folder.exists():
         subprocess.run(make_venv + ["--clear", str(folder)], check=True)
         made_by_us.touch()
     else:  # somebody else's environment: added to, never emptied
         subprocess.run(make_venv + [str(folder)], check=True)
-    stamp.write_text("begun")
+
+
+def main(folder, constraints=CONSTRAINTS, extras=TO_RUN):
+    stamp = folder / ".artclf"  # a line of what it is made of, and a line of extras
+    content = wanted(constraints)
+    noted = stamp.read_text() if stamp.exists() else ""
+    noted_content, _, noted_extras = noted.partition("\n")
+    same_versions = noted_content == content
+    has_extras = noted_extras in (extras, TO_TEST)
+    if same_versions and has_extras and constraints:
+        return  # without constraints, the newest versions are looked for each time
+    problem = missing(folder)
+    if problem:
+        sys.exit("setup: " + problem)
+    message = "setup: installing into %s; the first time this downloads about %s"
+    print(message % (folder, DOWNLOAD), flush=True)
+    if not same_versions:
+        make_environment(folder)
+        stamp.write_text("begun")
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     install = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
     if constraints:
         install += ["-c", str(constraints)]
-    install += ["-e", str(ROOT) + "[dev]"]
+    install += ["-e", "%s[%s]" % (ROOT, extras)]
     if subprocess.run(install).returncode:
         sys.exit("setup: pip failed, see above; make setup tries again")
-    stamp.write_text(wanted(constraints))
+    stamp.write_text("%s\n%s" % (content, extras))
 
 
 if __name__ == "__main__":
-    environment = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".venv").resolve()
-    if len(sys.argv) < 3:
-        main(environment)
-    elif sys.argv[2] == "newest":
-        main(environment, constraints=None)
-    else:
-        main(environment, Path(sys.argv[2]).resolve())
+    arguments = [argument for argument in sys.argv[1:] if argument != "--dev"]
+    asked_extras = TO_TEST if "--dev" in sys.argv else TO_RUN
+    environment = Path(arguments[0] if arguments else ROOT / ".venv").resolve()
+    versions = CONSTRAINTS
+    if len(arguments) > 1:
+        versions = None if arguments[1] == "newest" else Path(arguments[1]).resolve()
+    main(environment, versions, asked_extras)

@@ -77,8 +77,10 @@ def test_the_wheels_with_weights_are_dependencies():
 def test_targets_of_make_are_one_line_calls_that_set_up_first():
     text = (ROOT / "Makefile").read_text().replace("\\\n", "")
     targets = dict(re.findall(r"^(\w+):(.*(?:\n\t.*)*)", text, re.MULTILINE))
-    for name in ("run", "paintings", "lab", "docs", "check", "fix"):
+    for name in ("run", "paintings", "lab"):
         assert targets[name].startswith(" setup\n"), name
+    for name in ("docs", "check", "fix"):
+        assert targets[name].startswith(" setup-dev\n"), name
     assert targets["test"].startswith(" check\n")
     for name in ("run", "paintings", "lab", "docs", "setup"):
         assert len(re.findall(r"\n\t.*", targets[name])) == 1 and not re.search(
@@ -290,12 +292,32 @@ def test_setup_installs_once_and_again_only_when_something_changed(
     setup.main(folder)
     assert len(setup.calls) == 2 and setup.DOWNLOAD in capsys.readouterr().out
     assert setup.calls[1][-4:-1] == ["-c", str(setup.CONSTRAINTS), "-e"]
-    assert setup.calls[1][-1].endswith("[dev]")
+    assert setup.calls[1][-1].endswith("[notebooks,search,lab]")
     setup.main(folder)
     assert len(setup.calls) == 2 and not capsys.readouterr().out
     monkeypatch.setattr(setup, "wanted", lambda constraints: "something else")
     setup.main(folder)
     assert len(setup.calls) == 4 and "--clear" in setup.calls[2]
+
+
+def test_what_tests_need_is_added_to_what_running_needs(setup, tmp_path, monkeypatch):
+    folder = tmp_path / ".venv"
+    setup.main(folder)
+    setup.main(folder, extras=setup.TO_TEST)
+    assert len(setup.calls) == 3 and setup.calls[2][-1].endswith("[dev]")
+    for extras in (setup.TO_RUN, setup.TO_TEST):
+        setup.main(folder, extras=extras)
+    assert len(setup.calls) == 3
+    monkeypatch.setattr(setup, "wanted", lambda constraints: "something else")
+    setup.main(folder)
+    assert "--clear" in setup.calls[3] and setup.calls[4][-1].endswith("[notebooks,search,lab]")
+
+
+def test_the_extras_to_run_are_those_of_the_project_and_dev_has_them(setup):
+    extras = PROJECT["optional-dependencies"]
+    assert set(setup.TO_RUN.split(",")) <= set(extras)
+    [own] = [requirement for requirement in extras["dev"] if requirement.startswith("artclf[")]
+    assert set(setup.TO_RUN.split(",")) <= set(own[len("artclf[") : -1].split(","))
 
 
 def test_setup_takes_other_versions_or_the_newest(setup, tmp_path):
