@@ -7,6 +7,7 @@ PYTHON ?= $(or $(shell $(suited)),python3)
 BIN = .venv/bin
 NOTEBOOKS = $(wildcard notebooks/*.ipynb notebooks/experiments/*.ipynb)
 QUICK = -q -m "not slow" -n auto --maxprocesses 4 --dist loadfile
+SLOW = -q -m slow -n auto --maxprocesses 2 --dist loadfile
 PINS = pip compile --quiet --extra dev --no-annotate --custom-compile-command "make pins" pyproject.toml
 
 .PHONY: setup setup-dev run paintings lab docs check test fix pins test-newest test-oldest
@@ -32,7 +33,7 @@ check: setup-dev
 	@OMP_NUM_THREADS=1 ARTCLF_OFFLINE=1 $(BIN)/pytest $(QUICK) --cov --cov-report=
 	@$(BIN)/coverage report --skip-covered --format=total
 test: check
-	@ARTCLF_OFFLINE=1 $(BIN)/pytest -q -m slow
+	@OMP_NUM_THREADS=1 ARTCLF_OFFLINE=1 $(BIN)/pytest $(SLOW)
 fix: setup-dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .

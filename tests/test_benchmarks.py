@@ -69,8 +69,10 @@ def test_features_and_fine_tuning_are_measured_on_every_fold_once(
 
 @pytest.mark.slow
 def test_each_unfrozen_variant_moves_the_network_in_a_way_of_its_own(
-    script, fresh, tmp_path, capsys, no_workers
+    script, fresh, tmp_path, capsys, no_workers, monkeypatch
 ):
+    monkeypatch.syspath_prepend(of("train").parent)
+    monkeypatch.setattr(importlib.import_module("train"), "FOLDS", 2)
     names = "to the end", "mixup", "averaged", "mirrored only", "growing", "head alone"
     stages = [f"unfrozen, {name}" for name in names]
     script(of("recipe"), fresh, "--work", tmp_path, "--only", "224 px", *stages)

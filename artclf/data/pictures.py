@@ -5,6 +5,8 @@ these functions. Reads files, streams and what is in memory; writes nothing.
 """
 
 import struct
+import threading
+import warnings
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +19,7 @@ from PIL import ExifTags, Image, ImageOps
 from artclf.base.errors import InputError
 
 MAX_PIXELS = 100_000_000
+_CHANGING_FILTERS = threading.Lock()
 SIZE = 320  # px, the sides of what a network sees, unless asked otherwise
 RESIZE = ("squish", "crop", "pad")  # fastai's ways to bring a picture to a square
 
@@ -138,7 +141,7 @@ def _read(source) -> bytes:
 
 
 def _from_bytes(content: bytes, max_size: int) -> Image.Image:
-    im = Image.open(BytesIO(content))
+    im = _open(content)
     if im.width * im.height > MAX_PIXELS:
         raise Rejected("over 100 megapixels")
     if getattr(im, "n_frames", 1) > 1 and im.format != "MPO":
@@ -154,6 +157,17 @@ def _from_bytes(content: bytes, max_size: int) -> Image.Image:
     im.load()
     ImageOps.exif_transpose(im, in_place=True)
     return shrink(to_rgb(im), max_size)
+
+
+def _open(content: bytes) -> Image.Image:
+    """The picture whose header is in `content`, without Pillow's warning of large pictures: our own
+    limit follows.
+
+    Warning filters belong to the whole process, so one thread at a time changes them.
+    """
+    with _CHANGING_FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(BytesIO(content))
 
 
 def _reduction(longer_side: int, max_size: int) -> int:

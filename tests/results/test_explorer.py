@@ -708,7 +708,7 @@ def notebook(errors_of_a_run, tmp_path, monkeypatch):
     data, out = errors_of_a_run
     shutil.copytree(data, tmp_path / "data")
     code = (
-        "from artclf import explorer, interpret\n"
+        "from artclf import interpret\nfrom artclf.results import explorer\n"
         f"explorer.show(interpret.read({str(out)!r}, 'data'), 'data')"
     )
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
