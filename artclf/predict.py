@@ -58,6 +58,7 @@ def export(learn: Learner, out=None) -> Path:
     classifier = load(out)
     data = learn.dls.path
     images = _images_of_training(data, classifier.config)
+    _check_files(data, images)
     features = of_images(data, images, classifier.learner.model[0], classifier.config)[:, 0]
     probabilities = classifier.of_features(features)[:, : len(classifier.vocab)]
     temperature, why_not_fitted = _fit_temperature(probabilities, images, classifier.vocab)
@@ -113,6 +114,13 @@ def _images_of_training(data: Path, config: dict) -> pd.DataFrame:
     if splits.fingerprint(images) != config["data_hash"]:
         raise InputError(f"the images in {data} have changed since training: train again")
     return images
+
+
+def _check_files(data: Path, images):
+    """Raise FileNotFoundError for an image that is gone, though its features may be stored."""
+    for file in images.file:
+        if not (data / file).exists():
+            raise FileNotFoundError(f"{data / file} is gone: run `artclf clean --data {data}`")
 
 
 def _fit_temperature(probabilities, images, vocab: list[str]) -> tuple[float, str]:

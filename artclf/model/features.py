@@ -70,8 +70,7 @@ class Pictures:
     """Clean pictures at one size, each decoded once.
 
     `files` are relative to `data`; `hashes` are the SHA-256 of their bytes; `resize` is one of
-    `pictures.RESIZE`. Raises InputError where a hash is missing,
-    FileNotFoundError where a file is gone.
+    `pictures.RESIZE`. Raises InputError where a hash is missing.
     """
 
     def __init__(
@@ -89,8 +88,6 @@ class Pictures:
         self.resize = resize
         if not all(self.hashes):
             raise InputError(f"pictures in {data} have no hash: run `artclf clean --data {data}`")
-        for file in self.files:
-            self._check_exists(self.data / file)
         self.key = f"{size} px {resize}"
         self.store = Store(self.data / "pixels.db")
 
@@ -113,12 +110,9 @@ class Pictures:
         pixels = np.frombuffer(b"".join(content[sha256] for sha256 in hashes), np.uint8)
         return torch.from_numpy(pixels.reshape(len(hashes), 3, self.size, self.size).copy())
 
-    def _check_exists(self, file: Path):
+    def _decode(self, file: Path) -> bytes:
         if not file.exists():
             raise FileNotFoundError(f"{file} is gone: run `artclf clean --data {self.data}`")
-
-    def _decode(self, file: Path) -> bytes:
-        self._check_exists(file)
         try:
             return square(file, self.size, self.resize).tobytes()
         except Rejected as error:
