@@ -170,8 +170,10 @@ def download(
     }
     if contact:
         options["contact"] = contact
+    if lists is None and data not in (None, DATA):
+        raise typer.BadParameter(f"name the URL lists for {data} with --lists")
     if lists is None:
-        summary = _call(fetch_canvases, data or DATA, **options)
+        summary = _call(fetch_canvases, DATA, **options)
     else:
         data = data or _call(data_folder, lists, "lists")
         summary = _call(fetch_lists, lists, data, **options)

@@ -100,9 +100,9 @@ def make_missing(step: str, data, out=None):
     data = Path(data)
     missing = _missing_steps(step, data, out)
     if missing and data.name != "sample":
-        seconds = ", ".join(f"{name} ({MAKING[name]})" for name in missing)
+        notebooks = ", ".join(f"{name} ({MAKING[name]})" for name in missing)
         raise FileNotFoundError(
-            f"{step} needs what {seconds} makes from {data}: run that first, with the same DATA"
+            f"{step} needs what {notebooks} makes from {data}: run that first, with the same DATA"
         )
     if "01_download" in missing:
         print(f"Drawing canvases and fetching them into {data} ({MAKING['01_download']}):")

@@ -131,11 +131,11 @@ def test_bad_arguments_are_exit_code_2(artclf, args):
     [
         (
             ("clean", "--data", "nothing"),
-            "`artclf download --data nothing` or `artclf import FOLDER --data nothing` first",
+            "`artclf download --lists FOLDER --data nothing` or `artclf import FOLDER --data nothing` first",
         ),
         (
             ("train", "--data", "nothing", "--arch", "efficientnet_lite0"),
-            "nothing: run `artclf download --data nothing`",
+            "nothing: run `artclf download --lists FOLDER --data nothing`",
         ),
         (("train", "--data", "nothing", "--arch", "no-net"), "no architecture is called 'no-net'"),
         (("interpret", "--out", "nothing"), "run `artclf train` first"),
@@ -423,3 +423,12 @@ def test_interrupted_training_is_one_line_and_goes_on(drawn, tmp_path):
     assert process.returncode == 130
     assert err.splitlines()[-1] == "artclf: interrupted; the same command goes on from here"
     assert len(pd.read_csv(tmp_path / "history.csv")) >= 1
+
+
+def test_canvases_never_go_to_the_data_of_something_else(artclf, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = artclf("download", "--data", "data/paintings", "--retry-failed")
+    assert code == 2 and "name the URL lists for data/paintings with --lists" in " ".join(
+        err.split()
+    )
+    assert list(tmp_path.iterdir()) == []

@@ -162,7 +162,7 @@ def require(data) -> Path:
     """The folder `data`; FileNotFoundError, which says what to do, where it has no catalogue."""
     if not (Path(data) / "catalogue.db").exists():
         raise FileNotFoundError(
-            f"no catalogue in {data}: run `artclf download --data {data}` or "
+            f"no catalogue in {data}: run `artclf download --lists FOLDER --data {data}` or "
             f"`artclf import FOLDER --data {data}` first"
         )
     return Path(data)

@@ -231,7 +231,7 @@ def test_a_missing_catalogue_is_named_with_the_commands_that_make_one(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         catalogue.require(tmp_path)
     assert str(error.value) == (
-        f"no catalogue in {tmp_path}: run `artclf download --data {tmp_path}` or "
+        f"no catalogue in {tmp_path}: run `artclf download --lists FOLDER --data {tmp_path}` or "
         f"`artclf import FOLDER --data {tmp_path}` first"
     )
     Catalogue(tmp_path).close()
