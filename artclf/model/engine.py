@@ -15,6 +15,7 @@ from fastai.data.load import DataLoader
 from fastai.torch_core import norm_types
 from fastai.vision.core import TensorImage
 
+from artclf.base.machine import keep_freed_memory
 from artclf.model import network
 from artclf.model.features import Pictures, body_name, feature_views
 
@@ -26,7 +27,7 @@ class Stored(Callback):
     `features.feature_views`), and valid is view 0 of every picture. Once it is unfrozen, an epoch
     is every picture, with the batch transforms of the learner's own loaders. Fits, `validate` and
     `lr_find` are served; `show_batch`, `get_preds` and any other loader read the files, and give a
-    picture of valid the same numbers.
+    picture of valid the same numbers. From a fit on, the process keeps the memory that it frees.
     """
 
     run_after = TrainEvalCallback
@@ -52,6 +53,7 @@ class Stored(Callback):
 
     def before_fit(self):
         self.loaders = {}  # of a fit that was interrupted; the body may have changed since
+        keep_freed_memory()
 
     def after_fit(self):
         self.loaders = {}  # they hold hundreds of megabytes, which can be read again

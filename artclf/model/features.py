@@ -18,6 +18,7 @@ from fastai.torch_core import default_device
 from torch import nn
 
 from artclf.base.errors import InputError
+from artclf.base.machine import keep_freed_memory
 from artclf.base.progress import progress_bar
 from artclf.base.threads import prefetch
 from artclf.data.catalogue import clean_path
@@ -25,8 +26,8 @@ from artclf.data.pictures import SIZE, Rejected, square
 from artclf.model import backbones, network
 from artclf.model.store import Store
 
-BATCH = 16  # pictures; with 64, the activations leave the processor's cache: a third of the speed
-VERSION = 3  # to be raised when the same network gives other features than before
+BATCH = 16  # pictures; of more, the activations leave the processor's cache
+VERSION = 4  # to be raised when the same network gives other features than before
 PICTURES_PER_READ = 500  # so that few features are in memory both as stored and in the array
 
 
@@ -135,7 +136,8 @@ def feature_views(
     more, mirrored or not; the SHA-256 of the picture and the number of the view determine the crop.
     Only the features `wanted` are returned. `name` (see `body_name`) tells `net` apart from other
     networks of the same weights. Features are stored by all that they depend on. Every batch has
-    the same size, so that features don't depend on what was stored before.
+    the same size, so that features don't depend on what was stored before. From now on, the process
+    keeps the memory that it frees.
     """
     store = Store(pictures.data / "features.db")
     made_by = f"{name} {_hash_of_weights(net)} {VERSION}, torch {torch.__version__}"
@@ -147,6 +149,7 @@ def feature_views(
     if not total:
         return table.array
     net.eval()
+    keep_freed_memory()
     with progress_bar(desc=f"features of {backbone.name}", total=total) as bar:
         for view, key in keys.items():
             for hashes, pixels in _batches(pictures, missing[view]):
