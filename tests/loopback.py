@@ -157,6 +157,9 @@ def jupyterlab(notebook: Path):
             f"--port={port}",
             "--IdentityProvider.token=test",
             "--ServerApp.port_retries=0",
+            "--LabApp.extension_manager=readonly",  # the default asks the package index
+            "--LabApp.news_url=",
+            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
             f"--ServerApp.root_dir={notebook.parent}",
         ],
         env={**os.environ, **home},
