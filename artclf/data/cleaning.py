@@ -190,6 +190,10 @@ def _mark_exact_duplicates(cat: Catalogue):
 
 def _verdict_in_group(row: dict, group: list[dict]) -> Verdict:
     """The verdict on `row`, one of the rows with the same clean copy."""
+    first = next(other for other in group if other["period"] == row["period"])
+    if first["review"] == "drop" and not row["review"]:
+        # a decision is about what a picture shows: it holds for its copies, too
+        return Verdict("duplicate", f"same picture twice ({first['file']}), which was dropped")
     used = [other for other in group if other["review"] != "drop"]
     other_periods = sorted({label(other) for other in used} - {label(row)})
     if row in used and other_periods:

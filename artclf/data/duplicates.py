@@ -5,7 +5,9 @@ Reads `DATA/clean/` and the catalogue; writes its columns `phash`, `dup_group`, 
 deleted at any time. Notebook: `02_clean`.
 
 Candidates come from a perceptual hash and from visual words. A pair counts when one picture, laid
-onto the other by the points that they share, is light and dark in the same places.
+onto the other by the points that they share, is light and dark in the same places. A copy is what
+shows the same as the picture that stays: what only a third picture joins to it is none. A picture
+that shows several others side by side, a collage, is set aside by itself.
 """
 
 import sqlite3
@@ -14,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,9 +32,12 @@ from artclf.data.matching import (
     VERDICT_VERSION,
     Description,
     candidate_maps,
-    describe,
+    describe_file,
     kind_of_copy,
+    overlap,
     read_luminance,
+    rectangle_of,
+    stands_out,
 )
 
 # stands between the reason of an image that is set aside and the flag that cleaning gave it before
@@ -40,11 +46,14 @@ FLAGGED = "; flagged: "
 DESCRIPTIONS_IN_MEMORY = 4000  # of about 50 kB
 LUMINANCES_IN_MEMORY = 500  # of 100 kB
 
+COLLAGE = "collage"
+MAX_OVERLAP = 0.2  # of the smaller of two pictures that are shown side by side
+
 
 @dataclass(frozen=True)
 class SetAside:
-    """Why an image is set aside: its `kind` (same, mirror, detail), the file that is `kept` in its
-    place (None in a conflict), and the `periods` of its group.
+    """Why an image is set aside: its `kind` (same, mirror, detail, collage), the file that is `kept`
+    in its place (None in a conflict; those that a collage shows), and the `periods` of its group.
     """
 
     kind: str
@@ -67,20 +76,25 @@ class Comparison(NamedTuple):
 
     `phashes` has the perceptual hash of every picture, `kinds` the kind of every pair that shows
     the same: same, mirror, or detail (one covers less than about half of the other). Pairs are
-    sorted, also within: (a, b) with a < b.
+    sorted within: (a, b) with a < b. `kept` has the picture that every picture is a copy of, itself
+    where it is none; `collages` the pictures that a collage shows.
     """
 
     phashes: dict[str, str | None]
     kinds: dict[tuple[str, str], str]
+    kept: dict[str, str]
+    collages: dict[str, list[str]]
 
 
 def mark(data):
     """Find near-duplicates, set them aside, and return them: a DataFrame, one row per image.
 
-    Its columns: `dup_group`, `file`, `kind` (same, mirror, detail), `kept` (the file that stays in
-    its place; None in a conflict), `periods`. The largest of a group stays; a group under several
-    periods is set aside whole, until a review moves or drops images. An image whose duplicate is
-    gone is used again.
+    Its columns: `dup_group`, `file`, `kind` (same, mirror, detail, collage), `kept` (the file that
+    stays in its place; None in a conflict), `periods`. The largest of several copies stays; copies
+    under several periods are all set aside, until a review moves or drops images. A decision on the
+    one that stays holds for its undecided copies of the same period, too. An image whose duplicate
+    is gone is used again. `dup_group` joins all that pairs join, whether copies or not, so that a
+    split can keep them together.
 
     No picture is described and no pair is compared twice, but candidates are looked for anew.
     Raises FileNotFoundError without a catalogue or for a clean copy that is gone.
@@ -88,16 +102,17 @@ def mark(data):
     import pandas as pd
 
     rows = _clean_rows(read_catalogue(data))
-    files = {row["clean_sha256"]: Path(data) / clean_path(row) for row in rows}
+    largest_first = sorted(rows, key=_size, reverse=True)
+    files = {row["clean_sha256"]: Path(data) / clean_path(row) for row in largest_first}
     comparison = compare(data, files)
     changes = []
     set_aside = []
-    for group in _groups(rows, comparison.kinds):
+    for group in _groups(rows, components(comparison.kinds)):
         name = _group_name(group)
         for row in group:
             phash = comparison.phashes[row["clean_sha256"]]
             changes.append({**_key(row), "phash": phash, "dup_group": name})
-        for judgement in judge(group, comparison.kinds):
+        for judgement in _judge_group(group, comparison):
             changes.append(
                 {
                     **_key(judgement.row),
@@ -126,9 +141,8 @@ def _key(row: dict) -> dict:
     return {"url": row["url"], "period": row["period"]}
 
 
-def _groups(rows: list[dict], kinds: dict[tuple[str, str], str]) -> list[list[dict]]:
-    """The rows in groups: those in one group have the same clean copy, or pairs join them."""
-    group_of = components(kinds)
+def _groups(rows: list[dict], group_of: dict[str, str]) -> list[list[dict]]:
+    """The rows in groups: those in one group have clean copies of one group, or the same one."""
     groups = defaultdict(list)
     for row in rows:
         sha256 = row["clean_sha256"]
@@ -143,19 +157,58 @@ def _group_name(group: list[dict]) -> str | None:
     return min(row["sha256"] for row in group)[:16]
 
 
+def _judge_group(group: list[dict], comparison: Comparison) -> list[Judgement]:
+    """The judgements on rows that pairs join: collages, and each picture with its copies."""
+    judgements = []
+    others = []
+    for row in group:
+        if row["clean_sha256"] not in comparison.collages:
+            others.append(row)
+        elif _is_judged(row):
+            judgements.append(_judge_collage(row, group, comparison))
+    for copies in _groups(others, comparison.kept):
+        judgements += judge(copies, comparison.kinds)
+    return judgements
+
+
+def _judge_collage(row: dict, group: list[dict], comparison: Comparison) -> Judgement:
+    if row["review"] == "drop":
+        return _stays(row)
+    shown = comparison.collages[row["clean_sha256"]]
+    file_of = {other["clean_sha256"]: other["file"] for other in group}
+    files = ", ".join(file_of[picture] for picture in shown)
+    reason = f"{NEAR_DUPLICATE}: shows several pictures of the collection ({files})"
+    return _set_aside(row, "duplicate", reason, SetAside(COLLAGE, files, [label(row)]))
+
+
 def judge(group: list[dict], kinds: dict[tuple[str, str], str]) -> list[Judgement]:
-    """The judgements on the rows of a group, except for those that cleaning has set aside: exact
-    duplicates and conflicts.
+    """The judgements on the rows of a picture and its copies, except for those that cleaning has
+    set aside: exact duplicates and conflicts.
     """
     judged = [row for row in group if _is_judged(row)]
-    may_stay = [row for row in judged if row["review"] != "drop"]
-    not_dropped = [row for row in group if row["review"] != "drop"]
-    has_copies = len({row["clean_sha256"] for row in not_dropped}) > 1
-    if not has_copies or not may_stay:
+    has_copies = len({row["clean_sha256"] for row in group}) > 1
+    if not has_copies or not judged:
         return [_stays(row) for row in judged]
-    largest = max(may_stay, key=_size)
-    periods = {label(row) for row in not_dropped}
-    return [_judge_row(row, largest, periods, kinds) for row in judged]
+    largest = max(judged, key=_size)
+    followers = [row for row in group if row is not largest and _follows(row, largest)]
+    out = [row for row in group if row["review"] == "drop"]
+    if largest["review"] == "drop":
+        out += followers
+    labels = {}
+    for row in group:
+        if row not in out:
+            labels[id(row)] = label(largest) if row in followers else label(row)
+    may_stay = [row for row in judged if row not in out]
+    kept = max(may_stay, key=_size, default=None)
+    judgements = []
+    for row in judged:
+        if row["review"] == "drop":
+            judgements.append(_stays(row))
+        elif row in out:
+            judgements.append(_judge_copy_of_dropped(row, largest, kinds))
+        else:
+            judgements.append(_judge_row(row, kept, labels[id(row)], set(labels.values()), kinds))
+    return judgements
 
 
 def _is_judged(row: dict) -> bool:
@@ -164,25 +217,44 @@ def _is_judged(row: dict) -> bool:
     return is_used or row["clean_reason"].startswith(NEAR_DUPLICATE)
 
 
-def _judge_row(
-    row: dict, largest: dict, periods: set[str], kinds: dict[tuple[str, str], str]
+def _follows(row: dict, largest: dict) -> bool:
+    """Whether a decision on `largest` holds for its copy `row`, too: a decision is about what a
+    picture shows.
+    """
+    return not row["review"] and row["period"] == largest["period"]
+
+
+def _judge_copy_of_dropped(
+    row: dict, dropped: dict, kinds: dict[tuple[str, str], str]
 ) -> Judgement:
-    other_periods = sorted(periods - {label(row)})
-    if row["review"] == "drop" or (row is largest and not other_periods):
+    kind = _kind_in_group(row["clean_sha256"], dropped["clean_sha256"], kinds)
+    reason = f"{NEAR_DUPLICATE} of {dropped['file']} ({kind}), which was dropped"
+    return _set_aside(row, "duplicate", reason, SetAside(kind, None, [label(row)]))
+
+
+def _judge_row(
+    row: dict, kept: dict, period: str, periods: set[str], kinds: dict[tuple[str, str], str]
+) -> Judgement:
+    """The judgement on a row of `period`, where `kept` is the largest of its copies, and `periods`
+    are those of all of them.
+    """
+    other_periods = sorted(periods - {period})
+    if row is kept and not other_periods:
         return _stays(row)
-    kind = _kind_in_group(row["clean_sha256"], largest["clean_sha256"], kinds)
+    kind = _kind_in_group(row["clean_sha256"], kept["clean_sha256"], kinds)
     if other_periods:
-        status = "conflict"
         reason = f"{NEAR_DUPLICATE} under another period ({', '.join(other_periods)})"
-        kept = None
-    else:
-        status = "duplicate"
-        reason = f"{NEAR_DUPLICATE} of {largest['file']} ({kind})"
-        kept = largest["file"]
+        return _set_aside(row, "conflict", reason, SetAside(kind, None, sorted(periods)))
+    reason = f"{NEAR_DUPLICATE} of {kept['file']} ({kind})"
+    return _set_aside(row, "duplicate", reason, SetAside(kind, kept["file"], sorted(periods)))
+
+
+def _set_aside(row: dict, status: str, reason: str, facts: SetAside) -> Judgement:
+    """The judgement on a row that is set aside; a flag of cleaning stays in its reason."""
     flag = _flag(row)
     if flag:
         reason += FLAGGED + flag
-    return Judgement(row, status, reason, SetAside(kind, kept, sorted(periods)))
+    return Judgement(row, status, reason, facts)
 
 
 def _stays(row: dict) -> Judgement:
@@ -205,20 +277,21 @@ def _kind_in_group(sha256: str, largest: str, kinds: dict[tuple[str, str], str])
     """The kind of an image: against the largest of its group, or, where a third joins them, against
     the first that it is a pair with.
     """
-    with_largest = min(sha256, largest), max(sha256, largest)
+    with_largest = _pair(sha256, largest)
     if with_largest in kinds:
         return kinds[with_largest]
     return next(kind for pair, kind in kinds.items() if sha256 in pair)
 
 
 def compare(data, files: dict[str, Path]) -> Comparison:
-    """Compare the pictures in `files`, named by the SHA-256 of their bytes.
+    """Compare the pictures in `files`, named by the SHA-256 of their bytes, the largest first.
 
     Descriptions and compared pairs are stored in `DATA/duplicates.db`.
     """
     from threadpoolctl import threadpool_limits
 
     names = sorted(files)
+    rank = {name: number for number, name in enumerate(files)}
     with (
         closing(sqlite3.connect(Path(data) / "duplicates.db", timeout=30)) as db,
         threadpool_limits(1, "blas"),
@@ -230,7 +303,85 @@ def compare(data, files: dict[str, Path]) -> Comparison:
         candidates |= by_words(len(names), lambda i: store.description(names[i]).descriptors)
         pairs = {(names[i], names[j], mirrored) for i, j, mirrored in candidates}
         kinds = store.kinds_of(sorted(pairs | store.pairs_found_before()))
-    return Comparison(phashes, kinds)
+        collages = _collages(kinds, rank, store)
+        kept = _kept_pictures(kinds, collages, rank, store)
+    return Comparison(phashes, kinds, kept, collages)
+
+
+def _collages(
+    kinds: dict[tuple[str, str], str], rank: dict[str, int], store: "_Store"
+) -> dict[str, list[str]]:
+    """The pictures that show at least two others side by side, and those that each shows, by
+    `rank`.
+    """
+    neighbours: dict[str, list[str]] = defaultdict(list)
+    for a, b in kinds:
+        neighbours[a].append(b)
+        neighbours[b].append(a)
+    collages = {}
+    for picture, others in neighbours.items():
+        pairs = [_pair(picture, other) for other in others]
+        joined = combinations(sorted(others), 2)
+        # a picture that others are joined by shows them side by side only if a part of it is one
+        if "detail" in {kinds[pair] for pair in pairs} and any(
+            pair not in kinds for pair in joined
+        ):
+            shown = _shown_side_by_side(picture, others, store)
+            if len(shown) > 1:
+                collages[picture] = sorted(shown, key=rank.__getitem__)
+    return collages
+
+
+def _shown_side_by_side(picture: str, others: list[str], store: "_Store") -> list[str]:
+    """Those of `others` that `picture` shows beside another of them."""
+    rectangles = {}
+    for other in others:
+        rectangle = store.rectangle(other, picture)
+        if rectangle is not None and stands_out(store.luminance(picture), rectangle):
+            rectangles[other] = rectangle
+    shown = set()
+    for one, other in combinations(rectangles, 2):
+        if overlap(rectangles[one], rectangles[other]) < MAX_OVERLAP:
+            shown |= {one, other}
+    return list(shown)
+
+
+def _kept_pictures(
+    kinds: dict[tuple[str, str], str],
+    collages: dict[str, list[str]],
+    rank: dict[str, int],
+    store: "_Store",
+) -> dict[str, str]:
+    """The picture that each picture in `kinds`, but no collage, is a copy of: the largest that
+    shows the same, or itself.
+
+    Compares each picture that stays with all that pairs join to it, and adds what it finds to
+    `kinds`.
+    """
+    joined = components(pair for pair in kinds if collages.keys().isdisjoint(pair))
+    members: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(joined, key=rank.__getitem__):
+        members[joined[name]].append(name)
+    kept = {}
+    groups = list(members.values())
+    while groups:
+        new = [_pair(first, name) for first, *others in groups for name in others]
+        new = [pair for pair in new if pair not in kinds]
+        kinds |= store.kinds_of(
+            sorted((a, b, mirrored) for a, b in new for mirrored in (False, True))
+        )
+        remaining = []
+        for first, *others in groups:
+            kept[first] = first
+            copies = [name for name in others if _pair(first, name) in kinds]
+            kept.update(dict.fromkeys(copies, first))
+            remaining.append([name for name in others if name not in copies])
+        groups = [group for group in remaining if group]
+    return kept
+
+
+def _pair(one: str, other: str) -> tuple[str, str]:
+    return (one, other) if one < other else (other, one)
 
 
 class _Store:
@@ -273,7 +424,7 @@ class _Store:
                         self._write_description(name, description)
 
     def _describe(self, name: str) -> Description:
-        return describe(read_luminance(self.files[name]))
+        return describe_file(self.files[name])
 
     def _write_description(self, name: str, description: Description):
         points = description.points.tobytes()
@@ -350,3 +501,16 @@ class _Store:
             if kind:
                 return kind
         return ""
+
+    def rectangle(self, inner: str, outer: str) -> np.ndarray | None:
+        """Where picture `outer` shows `inner`, a smaller one (see `rectangle_of`); None where it
+        doesn't.
+        """
+        a, b = self.luminance(inner), self.luminance(outer)
+        for mirrored in (False, True):
+            maps = candidate_maps(self.description(inner), self.description(outer), mirrored)
+            for affine in maps:
+                is_smaller = abs(np.linalg.det(affine[:, :2])) < 1
+                if is_smaller and kind_of_copy(a, b, affine):
+                    return rectangle_of(affine)
+        return None

@@ -1,6 +1,8 @@
 """Matching: whether two pictures show the same, and how.
 
 Works on luminances: how light the pixels of a picture are, a uint8 array of shape (SIDE, SIDE).
+A long picture, such as a wall of paintings, is also described at its own shape, in which it is not
+squashed more than the paintings on it are.
 Reads pictures, writes nothing. Module `duplicates` decides which pairs are compared, and what
 follows.
 """
@@ -15,6 +17,8 @@ from artclf.data.pictures import open_rgb
 
 SIDE = 320  # px; pictures are squashed to a square
 POINTS = 400  # so many of the strongest points of a picture are described
+LONG = 1.6  # a picture with sides in this ratio, or a higher one, is long
+LONGEST = 5  # times SIDE; longer pictures are squashed to that
 
 MAX_BITS = 7  # the hashes of two forms of one picture differ in at most so many bits
 MAX_RATIO = 0.85  # a match is closer than this times the second closest
@@ -29,9 +33,13 @@ MIN_TEXTURED = 0.03  # the share of the shared pixels that must be textured in b
 MAX_DETAIL = 0.55  # the share of the larger picture that a detail covers at most
 WINDOW = 21  # px; the surroundings of a pixel
 
+EDGE_REACH = 4  # px; so far from where it is looked for, an edge may be
+EDGE_SURROUNDINGS = 16  # px
+MIN_EDGE = 2.0  # times the median step in luminance around it
+
 # All that a description depends on, and all that a verdict on a pair depends on besides. The first
 # number is to be raised when the code gives other results.
-DESCRIPTION_VERSION = str((2, SIDE, POINTS))
+DESCRIPTION_VERSION = str((3, SIDE, POINTS, LONG, LONGEST))
 VERDICT_VERSION = str(
     (
         4,
@@ -91,18 +99,55 @@ class Description:
 
 def read_luminance(file) -> np.ndarray:
     """The luminance of the picture in `file`, squashed to a square: uint8 of shape (SIDE, SIDE)."""
-    grey = np.asarray(open_rgb(file).convert("L"))
-    return cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    return _resize(_read_grey(file), SIDE, SIDE)
 
 
-def describe(luminance: np.ndarray) -> Description:
-    """The description of a luminance."""
-    sift = cv2.SIFT.create(POINTS, contrastThreshold=0.01)
+def describe_file(file) -> Description:
+    """The description of the picture in `file`."""
+    grey = _read_grey(file)
+    height, width = grey.shape
+    square = _resize(grey, SIDE, SIDE)
+    if max(width, height) < LONG * min(width, height):
+        return describe(square)
+    shorter = min(width, height)
+    wide = round(SIDE * min(width / shorter, LONGEST))
+    high = round(SIDE * min(height / shorter, LONGEST))
+    return describe(square, _resize(grey, wide, high))
+
+
+def _read_grey(file) -> np.ndarray:
+    return np.asarray(open_rgb(file).convert("L"))
+
+
+def _resize(grey: np.ndarray, width: int, height: int) -> np.ndarray:
+    return cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def describe(luminance: np.ndarray, long: np.ndarray | None = None) -> Description:
+    """The description of a luminance; `long` is that of a long picture at its own shape, whose
+    points are described, too.
+    """
+    points, descriptors = _strongest_points(luminance, POINTS)
+    if long is not None:
+        height, width = long.shape
+        count = POINTS * max(width, height) // SIDE
+        more_points, more_descriptors = _strongest_points(long, count)
+        more_points = more_points * np.array([SIDE / width, SIDE / height], np.float32)
+        points = np.concatenate([points, more_points])
+        descriptors = np.concatenate([descriptors, more_descriptors])
+    return Description(phash(luminance), points, descriptors)
+
+
+def _strongest_points(luminance: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` strongest points (x, y) of a luminance, and their SIFT descriptors, as in
+    `Description`.
+    """
+    sift = cv2.SIFT.create(count, contrastThreshold=0.01)
     keypoints, descriptors = sift.detectAndCompute(luminance, None)
     if descriptors is None:
         descriptors = np.empty((0, 128))
-    points = np.array([keypoint.pt for keypoint in keypoints[:POINTS]], np.float32).reshape(-1, 2)
-    return Description(phash(luminance), points, descriptors[:POINTS].astype(np.uint8))
+    points = np.array([keypoint.pt for keypoint in keypoints[:count]], np.float32).reshape(-1, 2)
+    return points, descriptors[:count].astype(np.uint8)
 
 
 def phash(luminance: np.ndarray) -> str | None:
@@ -253,3 +298,52 @@ def _normalise_locally(image: np.ndarray, inside: np.ndarray) -> tuple[np.ndarra
     variance = local_mean(image * image) - mean * mean
     deviation = np.sqrt(np.maximum(0, variance))
     return (image[inside] - mean) / (deviation + 3), deviation
+
+
+def rectangle_of(affine: np.ndarray) -> np.ndarray:
+    """The smallest upright rectangle around a square that an affine map lays onto another, cut off
+    at the other's edges: left, top, right, bottom in px.
+    """
+    corners = np.array([[0, 0], [SIDE, 0], [0, SIDE], [SIDE, SIDE]])
+    laid = (corners @ affine[:, :2].T + affine[:, 2]).clip(0, SIDE)
+    return np.concatenate([laid.min(axis=0), laid.max(axis=0)])
+
+
+def overlap(one: np.ndarray, other: np.ndarray) -> float:
+    """The share of the smaller of two rectangles that lies in the other, 0 to 1."""
+    top_left = np.maximum(one[:2], other[:2])
+    bottom_right = np.minimum(one[2:], other[2:])
+    shared = np.prod(np.maximum(bottom_right - top_left, 0))
+    areas = [np.prod(rectangle[2:] - rectangle[:2]) for rectangle in (one, other)]
+    return float(shared / max(min(areas), 1))
+
+
+def stands_out(luminance: np.ndarray, rectangle: np.ndarray) -> bool:
+    """Whether a rectangle in a luminance has a straight edge at every side that isn't a side of the
+    luminance: a picture put beside others has, a detail cut out of a picture has not.
+    """
+    left, top, right, bottom = rectangle
+    steps = []
+    for grey, at, start, end in (
+        (luminance.T, left, top, bottom),
+        (luminance.T, right, top, bottom),
+        (luminance, top, left, right),
+        (luminance, bottom, left, right),
+    ):
+        if EDGE_REACH < at < SIDE - EDGE_REACH:
+            steps.append(_step(grey, at, start, end))
+    return bool(steps) and min(steps) >= MIN_EDGE
+
+
+def _step(grey: np.ndarray, at: float, start: float, end: float) -> float:
+    """How much the luminance changes at row `at`, from column `start` to `end`, over the change
+    from row to row around it.
+    """
+    columns = grey[:, round(start) : round(end)].astype(np.float32)
+    change = np.abs(np.diff(columns, axis=0)).mean(axis=1)
+    row = round(at)
+    first = max(row - EDGE_SURROUNDINGS, 0)
+    near = slice(max(row - EDGE_REACH, 0), row + EDGE_REACH)
+    around = [change[first : near.start], change[near.stop : row + EDGE_SURROUNDINGS]]
+    usual = np.median(np.concatenate(around))
+    return float(change[near].max() / max(usual, 0.5))

@@ -144,7 +144,7 @@ def test_a_rerun_says_the_same_computes_nothing_and_takes_back(canvas, tmp_path,
     )
     before = read_catalogue(data)
     with monkeypatch.context() as patch:
-        for name in ("describe", "read_luminance", "candidate_maps", "kind_of_copy"):
+        for name in ("describe_file", "read_luminance", "candidate_maps", "kind_of_copy"):
             patch.delattr(duplicates, name)
         assert duplicates.mark(data).equals(found) and len(found) == 1
     assert read_catalogue(data).equals(before)
@@ -207,8 +207,87 @@ def test_a_run_that_was_killed_goes_on(canvas, tmp_path, monkeypatch):
     with sqlite3.connect(data / "duplicates.db") as db:
         assert db.execute("SELECT count(*) FROM descriptions").fetchone() == (3,)
     with monkeypatch.context() as patch:
-        patch.delattr(duplicates, "describe")
+        patch.delattr(duplicates, "describe_file")
         assert len(duplicates.mark(data)) == 1
+
+
+def side_by_side(images, columns: int, size: int = 300) -> Image.Image:
+    """Pictures in rows of `columns`, each squashed to a square."""
+    rows = len(images) // columns
+    wall = Image.new("RGB", (columns * size, rows * size))
+    for place, image in enumerate(images):
+        wall.paste(image.resize((size, size)), (place % columns * size, place // columns * size))
+    return wall
+
+
+@pytest.mark.parametrize("columns", [1, 2, 4])
+def test_a_picture_that_shows_several_others_is_set_aside_by_itself(canvas, tmp_path, columns):
+    periods = [FIRST, SECOND, SECOND, FIRST]
+    pictures = {f"{p}/{n}.png": canvas[n] for n, p in enumerate(periods)}
+    pictures[f"{FIRST}/wall.png"] = side_by_side(canvas[:4], columns)
+    data, found = marked(tmp_path, pictures)
+    table = read_catalogue(data).set_index("file")
+    assert found.kind.tolist() == ["collage"]
+    [wall] = found.file
+    assert Image.open(data / wall).size == pictures[f"{FIRST}/wall.png"].size
+    reason = table.clean_reason[wall]
+    assert reason.startswith("near-duplicate: shows several pictures of the collection (raw/")
+    assert reason.count("raw/") >= 2
+    assert (table.clean_status.drop(wall) == "ok").all()
+    shown = [file for file in table.index if file in reason]
+    assert table.dup_group[[wall, *shown]].nunique() == 1  # splits keep them together
+
+
+def test_two_details_of_a_picture_do_not_make_it_a_collage(canvas, tmp_path):
+    width, height = canvas[1].size
+    half = (width // 2, height // 2)
+    pictures = {
+        f"{FIRST}/whole.png": canvas[1],
+        f"{FIRST}/left.png": canvas[1].crop((0, 0, *half)),
+        f"{FIRST}/right.png": canvas[1].crop((*half, width, height)),
+    }
+    data, found = marked(tmp_path, pictures)
+    assert found.kind.tolist() == ["detail", "detail"]
+    assert len(splits.usable(data)) == 1
+
+
+def test_pictures_that_fade_into_another_are_copies_of_their_neighbours_alone(canvas, tmp_path):
+    first, last = (canvas[number].resize((300, 300)) for number in (1, 3))
+    pictures = {
+        f"{FIRST}/{step:02}.png": Image.blend(first, last, step / 11).resize((300 - step,) * 2)
+        for step in range(12)
+    }
+    data, found = marked(tmp_path, pictures)
+    table = read_catalogue(data).sort_values("width", ascending=False)
+    used = table[table.clean_status == "ok"]
+    assert table.file.iloc[0] in set(used.file) and 2 <= len(used) < 12
+    assert table.dup_group.nunique() == 1  # splits keep all of them together
+    with_kept = duplicates.compare(data, files_of(data, table)).kinds
+    hashes = table.set_index("file").clean_sha256
+    for row in found.itertuples():
+        assert tuple(sorted((hashes[row.file], hashes[row.kept]))) in with_kept
+
+
+def files_of(data, table) -> dict[str, Path]:
+    rows = table.to_dict("records")
+    return {row["clean_sha256"]: data / cleaning.clean_path(row) for row in rows}
+
+
+def test_a_dropped_picture_takes_its_copies_along(canvas, tmp_path):
+    pictures = {
+        f"{FIRST}/a.png": canvas[0],
+        f"{FIRST}/b.png": canvas[0].resize((210, 190)),
+        f"{FIRST}/c.png": canvas[1],
+    }
+    data, found = marked(tmp_path, pictures)
+    [kept] = found.kept
+    table = read_catalogue(data)
+    url = table.url[table.file == kept].item()
+    with Catalogue(data) as cat:
+        cat.update([{"url": url, "period": FIRST, "review": "drop"}])
+    cleaning.normalise(data, workers=1)
+    duplicates.mark(data)
+    assert splits.usable(data).width.tolist() == [canvas[1].width]
 
 
 @pytest.mark.slow
