@@ -19,7 +19,7 @@ from artclf.data.fetch import Fetcher
 from artclf.data.galleries import read_gallery
 from artclf.data.intake import Intake
 from artclf.data.levels import level_sources
-from artclf.data.lists import find_lists, read_list
+from artclf.data.lists import check_lists, find_lists, read_list
 
 CANVASES = 40  # for each period
 
@@ -91,14 +91,16 @@ def fetch_lists(
     number of failures. Time-outs, lost connections, http 429 and 5xx get `tries` tries, the second
     after `backoff` seconds, each further one after twice the time, or when the server asks for it;
     `retry_failed` also tries what failed in earlier runs. `options` are the fields of
-    `data.fetch.Fetcher`. Ctrl-C loses nothing that is done. Raises FileNotFoundError where there
-    are no lists, InputError for a bad option, OSError where `data` can't be written.
+    `data.fetch.Fetcher`. Ctrl-C loses nothing that is done. Warns of lists
+    without a URL. Raises FileNotFoundError where there are no lists, InputError for a bad option or
+    lists that can't be read or hold nothing, OSError where `data` can't be written.
     """
     if tries < 1 or (max_per_period is not None and max_per_period < 1):
         raise InputError("tries and max_per_period must be at least 1")
     run = Download(Path(data), max_tries=tries, backoff=backoff)
     found_lists = find_lists(lists)
     open_fetcher = fetcher(**options)
+    check_lists(found_lists)
     with progress_bar(desc="download", total=0) as bar, run.writing():
 
         def fetch():

@@ -192,6 +192,51 @@ def test_facts_and_old_fashioned_lists(server, data, tmp_path):
     ]
 
 
+def test_what_lists_hold_beside_urls_of_the_web_is_understood_or_counted(
+    server, data, tmp_path, monkeypatch
+):
+    resolve_tests_to_loopback(monkeypatch)
+    server.routes["/a,b.jpg?x=1&y=2"] = PICTURE
+    lists = write_lists(
+        tmp_path / "lists",
+        one=[
+            f"www.host.test:{server.port}/picture",
+            f"//cdn.test:{server.port}/picture",
+            f"<{server.url}/picture>",
+            f"{server.url}/a,b.jpg?x=1&amp;y=2",
+            "data:image/gif;base64,R0lGODlhAQABAAAAACw=",
+            "file:///home/me/kiss.jpg",
+            "images/kiss.jpg",
+            "kiss",
+        ],
+    )
+    [summary] = run(lists, data).to_dict("records")
+    assert (summary["ok"], summary["failed"]) == (4, 4)
+    assert summary["reasons"] == {
+        "unsupported scheme: data": 1,
+        "unsupported scheme: file": 1,
+        "invalid URL": 2,
+    }
+
+
+def test_a_list_that_cannot_be_read_stops_before_anything_is_fetched(server, data, tmp_path):
+    lists = write_lists(tmp_path / "lists", one=[f"{server.url}/picture"])
+    (lists / "urls_two.csv").write_text("id,title\n1,Kiss\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"urls_two.csv.*its columns are id, title"):
+        run(lists, data)
+    assert server.requests == [] and not data.exists()
+
+
+def test_empty_lists_say_so(server, data, tmp_path):
+    lists = write_lists(tmp_path / "lists", one=[], two=["# http://a.example/1.jpg"])
+    with pytest.raises(InputError, match=r"no URL in .*urls_one.csv, .*urls_two.csv: write one"):
+        run(lists, data)
+    assert not data.exists()
+    write_lists(lists, three=[f"{server.url}/picture"])
+    with pytest.warns(UserWarning, match=r"no URL in .*urls_one.csv, .*urls_two.csv: these"):
+        assert run(lists, data).ok.sum() == 1
+
+
 def test_a_url_under_two_periods_is_two_rows(server, data, tmp_path):
     run(
         write_lists(
