@@ -88,9 +88,10 @@ def fetch_lists(
 
     That is a DataFrame, a row a period: the numbers of images `ok`, `failed` and `skipped` (done
     before, or beyond the first `max_per_period` of the list), and `reasons`, a dict from reason to
-    number of failures. Time-outs, lost connections, http 429 and 5xx get `tries` tries, the second
-    after `backoff` seconds, each further one after twice the time, or when the server asks for it;
-    `retry_failed` also tries what failed in earlier runs. `options` are the fields of
+    number of failures. Time-outs, lost connections and http 5xx get `tries` tries, the second after
+    `backoff` seconds, each further one after twice the time. A host that asks for patience (http
+    429, Retry-After) gets it with all of its URLs, see `data.downloads.Host`. `retry_failed` also
+    tries what failed in earlier runs. `options` are the fields of
     `data.fetch.Fetcher`. Ctrl-C loses nothing that is done. Warns of lists
     without a URL. Raises FileNotFoundError where there are no lists, InputError for a bad option or
     lists that can't be read or hold nothing, OSError where `data` can't be written.

@@ -56,6 +56,11 @@ class Failure(Exception):
         self.retry = retry
         self.retry_after = retry_after
 
+    @property
+    def wants_patience(self) -> bool:
+        """Whether the server asks to be left alone for a while, by http 429 or Retry-After."""
+        return self.retry and (self.http_status == 429 or self.retry_after is not None)
+
 
 @dataclass(frozen=True)
 class Fetched:
