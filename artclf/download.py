@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from artclf.base.errors import InputError
+from artclf.base import settings
 from artclf.base.files import sha256_of
 from artclf.base.progress import progress_bar
 from artclf.data import cleaning, duplicates, gallery, origins, sample
@@ -96,8 +96,9 @@ def fetch_lists(
     without a URL. Raises FileNotFoundError where there are no lists, InputError for a bad option or
     lists that can't be read or hold nothing, OSError where `data` can't be written.
     """
-    if tries < 1 or (max_per_period is not None and max_per_period < 1):
-        raise InputError("tries and max_per_period must be at least 1")
+    settings.check(tries=tries, backoff=backoff)
+    if max_per_period is not None:
+        settings.check(max_per_period=max_per_period)
     run = Download(Path(data), max_tries=tries, backoff=backoff)
     found_lists = find_lists(lists)
     open_fetcher = fetcher(**options)

@@ -9,6 +9,7 @@ Reads `EXPORT/predictions.csv` and the catalogue and pictures of `DATA`; writes
 
 from pathlib import Path
 
+from artclf.base import settings
 from artclf.base.files import read_json, write_csv, write_figure, write_text
 from artclf.results import report as report_page
 from artclf.results.calibration import answerable
@@ -67,6 +68,7 @@ def write(out, data, part="test", n=12) -> dict:
     `n` is the number of top losses shown. Raises FileNotFoundError and InputError as `read` and
     `of_part` do.
     """
+    settings.check(n=n)
     out = Path(out)
     predictions = read(out, data)
     figures = plots_of_run(predictions, data, out, part, n)
@@ -90,6 +92,7 @@ def write_saliency(out, data, n: int = 100) -> list[Path]:
     See `artclf.results.saliency.worst`. Needs the export's network and captum; says so where they
     are missing.
     """
+    settings.check(n=n)
     from artclf.results import saliency  # imports torch
 
     return saliency.worst(out, data, n)

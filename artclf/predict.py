@@ -15,10 +15,11 @@ import artclf.model  # noqa: F401  # isort: skip  (imports fastai without its wa
 
 import numpy as np
 import pandas as pd
+import torch
 from fastai.learner import Learner
 from safetensors.torch import save
 
-from artclf.base.errors import InputError
+from artclf.base.errors import InputError, StepError
 from artclf.base.files import read_json, replace_whole, sha256_of, write_csv, write_json
 from artclf.base.machine import surroundings
 from artclf.data import splits
@@ -51,9 +52,11 @@ def export(learn: Learner, out=None) -> Path:
     `out` (by default, its own path); return the folder.
 
     The exported network predicts every image of every part; the temperature is fitted on its
-    predictions for valid. Raises InputError where the images have changed since training.
+    predictions for valid. Raises InputError where the images have changed since training, StepError
+    for a network whose weights are NaN.
     """
     out = Path(out or learn.path)
+    _check_weights(learn)
     _write_network(learn, out)
     classifier = load(out)
     data = learn.dls.path
@@ -89,6 +92,16 @@ def headline(out, part: str = "test") -> dict:
     if part not in metrics:
         part = "valid"
     return {"part": part, **metrics[part]}
+
+
+def _check_weights(learn: Learner):
+    """Raise StepError for weights that are NaN or infinite: such a network answers nothing."""
+    for name, tensor in learn.model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise StepError(
+                f"{name} of the network is not finite, so nothing is exported: train again with a "
+                "lower learning rate (--lr)"
+            )
 
 
 def _write_network(learn: Learner, out: Path):

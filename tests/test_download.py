@@ -642,10 +642,22 @@ def test_a_folder_that_cannot_be_written(server, data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"tries": 0}, {"max_per_period": -1}, {"per_host": 0}, {"contact": "a\nb"}]
+    "options",
+    [
+        {"tries": 0},
+        {"max_per_period": -1},
+        {"per_host": 0},
+        {"total": 0},
+        {"deadline": 0},
+        {"deadline": float("nan")},
+        {"backoff": -1},
+        {"max_bytes": 0},
+        {"max_pixels": 0.5},
+        {"contact": "a\nb"},
+    ],
 )
 def test_bad_options(data, tmp_path, options):
-    with pytest.raises(ValueError, match="must be"):
+    with pytest.raises(InputError, match=f"{next(iter(options))}.*(: take a |must be)"):
         run(write_lists(tmp_path / "lists", one=[]), data, **options)
     assert not data.exists()
 

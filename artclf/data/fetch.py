@@ -22,6 +22,7 @@ from protego import Protego
 from yarl import URL
 
 from artclf import __version__
+from artclf.base import settings
 from artclf.base.errors import InputError
 from artclf.data.intake import Failure, Fetched, probe
 from artclf.data.pictures import MAX_PIXELS
@@ -106,8 +107,13 @@ class Fetcher:
     def __post_init__(self):
         if not self.contact.isprintable():
             raise InputError(f"the contact {self.contact!r} must be one printable line")
-        if min(self.per_host, self.total) < 1:
-            raise InputError("per_host and total must be at least 1")
+        settings.check(
+            per_host=self.per_host,
+            total=self.total,
+            deadline=self.deadline,
+            max_bytes=self.max_bytes,
+            max_pixels=self.max_pixels,
+        )
 
     async def __aenter__(self):
         # Looking up a name blocks a thread, and a few dead hosts would fill asyncio's own pool.
