@@ -24,6 +24,7 @@ from fastcore.foundation import L
 from artclf import predict
 from artclf.base import settings as ranges
 from artclf.base.errors import InputError
+from artclf.data.cleaning import check_copies
 from artclf.data.pictures import RESIZE
 from artclf.data.splits import fingerprint, items
 from artclf.model import backbones, engine, network
@@ -140,7 +141,7 @@ def learner(
     machine. `metrics` and `cbs` are one or several of fastai's or of yours; macro F1 is added to the
     metrics, because it chooses the best epoch. Further arguments, such as `loss_func`, go to
     `Learner`. Raises SettingError for settings that make no sense, InputError for those that don't
-    fit the data, FileNotFoundError without a catalogue.
+    fit the data, FileNotFoundError without a catalogue or where clean copies are gone.
     """
     callbacks = [callback() if isinstance(callback, type) else callback for callback in L(cbs)]
     settings = {
@@ -168,6 +169,7 @@ def learner(
     backbone = backbones.find(arch, pretrained)
     table = items(data, split, parts, seed, exclude) if isinstance(split, str) else split
     config = _config(settings, backbone, table)
+    check_copies(data, table.file)
     set_seed(seed, reproducible=True)
     rows = table[table.part != "test"]
     files = [Path(data) / file for file in rows.file]

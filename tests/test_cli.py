@@ -419,6 +419,58 @@ def test_interpret_says_what_it_wrote(artclf, export, drawn, tmp_path):
     )
 
 
+@pytest.mark.parametrize("damage", ["garbage", "half", "hole"])
+def test_a_damaged_catalogue_is_named_with_what_mends_it(artclf, own_run, damage):
+    data, out = own_run
+    catalogue = data / "catalogue.db"
+    content = catalogue.read_bytes()
+    damaged = {
+        "garbage": b"x" * 5000,
+        "half": content[: len(content) // 2],
+        "hole": content[:4096] + bytes(len(content) - 4096),
+    }
+    catalogue.write_bytes(damaged[damage])
+    for step in ("clean", "review --no-labels", f"report {out}", f"import {data / 'gallery'}"):
+        code, stdout, err = artclf(*step.split(), "--data", data)
+        assert (code, stdout) == (1, "") and err.startswith(f"artclf: {catalogue} is damaged (")
+        assert f"`artclf import FOLDER --data {data}`" in err and "Traceback" not in err
+    assert catalogue.read_bytes() == damaged[damage]
+
+
+def test_an_empty_file_is_no_catalogue(artclf, tmp_path):
+    (tmp_path / "catalogue.db").touch()
+    code, _, err = artclf("train", "--data", tmp_path, "--arch", "efficientnet_lite0")
+    assert code == 1 and f"no catalogue in {tmp_path}: run" in err
+
+
+def test_clean_copies_that_are_gone_are_counted_with_the_command_that_makes_them(
+    artclf, own_run, tmp_path
+):
+    data, out = own_run
+    shutil.rmtree(data / "clean")
+    new_run = ("--arch", "efficientnet_lite0", "--size", 64, "--out", tmp_path / "new")
+    words = rf"40 of 40 clean copies are gone, such as {data}/clean/.*: run `artclf clean --data"
+    for step in (("train", *new_run), ("painters", "--out", tmp_path / "new")):
+        code, _, err = artclf(*step, "--data", data)
+        assert code == 1 and re.search(words, err)
+        assert not [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
+    with pytest.warns(UserWarning, match=f"the report lacks pictures: {words}"):
+        assert artclf("report", out, "--data", data)[0] == 0
+
+
+@pytest.mark.parametrize("content", ["nonsense", "[]", "{}", '{"metrics": 3}', '{"metrics": {}}'])
+def test_damaged_metrics_are_named_with_the_command_that_makes_them(own_run, content):
+    from artclf.base.errors import InputError
+    from artclf.predict import headline
+
+    _, out = own_run
+    (out / "metrics.json").write_text(content)
+    with pytest.raises(InputError) as error:
+        headline(out)
+    assert str(error.value).startswith(str(out / "metrics.json"))
+    assert f"run `artclf train --out {out}` again" in str(error.value)
+
+
 def test_sample_draws(artclf, tmp_path):
     code, out, _ = artclf("sample", tmp_path / "g", "--count", 1, "--size", 64)
     assert (

@@ -93,6 +93,18 @@ def counts(data):
     return pd.crosstab(table.period, table.clean_status)
 
 
+def check_copies(data, files):
+    """Raise FileNotFoundError where clean copies, `files` relative to `data`, are gone; their
+    features may be stored.
+    """
+    missing = [file for file in files if not (Path(data) / file).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(files)} clean copies are gone, such as "
+            f"{Path(data) / missing[0]}: run `artclf clean --data {data}`"
+        )
+
+
 def issues(data):
     """The issues that cleaning found, the most frequent first: a DataFrame with `issue`, the
     `number` of images, and one of them as `example` (a raw file).

@@ -128,6 +128,7 @@ def fit(data, out, config: dict) -> experiment.Run:
 
 
 def _train_cnn(data: Path, folder: Path, table, config: dict) -> tuple[pd.DataFrame, dict]:
+    cleaning.check_copies(data, table.file)
     files = tuple(data / file for file in table.file)
     learn = scratch.learner(table, files, config)
     with experiment.quiet(learn):
