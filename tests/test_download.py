@@ -23,6 +23,7 @@ from artclf.base.errors import InputError
 from artclf.data import downloads, intake
 from artclf.data.catalogue import Catalogue, read_catalogue
 from artclf.data.fetch import Fetcher
+from artclf.data.formats import FORMATS
 from artclf.data.intake import Failure, Fetched
 from artclf.download import (
     data_folder,
@@ -729,6 +730,28 @@ def test_import_copies_and_tells_the_same_story(gallery, data):
         p.read_bytes() for p in gallery.rglob("?.jpg")
     )
     assert rows.status.tolist() == ["ok"] * 6 + ["failed"]
+
+
+def test_folders_and_servers_give_pictures_of_the_same_formats(server, data, tmp_path):
+    folder = tmp_path / "mine" / "a"
+    folder.mkdir(parents=True)
+    routes = []
+    for name, suffixes in FORMATS.items():
+        for suffix in suffixes:
+            body = picture(len(routes), "JPEG" if name == "MPO" else name)
+            (folder / f"{len(routes)}{suffix.upper()}").write_bytes(body)
+            server.routes[f"/{len(routes)}"] = answer(body)
+            routes.append(f"{server.url}/{len(routes)}")
+    fetched = tmp_path / "fetched"
+    assert run(write_lists(tmp_path / "lists", a=routes), fetched).ok.tolist() == [len(routes)]
+    assert import_folder(folder.parent, data).ok.tolist() == [len(routes)]
+    columns = ["sha256", "format", "width", "height"]
+    of_servers, of_folder = (
+        read_catalogue(place)[columns].sort_values("sha256").values.tolist()
+        for place in (fetched, data)
+    )
+    assert of_servers == of_folder
+    assert {row[1] for row in of_folder} == set(FORMATS) - {"MPO"}
 
 
 def test_import_twice_does_nothing(gallery, data):

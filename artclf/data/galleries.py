@@ -8,9 +8,8 @@ from pathlib import Path
 
 from artclf.base.errors import InputError
 from artclf.data.catalogue import FACTS
+from artclf.data.formats import IMAGE_SUFFIXES
 from artclf.data.lists import class_name
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 def find_manifest(folder) -> Path | None:

@@ -20,20 +20,8 @@ from pathlib import Path
 from PIL import Image
 
 from artclf.data.catalogue import Catalogue
+from artclf.data.formats import EXTENSIONS, FORMATS
 from artclf.data.pictures import MAX_PIXELS
-
-# the formats that count as pictures, as Pillow names them
-EXTENSIONS = {
-    "JPEG": "jpg",
-    "MPO": "jpg",
-    "PNG": "png",
-    "WEBP": "webp",
-    "GIF": "gif",
-    "TIFF": "tif",
-    "BMP": "bmp",
-    "AVIF": "avif",
-    "JPEG2000": "jp2",
-}
 
 
 class Failure(Exception):
@@ -111,7 +99,7 @@ def _describe(body: bytes, content_type: str) -> str:
 def _formats() -> tuple[str, ...]:
     """The formats that this Pillow opens."""
     Image.init()
-    return tuple(name for name in EXTENSIONS if name in Image.OPEN)
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _counts_by_period() -> dict[str, Counter]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from artclf.base import settings
 from artclf.base.threads import prefetch
-from artclf.data.galleries import IMAGE_SUFFIXES
+from artclf.data.formats import IMAGE_SUFFIXES
 from artclf.data.pictures import Rejected, square
 from artclf.model import network
 
