@@ -3,6 +3,7 @@
 The command line checks its options by these ranges, and so do the functions that notebooks call.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -69,6 +70,8 @@ RANGES = {
     # small networks from scratch
     "neurons": Range(1, 4096),
     "convolutions": Range(1, 12),
+    # environment variables
+    "ARTCLF_CACHE_GB": Range(0, 1_000_000, is_whole=False),
     # answers, and what is shown of them
     "k": Range(1, 1_000_000),
     "min_probability": Range(0, 1, is_whole=False),
@@ -81,6 +84,19 @@ def check(**values):
     """Raise SettingError where one of `values` is out of its range in `RANGES`."""
     for name, value in values.items():
         RANGES[name].check(name, value)
+
+
+def from_environment(variable: str, default: float) -> float:
+    """The number that an environment variable holds, `default` where it isn't set. Raises
+    SettingError where it is out of its range.
+    """
+    text = os.environ.get(variable, default)
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise SettingError(f"{variable} is {text!r}: take {RANGES[variable]}") from error
+    RANGES[variable].check(variable, number)
+    return number
 
 
 def check_choice(name: str, value, choices):

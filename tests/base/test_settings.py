@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from artclf.base.errors import SettingError
-from artclf.base.settings import RANGES, Range, check, check_choice, check_parts
+from artclf.base.settings import (
+    RANGES,
+    Range,
+    check,
+    check_choice,
+    check_parts,
+    from_environment,
+)
 
 
 @pytest.mark.parametrize("value", [2, 5, np.int64(3)])
@@ -46,6 +53,23 @@ def test_parts_are_three_shares(parts):
         check_parts(parts)
     check_parts((70, 0, 30))
     check_parts([0.7, 0.15, 0.15])
+
+
+def test_a_number_from_the_environment(monkeypatch):
+    monkeypatch.delenv("ARTCLF_CACHE_GB", raising=False)
+    assert from_environment("ARTCLF_CACHE_GB", 10) == 10
+    monkeypatch.setenv("ARTCLF_CACHE_GB", "2.5")
+    assert from_environment("ARTCLF_CACHE_GB", 10) == 2.5
+    for text in ("many", "", "nan", "-1"):
+        monkeypatch.setenv("ARTCLF_CACHE_GB", text)
+        with pytest.raises(SettingError, match=r"^ARTCLF_CACHE_GB is .*: take a number from 0 to"):
+            from_environment("ARTCLF_CACHE_GB", 10)
+
+
+def test_seeds_are_those_that_numpy_takes():
+    np.random.RandomState(RANGES["seed"].highest)
+    with pytest.raises(ValueError):
+        np.random.RandomState(RANGES["seed"].highest + 1)
 
 
 def test_every_range_holds_its_ends():

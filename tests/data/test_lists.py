@@ -38,6 +38,7 @@ def urls(path):
         f"url\ttitle\n{A}\tKiss\n{B}\n",
         f"title\turl\n\t{A}\nKiss\t{B}\n",
         f'title;url\n"Kiss; The";"{A}"\nt;{B}',
+        f'title,url\nt, "{A}"\nt, "{B}" \n',
         f"sep=;\nurl;title\n{A};Kiss\n{B};",
         f"<{A}>\n< {B} >\n",
         f"url,title\n<{A}>,Kiss\n{B},",
