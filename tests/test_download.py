@@ -540,12 +540,10 @@ def slow_run(server, lists, data) -> subprocess.Popen:
 def wait_for(data, number):
     for _ in range(1000):
         time.sleep(0.01)
-        if not (data / "catalogue.db").exists():
-            continue
         try:
             if read_catalogue(data).status.eq("ok").sum() >= number:
                 return
-        except sqlite3.OperationalError:
+        except (FileNotFoundError, sqlite3.OperationalError):
             continue  # it is being made
     raise AssertionError("the download did not start")
 
