@@ -8,6 +8,7 @@ deleted. Notebook: `02_clean`.
 
 from pathlib import Path
 
+from artclf.base import settings
 from artclf.data.catalogue import read_catalogue
 from artclf.data.cleaning import counts, issues, normalise
 from artclf.data.duplicates import mark as mark_duplicates
@@ -43,8 +44,9 @@ def clean_all(
 
     `decisions` is a `review.csv`; without `near_duplicates` only exact ones are set aside. Raises
     FileNotFoundError without a catalogue or where `decisions` is not there, and what
-    `read_decisions` raises.
+    `read_decisions` and `normalise` raise.
     """
+    settings.check(max_size=max_size, quality=quality)
     if decisions is not None:
         if not decisions.exists():
             raise FileNotFoundError(f"no {decisions}: name a review.csv with --review")

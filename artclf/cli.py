@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from artclf.base.errors import InputError, StepError
+from artclf.base import settings
+from artclf.base.errors import InputError, SettingError, StepError
 from artclf.base.machine import keep_freed_memory
 from artclf.results.recipe import DEFAULTS
 
@@ -31,16 +32,33 @@ app = typer.Typer(
 EXPECTED = (InputError, StepError, OSError, ImportError, sqlite3.Error)
 CTRL_C = 130  # the exit code that Typer gives
 
+
+def _number(range_name: str, help_text: str, *names: str):
+    """An option for a number in a range of `base.settings`, which its help shows."""
+    allowed = settings.RANGES[range_name]
+
+    def check(value):
+        if value is not None and value not in allowed:
+            raise typer.BadParameter(f"{value}: take {allowed}")
+        return value
+
+    return typer.Option(*names, help=f"{help_text}: {allowed}.", callback=check)
+
+
 Data = Annotated[Path, typer.Option(help="Folder of the data set.")]
 Out = Annotated[Path, typer.Option(help="Folder of the export.")]
 Lists = Annotated[Path, typer.Option(help="Folder of URL lists, urls_<class>.csv.")]
 Json = Annotated[
     bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")
 ]
+Seed = Annotated[int, _number("seed", "Where chance starts")]
 Exclude = Annotated[list[str] | None, typer.Option(help="A class to leave out; may be repeated.")]
 Resize = StrEnum("Resize", ["squish", "crop", "pad"])
 Precision = StrEnum("Precision", ["float32", "bfloat16"])
 Split = StrEnum("Split", ["random", "grouped", "artist", "own"])
+Part = StrEnum("Part", ["train", "valid", "test"])
+Pooling = StrEnum("Pooling", ["max", "avg"])
+Activation = StrEnum("Activation", ["relu", "leaky_relu", "elu", "gelu", "tanh", "sigmoid"])
 
 DATA = Path("data/sample")
 EXPORT = Path("exports/sample")
@@ -48,7 +66,9 @@ URLS = Path("paintings_urls")
 
 
 def main():
-    """Run the command line; an expected error is one line on standard error and exit code 1."""
+    """Run the command line; an expected error is one line on standard error and exit code 1, a
+    setting that makes no sense exit code 2.
+    """
     keep_freed_memory()
     try:
         with warnings.catch_warnings():
@@ -57,7 +77,8 @@ def main():
     except EXPECTED as error:
         if os.environ.get("ARTCLF_TRACEBACK"):
             raise
-        sys.exit(f"artclf: {error}")
+        print(f"artclf: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, SettingError) else 1)
     except SystemExit as end:
         if end.code == CTRL_C:
             print("artclf: interrupted; the same command goes on from here", file=sys.stderr)
@@ -91,21 +112,21 @@ def _parse_parts(text: str) -> tuple[float, ...]:
     """`70,15,15` as three numbers."""
     try:
         parts = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        parts = ()
-    if len(parts) != 3 or min(parts) < 0 or parts[0] == 0:
+        settings.check_parts(parts)
+    except ValueError as error:
         raise typer.BadParameter(
-            f"{text!r} is not three shares of train, valid and test, such as 70,15,15"
-        )
+            f"{text!r} is not three shares of train, valid and test, such as 70,15,15",
+            param_hint="--parts",
+        ) from error
     return parts
 
 
 @app.command()
 def sample(
     folder: Annotated[Path, typer.Argument()] = Path("data/sample/gallery"),
-    count: int = 40,
-    size: int = 320,
-    seed: int = 42,
+    count: Annotated[int, _number("count", "Canvases of each period")] = 40,
+    size: Annotated[int, _number("canvas_size", "Longer side in px")] = 320,
+    seed: Seed = 42,
 ):
     """Draw canvases for all 18 periods, COUNT each, by code."""
     from artclf.data.sample import draw
@@ -117,7 +138,7 @@ def sample(
 def search(
     query: str,
     period: Annotated[str, typer.Option(help="The class that the pictures are of.")],
-    max_images: Annotated[int, typer.Option("--max")] = 300,
+    max_images: Annotated[int, _number("max_images", "Results to look at", "--max")] = 300,
     lists: Lists = URLS,
     engine: str = "ddgs",
 ):
@@ -138,14 +159,16 @@ def download(
     data: Annotated[
         Path | None, typer.Option(help="Default: data/sample, or data/<name of the lists>.")
     ] = None,
-    max_per_period: int | None = None,
+    max_per_period: Annotated[
+        int | None, _number("max_per_period", "Of each list, so many rows")
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what failed.")
     ] = False,
-    per_host: Annotated[int, typer.Option(help="Requests at a time to one host.")] = 2,
-    total: Annotated[int, typer.Option(help="Requests at a time over all.")] = 32,
+    per_host: Annotated[int, _number("per_host", "Requests at a time to one host")] = 2,
+    total: Annotated[int, _number("total", "Requests at a time over all")] = 32,
     deadline: Annotated[
-        float, typer.Option(help="Seconds for one image, redirects included.")
+        float, _number("deadline", "Seconds for one image, redirects included")
     ] = 60,
     contact: Annotated[
         str, typer.Option(help="Your address, told to servers in the User-Agent.")
@@ -206,8 +229,8 @@ def import_(
 @app.command()
 def clean(
     data: Data = DATA,
-    max_size: int = 500,
-    quality: int = 90,
+    max_size: Annotated[int, _number("max_size", "Longer side of a copy in px")] = 500,
+    quality: Annotated[int, _number("quality", "JPEG quality of a copy")] = 90,
     near: Annotated[bool, typer.Option(help="Look for near-duplicates, too.")] = True,
     review: Annotated[
         Path | None, typer.Option(help="Apply the decisions in this CSV first.")
@@ -242,14 +265,14 @@ def train(
     arch: Annotated[
         str, typer.Option(help="auto, or a name of torchvision or timm.")
     ] = DEFAULTS.arch,
-    epochs: Annotated[int, typer.Option(help="Epochs of the head alone.")] = DEFAULTS.epochs,
+    epochs: Annotated[int, _number("epochs", "Epochs of the head alone")] = DEFAULTS.epochs,
     unfrozen_epochs: Annotated[
-        int, typer.Option(help="Epochs of the upper blocks, too.")
+        int, _number("unfrozen_epochs", "Epochs of the upper blocks, too")
     ] = DEFAULTS.unfrozen_epochs,
-    lr: Annotated[float, typer.Option(help="Highest learning rate of the head.")] = DEFAULTS.lr,
-    size: Annotated[int, typer.Option(help="Sides of the pictures in px.")] = DEFAULTS.size,
+    lr: Annotated[float, _number("lr", "Highest learning rate of the head")] = DEFAULTS.lr,
+    size: Annotated[int, _number("size", "Sides of the pictures in px")] = DEFAULTS.size,
     resize: Resize = Resize(DEFAULTS.resize),
-    batch_size: int = DEFAULTS.batch_size,
+    batch_size: Annotated[int, _number("batch_size", "Pictures in a batch")] = DEFAULTS.batch_size,
     split: Annotated[
         Split,
         typer.Option(
@@ -258,14 +281,14 @@ def train(
         ),
     ] = Split(DEFAULTS.split),
     parts: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = "70,15,15",
-    seed: int = DEFAULTS.seed,
+    seed: Seed = DEFAULTS.seed,
     exclude: Exclude = None,
-    dropout: Annotated[float, typer.Option(help="Dropout of the head.")] = DEFAULTS.dropout,
+    dropout: Annotated[float, _number("dropout", "Dropout of the head")] = DEFAULTS.dropout,
     ridge: Annotated[
-        float, typer.Option(min=0, help="L2 penalty on the weights of the head.")
+        float, _number("ridge", "L2 penalty on the weights of the head")
     ] = DEFAULTS.ridge,
     unfreeze_from: Annotated[
-        int, typer.Option(min=0, max=4, help="First block to unfreeze; 0 for all.")
+        int, _number("unfreeze_from", "First block to unfreeze, 0 for all")
     ] = DEFAULTS.unfreeze_from,
     gradual: Annotated[
         bool, typer.Option("--gradual", help="Unfreeze block by block, an epoch each.")
@@ -284,10 +307,10 @@ def train(
     ] = DEFAULTS.cached,
     seeds: Annotated[
         int,
-        typer.Option(
-            min=1,
-            help="Train so many times, from SEED, SEED + 1..., each into a "
-            "folder of its own in OUT; prints mean and spread.",
+        _number(
+            "seeds",
+            "Train so many times, from SEED, SEED + 1..., each into a folder of its own in OUT, "
+            "and print mean and spread",
         ),
     ] = 1,
     as_json: Json = False,
@@ -341,14 +364,14 @@ def runs(
 
 
 @app.command()
-def interpret(data: Data = DATA, out: Out = EXPORT, part: str = "test"):
+def interpret(data: Data = DATA, out: Out = EXPORT, part: Part = Part.test):
     """Write report.html, plots and tables from the predictions, and saliency of the worst
     errors.
     """
     from artclf.interpret import write, write_saliency
 
     _call(write_saliency, out, data)
-    _print(_call(write, out, data, part), False)
+    _print(_call(write, out, data, part.value), False)
 
 
 @app.command()
@@ -356,7 +379,7 @@ def report(
     one: Path,
     other: Annotated[Path | None, typer.Argument()] = None,
     data: Data = DATA,
-    part: str = "test",
+    part: Part = Part.test,
     out: Annotated[
         Path | None, typer.Option(help="Default: OTHER/compare-<name of ONE>.html.")
     ] = None,
@@ -369,9 +392,9 @@ def report(
     if out and not other:
         raise typer.BadParameter("it names the page of a comparison: give two runs, too")
     if other:
-        summary = _call(interpret.compare_runs, one, other, data, out, part=part)
+        summary = _call(interpret.compare_runs, one, other, data, out, part=part.value)
     else:
-        summary = _call(interpret.write, one, data, part=part)
+        summary = _call(interpret.write, one, data, part=part.value)
     _print(summary, False)
 
 
@@ -379,13 +402,11 @@ def report(
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
     out: Out = EXPORT,
-    k: int = 3,
+    k: Annotated[int, _number("k", "Periods to name, the likeliest first")] = 3,
     as_json: Json = False,
     min_probability: Annotated[
         float | None,
-        typer.Option(
-            min=0, max=1, help="Answer only where the likeliest period is as likely as that."
-        ),
+        _number("min_probability", "Answer only where the likeliest period is as likely as that"),
     ] = None,
 ):
     """Tell the periods of pictures."""
@@ -407,15 +428,13 @@ def painters(
         ),
     ] = None,
     out: Out = Path("exports/painters"),
-    size: Annotated[int, typer.Option(help="Sides in px.")] = 28,
-    neurons: Annotated[int, typer.Option(help="Channels of the first convolution.")] = 16,
-    epochs: int = 20,
-    depth: Annotated[int, typer.Option(help="Convolutions, each with a pooling.")] = 2,
-    pooling: Annotated[str, typer.Option(help="max or avg.")] = "max",
-    activation: Annotated[
-        str, typer.Option(help="relu, leaky_relu, elu, gelu, tanh or sigmoid.")
-    ] = "relu",
-    seed: int = 42,
+    size: Annotated[int, _number("size", "Sides in px")] = 28,
+    neurons: Annotated[int, _number("neurons", "Channels of the first convolution")] = 16,
+    epochs: Annotated[int, _number("epochs", "Epochs")] = 20,
+    depth: Annotated[int, _number("convolutions", "Convolutions, each with a pooling")] = 2,
+    pooling: Pooling = Pooling.max,
+    activation: Activation = Activation.relu,
+    seed: Seed = 42,
     as_json: Json = False,
 ):
     """Train a small CNN from scratch to tell painters, and report on each of them."""
@@ -425,8 +444,8 @@ def painters(
         size=size,
         neurons=neurons,
         depth=depth,
-        pooling=pooling,
-        activation=activation,
+        pooling=pooling.value,
+        activation=activation.value,
         epochs=epochs,
         seed=seed,
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from artclf.base.errors import InputError
+from artclf.base import settings
 from artclf.base.files import sha256_of
 from artclf.base.progress import progress_bar
 from artclf.data import cleaning, duplicates, gallery, origins, sample
@@ -19,7 +19,7 @@ from artclf.data.fetch import Fetcher
 from artclf.data.galleries import read_gallery
 from artclf.data.intake import Intake
 from artclf.data.levels import level_sources
-from artclf.data.lists import find_lists, read_list
+from artclf.data.lists import check_lists, find_lists, read_list
 
 CANVASES = 40  # for each period
 
@@ -88,17 +88,21 @@ def fetch_lists(
 
     That is a DataFrame, a row a period: the numbers of images `ok`, `failed` and `skipped` (done
     before, or beyond the first `max_per_period` of the list), and `reasons`, a dict from reason to
-    number of failures. Time-outs, lost connections, http 429 and 5xx get `tries` tries, the second
-    after `backoff` seconds, each further one after twice the time, or when the server asks for it;
-    `retry_failed` also tries what failed in earlier runs. `options` are the fields of
-    `data.fetch.Fetcher`. Ctrl-C loses nothing that is done. Raises FileNotFoundError where there
-    are no lists, InputError for a bad option, OSError where `data` can't be written.
+    number of failures. Time-outs, lost connections and http 5xx get `tries` tries, the second after
+    `backoff` seconds, each further one after twice the time. A host that asks for patience (http
+    429, Retry-After) gets it with all of its URLs, see `data.downloads.Host`. `retry_failed` also
+    tries what failed in earlier runs. `options` are the fields of
+    `data.fetch.Fetcher`. Ctrl-C loses nothing that is done. Warns of lists
+    without a URL. Raises FileNotFoundError where there are no lists, InputError for a bad option or
+    lists that can't be read or hold nothing, OSError where `data` can't be written.
     """
-    if tries < 1 or (max_per_period is not None and max_per_period < 1):
-        raise InputError("tries and max_per_period must be at least 1")
+    settings.check(tries=tries, backoff=backoff)
+    if max_per_period is not None:
+        settings.check(max_per_period=max_per_period)
     run = Download(Path(data), max_tries=tries, backoff=backoff)
     found_lists = find_lists(lists)
     open_fetcher = fetcher(**options)
+    check_lists(found_lists)
     with progress_bar(desc="download", total=0) as bar, run.writing():
 
         def fetch():

@@ -7,9 +7,12 @@ Reads `EXPORT/predictions.csv` and the catalogue and pictures of `DATA`; writes
 `04_interpret`.
 """
 
+import warnings
 from pathlib import Path
 
+from artclf.base import settings
 from artclf.base.files import read_json, write_csv, write_figure, write_text
+from artclf.data.cleaning import check_copies
 from artclf.results import report as report_page
 from artclf.results.calibration import answerable
 from artclf.results.compare import compare_runs
@@ -64,11 +67,13 @@ def write(out, data, part="test", n=12) -> dict:
     """Write report, plots (PNG and SVG) and tables into folder `out`; return their paths and the
     part's figures.
 
-    `n` is the number of top losses shown. Raises FileNotFoundError and InputError as `read` and
-    `of_part` do.
+    `n` is the number of top losses shown. Warns where clean copies are gone. Raises
+    FileNotFoundError and InputError as `read` and `of_part` do.
     """
+    settings.check(n=n)
     out = Path(out)
     predictions = read(out, data)
+    _warn_of_missing_copies(data, predictions)
     figures = plots_of_run(predictions, data, out, part, n)
     folder = out / "plots"
     paths = []
@@ -84,12 +89,21 @@ def write(out, data, part="test", n=12) -> dict:
     return {"report": str(report), "plots": paths, "part": part, **metrics(predictions)[part]}
 
 
+def _warn_of_missing_copies(data, predictions):
+    """Warn where the report will lack pictures, because their clean copies are gone."""
+    try:
+        check_copies(data, predictions.file)
+    except FileNotFoundError as error:
+        warnings.warn(f"the report lacks pictures: {error}", stacklevel=3)
+
+
 def write_saliency(out, data, n: int = 100) -> list[Path]:
     """Write maps of what spoke for the `n` worst errors to `EXPORT/saliency/`; return their paths.
 
     See `artclf.results.saliency.worst`. Needs the export's network and captum; says so where they
     are missing.
     """
+    settings.check(n=n)
     from artclf.results import saliency  # imports torch
 
     return saliency.worst(out, data, n)

@@ -15,13 +15,15 @@ import artclf.model  # noqa: F401  # isort: skip  (imports fastai without its wa
 
 import numpy as np
 import pandas as pd
+import torch
 from fastai.learner import Learner
 from safetensors.torch import save
 
-from artclf.base.errors import InputError
+from artclf.base.errors import InputError, StepError
 from artclf.base.files import read_json, replace_whole, sha256_of, write_csv, write_json
 from artclf.base.machine import surroundings
 from artclf.data import splits
+from artclf.data.cleaning import check_copies
 from artclf.model.classifier import Classifier
 from artclf.model.exports import VERSIONS, load, load_learner, pickle_learner
 from artclf.model.features import of_images
@@ -51,14 +53,16 @@ def export(learn: Learner, out=None) -> Path:
     `out` (by default, its own path); return the folder.
 
     The exported network predicts every image of every part; the temperature is fitted on its
-    predictions for valid. Raises InputError where the images have changed since training.
+    predictions for valid. Raises InputError where the images have changed since training, StepError
+    for a network whose weights are NaN.
     """
     out = Path(out or learn.path)
+    _check_weights(learn)
     _write_network(learn, out)
     classifier = load(out)
     data = learn.dls.path
     images = _images_of_training(data, classifier.config)
-    _check_files(data, images)
+    check_copies(data, images.file)
     features = of_images(data, images, classifier.learner.model[0], classifier.config)[:, 0]
     probabilities = classifier.of_features(features)[:, : len(classifier.vocab)]
     temperature, why_not_fitted = _fit_temperature(probabilities, images, classifier.vocab)
@@ -84,11 +88,29 @@ def export(learn: Learner, out=None) -> Path:
 
 
 def headline(out, part: str = "test") -> dict:
-    """The figures of `EXPORT/metrics.json` for one part, or for valid where there is no test."""
-    metrics = read_json(Path(out) / "metrics.json")["metrics"]
-    if part not in metrics:
-        part = "valid"
-    return {"part": part, **metrics[part]}
+    """The figures of `EXPORT/metrics.json` for one part, or for valid where there is no test.
+
+    Raises InputError where the file is missing or holds no figures.
+    """
+    file = Path(out) / "metrics.json"
+    try:
+        metrics = read_json(file)["metrics"]
+        found = part if part in metrics else "valid"
+        return {"part": found, **metrics[found]}
+    except (TypeError, KeyError) as error:
+        raise InputError(
+            f"{file} holds no figures of {part}, or is not there: run `artclf train --out {out}` again"
+        ) from error
+
+
+def _check_weights(learn: Learner):
+    """Raise StepError for weights that are NaN or infinite: such a network answers nothing."""
+    for name, tensor in learn.model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise StepError(
+                f"{name} of the network is not finite, so nothing is exported: train again with a "
+                "lower learning rate (--lr)"
+            )
 
 
 def _write_network(learn: Learner, out: Path):
@@ -114,13 +136,6 @@ def _images_of_training(data: Path, config: dict) -> pd.DataFrame:
     if splits.fingerprint(images) != config["data_hash"]:
         raise InputError(f"the images in {data} have changed since training: train again")
     return images
-
-
-def _check_files(data: Path, images):
-    """Raise FileNotFoundError for an image that is gone, though its features may be stored."""
-    for file in images.file:
-        if not (data / file).exists():
-            raise FileNotFoundError(f"{data / file} is gone: run `artclf clean --data {data}`")
 
 
 def _fit_temperature(probabilities, images, vocab: list[str]) -> tuple[float, str]:

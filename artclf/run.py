@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artclf import download
+from artclf.base import settings
 from artclf.base.errors import InputError, StepError
 from artclf.base.extras import require
 from artclf.base.files import write_text
@@ -19,6 +20,9 @@ from artclf.base.files import write_text
 STEPS = ("01_download", "02_clean", "03_train", "04_interpret", "05_predict")
 # how long these take with the drawn canvases on two cores
 MAKING = {"01_download": "half a minute", "02_clean": "a minute", "03_train": "two minutes"}
+# the parameters whose ranges have another name in base.settings
+RANGES = {"CANVASES": "count", "SURE": "min_probability"}
+MAY_BE_NONE = ("CANVASES", "MAX_PER_PERIOD")
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
 
@@ -191,7 +195,9 @@ class _CellReport:
 
 
 def _parse_assignments(assignments: Sequence[str]) -> dict:
-    """`NAME=VALUE` texts as a dict; a value that isn't a Python literal is a text."""
+    """`NAME=VALUE` texts as a dict; a value that isn't a Python literal is a text. Raises
+    InputError for another text or name, SettingError for a number out of its range.
+    """
     if not assignments:
         return {}
     names = set()
@@ -208,7 +214,18 @@ def _parse_assignments(assignments: Sequence[str]) -> dict:
             parameters[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             parameters[name] = value
+    _check_numbers(parameters)
     return parameters
+
+
+def _check_numbers(parameters: dict):
+    """Raise SettingError where a parameter makes no sense, before the first notebook runs."""
+    for name, value in parameters.items():
+        allowed = settings.RANGES.get(RANGES.get(name, name.lower()))
+        if allowed and not (value is None and name in MAY_BE_NONE):
+            allowed.check(name, value)
+    if "PARTS" in parameters:
+        settings.check_parts(parameters["PARTS"])
 
 
 def _parameters_of(notebook: Path) -> list[str]:

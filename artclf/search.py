@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from artclf.base import settings
 from artclf.base.errors import InputError
 from artclf.base.extras import require
 from artclf.base.progress import progress_bar
@@ -96,8 +97,7 @@ def collect(
     path = list_path(lists, period)
     if not query:
         raise InputError("the search query is empty: give the words to search for")
-    if max_images < 1 or tries < 1:
-        raise InputError("a search needs at least one image and one try")
+    settings.check(max_images=max_images, tries=tries, wait=wait)
     summary = Summary(query, path)
     keys: set[str] = set()
     bar = progress_bar(total=max_images, desc=period)

@@ -22,17 +22,31 @@ from fastai.torch_core import set_seed
 from fastcore.foundation import L
 
 from artclf import predict
+from artclf.base import settings as ranges
 from artclf.base.errors import InputError
+from artclf.data.cleaning import check_copies
 from artclf.data.pictures import RESIZE
 from artclf.data.splits import fingerprint, items
 from artclf.model import backbones, engine, network
-from artclf.model.keep import BestEpoch, History, Resume
+from artclf.model.keep import BestEpoch, CheckFit, History, Resume
 from artclf.model.loaders import data_loaders
 from artclf.results.recipe import DEFAULTS, EXPERIMENTS
 from artclf.results.runs import FIGURES, read_run, spread
 
 __all__ = ["fit", "learner", "repeat"]
 
+# the settings of a learner that have a range
+NUMBERS = (
+    "size",
+    "batch_size",
+    "seed",
+    "dropout",
+    "ridge",
+    "unfreeze_from",
+    "width",
+    "depth",
+    "views",
+)
 FASTAI_WEIGHT_DECAY = 0.01  # AdamW's default in fastai
 STRONG_WEIGHT_DECAY = 3.0  # keeps a new head on a pretrained body small where there is no ridge
 
@@ -54,8 +68,10 @@ def fit(
     al. 2022). With `gradual`, the blocks are unfrozen one after the other, an epoch each (Howard
     and Ruder 2018), before all learn. Further arguments go to `learner`; `split` must be a name
     here, because the export divides the data again by it. Raises InputError where `split` isn't a
-    name, or where `gradual` finds a single block to unfreeze.
+    name, or where `gradual` finds a single block to unfreeze, SettingError for a setting that makes
+    no sense, StepError where the loss becomes NaN.
     """
+    ranges.check(epochs=epochs, unfrozen_epochs=unfrozen_epochs, lr=lr)
     if not isinstance(kwargs.get("split", ""), str):
         raise InputError(
             "an export needs a split by name: for a table, use train.learner and its fits"
@@ -124,8 +140,8 @@ def learner(
     interrupted goes on from its last finished epoch; the same settings give the same weights on one
     machine. `metrics` and `cbs` are one or several of fastai's or of yours; macro F1 is added to the
     metrics, because it chooses the best epoch. Further arguments, such as `loss_func`, go to
-    `Learner`. Raises InputError for settings that don't fit the data, FileNotFoundError without a
-    catalogue.
+    `Learner`. Raises SettingError for settings that make no sense, InputError for those that don't
+    fit the data, FileNotFoundError without a catalogue or where clean copies are gone.
     """
     callbacks = [callback() if isinstance(callback, type) else callback for callback in L(cbs)]
     settings = {
@@ -153,6 +169,7 @@ def learner(
     backbone = backbones.find(arch, pretrained)
     table = items(data, split, parts, seed, exclude) if isinstance(split, str) else split
     config = _config(settings, backbone, table)
+    check_copies(data, table.file)
     set_seed(seed, reproducible=True)
     rows = table[table.part != "test"]
     files = [Path(data) / file for file in rows.file]
@@ -168,7 +185,7 @@ def learner(
         config,
         path=Path(out),
         train_bn=not pretrained,
-        cbs=[History(), BestEpoch(), Resume(config)],
+        cbs=[CheckFit(), History(), BestEpoch(), Resume(config)],
         metrics=[*L(metrics), _macro_f1()],
         **{"wd": weight_decay, **kwargs},
     )
@@ -196,23 +213,11 @@ def _macro_f1():
 
 
 def _check_settings(settings: dict):
-    """Raise InputError for a setting that can't work, whatever the data."""
-    _check_choice("--resize", settings["resize"], RESIZE)
-    _check_choice("--pool", settings["pool"], network.POOLS)
-    _check_choice("--precision", settings["precision"], network.PRECISIONS)
-    views = settings["views"]
-    if views < 1:
-        raise InputError(f"--views is {views}: the head needs at least one view of a picture")
-    unfreeze_from = settings["unfreeze_from"]
-    if unfreeze_from not in range(5):
-        raise InputError(
-            f"--unfreeze-from is {unfreeze_from}: take a block from 1 to 4, or 0 for all"
-        )
-
-
-def _check_choice(option: str, value: str, choices):
-    if value not in choices:
-        raise InputError(f"{option} is {value!r}: take one of {', '.join(choices)}")
+    """Raise SettingError for a setting that can't work, whatever the data."""
+    ranges.check(**{name: settings[name] for name in NUMBERS})
+    ranges.check_choice("--resize", settings["resize"], RESIZE)
+    ranges.check_choice("--pool", settings["pool"], network.POOLS)
+    ranges.check_choice("--precision", settings["precision"], network.PRECISIONS)
 
 
 def _config(settings: dict, backbone: backbones.Backbone, table: pd.DataFrame) -> dict:
@@ -253,6 +258,7 @@ def repeat(data, out, *args, seeds: int = 3, seed: int = DEFAULTS.seed, **kwargs
     spread is that of both. Further arguments go to `fit`. What was trained before is not trained
     again. Raises as `fit` does.
     """
+    ranges.check(seeds=seeds)
     rows = {}
     for this_seed in range(seed, seed + seeds):
         print(f"Seed {this_seed}, number {len(rows) + 1} of {seeds}:")

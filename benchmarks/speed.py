@@ -34,7 +34,7 @@ from fastai.vision import all as vision
 
 from artclf import train
 from artclf.base.machine import keep_freed_memory
-from artclf.data.galleries import IMAGE_SUFFIXES
+from artclf.data.formats import IMAGE_SUFFIXES
 from artclf.model import backbones, network
 from artclf.results.recipe import DEFAULTS
 

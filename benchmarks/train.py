@@ -34,7 +34,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from artclf import train
 from artclf.base.files import replace_whole, sha256_of
 from artclf.data import splits
-from artclf.data.galleries import IMAGE_SUFFIXES
+from artclf.data.formats import IMAGE_SUFFIXES
 from artclf.data.groups import joined
 from artclf.model import backbones, features
 from artclf.results import evaluation

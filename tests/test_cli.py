@@ -126,6 +126,53 @@ def test_bad_arguments_are_exit_code_2(artclf, args):
     assert code == 2 and out == "" and "Error" in err
 
 
+NO_SENSE = {
+    "sample": "--count 0,--count -1,--size 63,--seed -1",
+    "search q --period x": "--max 0,--max -5",
+    "download": "--max-per-period 0,--per-host 0,--total -1,--deadline 0,--deadline nan,--deadline inf",
+    "clean": "--max-size 0,--max-size -1,--quality 0,--quality 500",
+    "train": "--lr nan,--lr 1e+30,--lr 0,--lr -1,--epochs -1,--epochs 0,--unfrozen-epochs -1,--size 0,"
+    "--batch-size 1,--seed -1,--dropout nan,--dropout 1,--dropout -0.1,--ridge nan,--ridge -1,"
+    "--ridge inf,--unfreeze-from 5,--unfreeze-from -1,--seeds 0,--parts nan;15;15,--parts 70;inf;15",
+    "predict a.jpg": "--k 0,--k -1,--min-probability nan,--min-probability 1.1",
+    "interpret": "--part tset",
+    "report exports": "--part tset",
+    "painters": "--depth -1,--depth 0,--epochs -1,--size 0,--neurons 0,--seed -1,--pooling median,"
+    "--activation x",
+}
+
+
+@pytest.mark.parametrize(
+    "step, option",
+    [(command, option) for command, options in NO_SENSE.items() for option in options.split(",")],
+)
+def test_a_setting_that_makes_no_sense_is_refused_with_its_range(
+    artclf, step, option, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    name, value = option.replace(";", ",").split()
+    code, out, err = artclf(*step.split(), name, value)
+    said = " ".join(err.split())
+    assert (code, out) == (2, "") and name in said and value in said
+    assert re.search(r"take a (whole )?number from \d+ to \d+|is not one of '|three shares", said)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    ["EPOCHS=-1", "LR=nan", "LR=1e30", "SIZE=0", "MAX_SIZE=0", "QUALITY=500", "K=0", "SURE=2"]
+    + ["CANVASES=0", "EPOCHS=None", "EPOCHS=many", "PARTS=70", "PARTS=(1,nan,1)", "N=-1"],
+)
+def test_notebooks_do_not_start_with_a_parameter_that_makes_no_sense(
+    artclf, parameter, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = artclf("run", "-p", parameter)
+    assert (code, out) == (2, "") and err.startswith("artclf: ")
+    assert re.search("take a (whole )?number from|give three shares", err)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "args, words",
     [
@@ -149,7 +196,6 @@ def test_bad_arguments_are_exit_code_2(artclf, args):
         (("run", "-p", "COLOUR=red"), "'COLOUR=red' is not NAME=VALUE"),
         (("run", "-p", "SIZE"), "'SIZE' is not NAME=VALUE"),
         (("run", ".", "--lists", "."), "not both"),
-        (("sample", "--count", "0"), "count must be at least 1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -371,6 +417,58 @@ def test_interpret_says_what_it_wrote(artclf, export, drawn, tmp_path):
         and str(out_folder / "report.html") in out
         and (out_folder / "report.html").exists()
     )
+
+
+@pytest.mark.parametrize("damage", ["garbage", "half", "hole"])
+def test_a_damaged_catalogue_is_named_with_what_mends_it(artclf, own_run, damage):
+    data, out = own_run
+    catalogue = data / "catalogue.db"
+    content = catalogue.read_bytes()
+    damaged = {
+        "garbage": b"x" * 5000,
+        "half": content[: len(content) // 2],
+        "hole": content[:4096] + bytes(len(content) - 4096),
+    }
+    catalogue.write_bytes(damaged[damage])
+    for step in ("clean", "review --no-labels", f"report {out}", f"import {data / 'gallery'}"):
+        code, stdout, err = artclf(*step.split(), "--data", data)
+        assert (code, stdout) == (1, "") and err.startswith(f"artclf: {catalogue} is damaged (")
+        assert f"`artclf import FOLDER --data {data}`" in err and "Traceback" not in err
+    assert catalogue.read_bytes() == damaged[damage]
+
+
+def test_an_empty_file_is_no_catalogue(artclf, tmp_path):
+    (tmp_path / "catalogue.db").touch()
+    code, _, err = artclf("train", "--data", tmp_path, "--arch", "efficientnet_lite0")
+    assert code == 1 and f"no catalogue in {tmp_path}: run" in err
+
+
+def test_clean_copies_that_are_gone_are_counted_with_the_command_that_makes_them(
+    artclf, own_run, tmp_path
+):
+    data, out = own_run
+    shutil.rmtree(data / "clean")
+    new_run = ("--arch", "efficientnet_lite0", "--size", 64, "--out", tmp_path / "new")
+    words = rf"40 of 40 clean copies are gone, such as {data}/clean/.*: run `artclf clean --data"
+    for step in (("train", *new_run), ("painters", "--out", tmp_path / "new")):
+        code, _, err = artclf(*step, "--data", data)
+        assert code == 1 and re.search(words, err)
+        assert not [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
+    with pytest.warns(UserWarning, match=f"the report lacks pictures: {words}"):
+        assert artclf("report", out, "--data", data)[0] == 0
+
+
+@pytest.mark.parametrize("content", ["nonsense", "[]", "{}", '{"metrics": 3}', '{"metrics": {}}'])
+def test_damaged_metrics_are_named_with_the_command_that_makes_them(own_run, content):
+    from artclf.base.errors import InputError
+    from artclf.predict import headline
+
+    _, out = own_run
+    (out / "metrics.json").write_text(content)
+    with pytest.raises(InputError) as error:
+        headline(out)
+    assert str(error.value).startswith(str(out / "metrics.json"))
+    assert f"run `artclf train --out {out}` again" in str(error.value)
 
 
 def test_sample_draws(artclf, tmp_path):

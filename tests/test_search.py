@@ -197,10 +197,16 @@ def test_bad_periods_are_refused_before_any_search(tmp_path, period):
 
 
 @pytest.mark.parametrize(
-    ("query", "kwargs"), [(" \n", {}), ("q", {"max_images": 0}), ("q", {"tries": 0})]
+    ("query", "kwargs", "message"),
+    [
+        (" \n", {}, "the search query is empty"),
+        ("q", {"max_images": 0}, "max_images is 0: take a whole number from 1"),
+        ("q", {"tries": 0}, "tries is 0: take a whole number from 1"),
+        ("q", {"wait": float("nan")}, "wait is nan: take a number from 0"),
+    ],
 )
-def test_bad_settings_are_refused(tmp_path, query, kwargs):
-    with pytest.raises(ValueError, match="search"):
+def test_bad_settings_are_refused(tmp_path, query, kwargs, message):
+    with pytest.raises(ValueError, match=message):
         search.collect(query, PERIOD, tmp_path, engine=Fake(), **kwargs)
 
 

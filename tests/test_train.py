@@ -5,6 +5,7 @@ computed twice.
 import ast
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from fastai.vision.all import (
 )
 
 from artclf import predict, train
+from artclf.base.errors import SettingError, StepError
 from artclf.data import splits
 from artclf.data.catalogue import Catalogue
 from artclf.model import exports
@@ -440,6 +442,91 @@ def test_fewer_images_than_a_batch_are_learned_from(drawn, tmp_path):
     assert pd.read_csv(tmp_path / "history.csv").train_loss.notna().all()
     with pytest.raises(ValueError, match="batch"):
         learner(drawn, tmp_path, batch_size=1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lr": float("nan")},
+        {"lr": 1e30},
+        {"epochs": -1},
+        {"unfrozen_epochs": -1},
+        {"size": 0},
+        {"batch_size": 1},
+        {"width": 0},
+        {"depth": -1},
+        {"views": 0},
+        {"dropout": 1},
+        {"ridge": float("inf")},
+        {"unfreeze_from": 5},
+        {"seed": -1},
+        {"seed": 1.5},
+        {"epochs": "many"},
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused_before_work_starts(tmp_path, settings):
+    [(name, value)] = settings.items()
+    with pytest.raises(SettingError, match=f"^{name} is {re.escape(repr(value))}: take a "):
+        train.fit(tmp_path / "nothing", tmp_path / "out", **settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("epochs, lr", [(-1, 1e-3), (1, float("nan")), (1, 1e30)])
+def test_a_fit_that_makes_no_sense_is_refused(drawn, tmp_path, epochs, lr):
+    learn = learner(drawn, tmp_path)
+    with pytest.raises(SettingError, match="^(epochs|lr) is "):
+        learn.fit_one_cycle(epochs, lr)
+    assert list(tmp_path.iterdir()) == []
+
+
+class NaNLoss(torch.nn.Module):
+    """Cross-entropy, but NaN from a call on, in training or in validation."""
+
+    def __init__(self, first: int, in_training: bool):
+        super().__init__()
+        self.first, self.in_training, self.calls = first, in_training, 0
+
+    def forward(self, logits, targets):
+        loss = torch.nn.functional.cross_entropy(logits, targets)
+        if logits.requires_grad != self.in_training:
+            return loss
+        self.calls += 1
+        return loss * (float("nan") if self.calls >= self.first else 1)
+
+
+@pytest.mark.parametrize("first, in_training", [(1, True), (1, False)])
+def test_a_loss_that_becomes_nan_ends_training_and_leaves_the_export_alone(
+    drawn, export, tmp_path, first, in_training
+):
+    out = shutil.copytree(export, tmp_path / "out", ignore=shutil.ignore_patterns("models"))
+    before = {file: file.read_bytes() for file in out.iterdir()}
+    with pytest.raises(StepError, match=r"^the loss is nan in epoch 0: .* than 0.002 \(--lr\)"):
+        train.fit(drawn, out, 2, 1, 2e-3, **SMALL, loss_func=NaNLoss(first, in_training))
+    assert {file: file.read_bytes() for file in out.iterdir() if file.is_file()} == before
+
+
+def test_an_epoch_whose_loss_is_nan_is_never_the_best(drawn, tmp_path):
+    learn = learner(drawn, tmp_path)
+    learn.fit_one_cycle(1, 2e-3)
+    kept = learn.best_epoch.state()
+    learn.history.rows.append({**learn.history.rows[-1], "macro_f1": 2.0, "valid_loss": np.nan})
+    learn.best_epoch._take_if_better()
+    assert learn.best_epoch.state() == kept
+
+
+def test_a_network_of_nan_is_not_exported(drawn, tmp_path):
+    learn = learner(drawn, tmp_path)
+    torch.nn.init.constant_(learn.model[1][-1].weight, float("nan"))
+    with pytest.raises(StepError, match="1.2.weight of the network is not finite"):
+        predict.export(learn, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_finder_of_the_learning_rate_may_diverge(drawn, tmp_path):
+    learn = learner(drawn, tmp_path)
+    learn.lr_find(end_lr=1e30, num_it=12, stop_div=False, show_plot=False)
+    learn.fit_one_cycle(1, 2e-3)
+    assert pd.read_csv(tmp_path / "history.csv").valid_loss.notna().all()
 
 
 def test_the_body_is_frozen_and_only_the_head_learns(whole, drawn, tmp_path):

@@ -9,6 +9,10 @@ class InputError(ValueError):
     """Bad input: a file, folder or setting that can't be used as it is."""
 
 
+class SettingError(InputError):
+    """A setting that makes no sense, whatever the data. The command line ends with exit code 2."""
+
+
 class StepError(RuntimeError):
     """A step that could not do its work, though its input is right: an engine without answers, a
     cell that failed.

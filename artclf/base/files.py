@@ -27,12 +27,13 @@ def read_json(file: Path) -> dict:
     """
     if not file.exists():
         return {}
+    again = f"run `artclf train --out {file.parent}` again"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{file} is not JSON ({error}): run `artclf train` again") from error
+        raise InputError(f"{file} is not JSON ({error}): {again}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{file} holds no settings: run `artclf train` again")
+        raise InputError(f"{file} holds no settings: {again}")
     return content
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
+from artclf.base.errors import InputError
+
 FACTS = {
     "title": "TEXT",
     "artist": "TEXT",
@@ -52,13 +54,23 @@ class Catalogue:
     """The table `images` of `DATA/catalogue.db`, with key `(url, period)`; a context manager.
 
     Every call is one transaction: a process killed at any moment leaves a whole catalogue behind.
-    One process writes at a time; others may read.
+    One process writes at a time; others may read. Raises InputError where the file is damaged.
     """
 
     def __init__(self, data):
         self.path = Path(data) / "catalogue.db"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+        try:
+            self._open(self.db)
+        except sqlite3.DatabaseError as error:
+            self.close()
+            self._raise_if_damaged(error)
+            raise
+
+    def _open(self, db: sqlite3.Connection):
+        """Use `db`, after adding the tables and columns that it lacks."""
+        self.db = db
         self.db.row_factory = sqlite3.Row
         self.db.execute("PRAGMA journal_mode=WAL")
         self.db.execute("PRAGMA synchronous=NORMAL")
@@ -74,8 +86,23 @@ class Catalogue:
     def __enter__(self):
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, kind, error, traceback):
         self.close()
+        self._raise_if_damaged(error)
+
+    def _raise_if_damaged(self, error: BaseException | None):
+        """Raise InputError where `error` is SQLite's on a file that is no database, or half of one;
+        pandas wraps it.
+        """
+        if sqlite3.DatabaseError not in (type(error), type(getattr(error, "__cause__", None))):
+            return  # those of its subclasses have other reasons
+        data = self.path.parent
+        raise InputError(
+            f"{self.path} is damaged ({error}): move it away, take the pictures in again by "
+            f"`artclf download --lists FOLDER --data {data}` or `artclf import FOLDER --data "
+            f"{data}`, then run `artclf clean --data {data}`; an exported review.csv brings your "
+            "decisions back"
+        ) from error
 
     def close(self):
         self.db.close()
@@ -160,7 +187,8 @@ def read_catalogue(data):
 
 def require(data) -> Path:
     """The folder `data`; FileNotFoundError, which says what to do, where it has no catalogue."""
-    if not (Path(data) / "catalogue.db").exists():
+    file = Path(data) / "catalogue.db"
+    if not file.exists() or file.stat().st_size == 0:
         raise FileNotFoundError(
             f"no catalogue in {data}: run `artclf download --lists FOLDER --data {data}` or "
             f"`artclf import FOLDER --data {data}` first"

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from artclf.base import settings as ranges
 from artclf.base.files import replace_whole
 from artclf.base.processes import map_in_processes
 from artclf.base.progress import progress_bar
@@ -68,8 +69,10 @@ def normalise(data, max_size: int = 500, quality: int = 90, workers: int | None 
 
     A second run decodes only what is new, unless the settings changed. Uses `workers` processes
     (all cores); a picture that crashes the decoder gets that as its reason. Raises
-    FileNotFoundError where there is no catalogue.
+    FileNotFoundError where there is no catalogue, SettingError for a size or quality that makes no
+    sense.
     """
+    ranges.check(max_size=max_size, quality=quality)
     data = require(data)
     settings = Settings(max_size, quality)
     with Catalogue(data) as cat:
@@ -88,6 +91,18 @@ def counts(data):
 
     table = read_catalogue(data).dropna(subset="clean_status")
     return pd.crosstab(table.period, table.clean_status)
+
+
+def check_copies(data, files):
+    """Raise FileNotFoundError where clean copies, `files` relative to `data`, are gone; their
+    features may be stored.
+    """
+    missing = [file for file in files if not (Path(data) / file).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(files)} clean copies are gone, such as "
+            f"{Path(data) / missing[0]}: run `artclf clean --data {data}`"
+        )
 
 
 def issues(data):

@@ -11,14 +11,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from time import monotonic
 from urllib.parse import urlsplit
 
 from artclf.data.catalogue import Catalogue
 from artclf.data.fetch import Fetcher
-from artclf.data.intake import Failure, Intake, failed_columns
+from artclf.data.intake import Failure, Fetched, Intake, failed_columns
 from artclf.data.lists import read_list
 
-LONGEST_WAIT = 120  # seconds; a server that asks for more is not tried again in this run
+LONGEST_WAIT = 120  # seconds; a host that wants more patience is not asked again in this run
 HOSTS = 64  # hosts that are fetched from at a time
 SPARE_WORKERS = 6  # per host, beside those with requests: each may wait to retry a row
 NO_LIMIT = 1 << 62  # rows
@@ -29,7 +30,8 @@ class Download(Intake):
     """One run of the step: the pictures of URL lists, from many hosts at a time.
 
     A row is tried at most `max_tries` times, the second time after about `backoff` seconds, each
-    further time after twice the wait. `total` is the number of rows to fetch.
+    further time after twice the wait; the times when its host asks for patience (see `Host`) don't
+    count. `total` is the number of rows to fetch.
     """
 
     max_tries: int = 1
@@ -46,49 +48,57 @@ class Download(Intake):
         """Add the rows of the lists to the catalogue, and fetch all that are pending.
 
         Each host has a queue and some workers. A worker takes the next row when it is done with
-        one. So neither a slow host nor one whose rows wait for another try keeps the others
-        waiting, and no more rows than workers are in memory.
+        one. So neither a slow host nor one that waits for another try keeps the others waiting, and
+        no more rows than workers are in memory.
         """
         with Catalogue(self.data) as catalogue:
             catalogue.add(_rows_of_lists(lists, max_per_period))
             self.total = _fill_queues(catalogue, max_per_period, retry_failed)
             workers = fetcher.per_host + SPARE_WORKERS
-            queues = _queues(catalogue, workers)
+            hosts = self._hosts(catalogue, fetcher, workers)
             try:
                 async with fetcher, asyncio.TaskGroup() as group:
                     for _ in range(HOSTS * workers):
-                        group.create_task(self._work(catalogue, queues, fetcher))
+                        group.create_task(self._work(catalogue, hosts))
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from errors
 
-    async def _work(self, catalogue: Catalogue, queues: Iterator["HostQueue"], fetcher: Fetcher):
-        """Fetch from one host until no row is left, then from the next."""
-        for queue in queues:
-            row = queue.take()
-            while row is not None:
-                outcome = await self._outcome(row, fetcher)
-                self.record(catalogue, row, outcome)
-                row = queue.take()
+    def _hosts(self, catalogue: Catalogue, fetcher: Fetcher, workers: int) -> Iterator["Host"]:
+        """Each host that the table `hosts` names, once for each of its workers."""
+        last = 0
+        while True:
+            # row by row: an open cursor would keep SQLite from ever shortening its log
+            row = catalogue.db.execute(
+                "SELECT rowid, host FROM hosts WHERE rowid > ? ORDER BY rowid LIMIT 1", (last,)
+            ).fetchone()
+            if row is None:
+                return
+            last, name = row
+            host = Host(catalogue, name, fetcher, self.max_tries, self.backoff)
+            for _ in range(workers):
+                yield host
 
-    async def _outcome(self, row: dict, fetcher: Fetcher) -> dict:
+    async def _work(self, catalogue: Catalogue, hosts: Iterator["Host"]):
+        """Fetch from one host until no row is left, then from the next."""
+        for host in hosts:
+            row = host.take()
+            while row is not None:
+                outcome = await self._outcome(row, host)
+                self.record(catalogue, row, outcome)
+                row = host.take()
+
+    async def _outcome(self, row: dict, host: "Host") -> dict:
         """The columns of the catalogue for a row, after as many attempts as make sense."""
         for attempt in range(1, self.max_tries + 1):
-            tries = row["tries"] + attempt  # with those of earlier runs
             try:
-                picture = await fetcher(row["url"])
-                return {**self.write_picture(row, picture), "tries": tries}
+                picture = await host.fetch(row)
+                return {**self.write_picture(row, picture), "tries": row["tries"]}
             except Failure as error:
                 failure = error
-            if not failure.retry or attempt == self.max_tries:
+            if not failure.retry or failure.wants_patience or attempt == self.max_tries:
                 break
-            asked_to_wait = failure.retry_after or 0
-            if asked_to_wait > LONGEST_WAIT:
-                reason = f"{failure.reason}, try again in over {LONGEST_WAIT} s"
-                failure = Failure(reason, failure.http_status)
-                break
-            pause = self.backoff * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
-            await asyncio.sleep(max(pause, asked_to_wait))
-        return {**failed_columns(failure), "tries": tries}
+            await asyncio.sleep(self.backoff * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+        return {**failed_columns(failure), "tries": row["tries"]}
 
 
 def _rows_of_lists(lists: dict[str, Path], max_per_period: int | None) -> Iterator[dict]:
@@ -100,8 +110,8 @@ def _rows_of_lists(lists: dict[str, Path], max_per_period: int | None) -> Iterat
 def _fill_queues(catalogue: Catalogue, max_per_period: int | None, retry_failed: bool) -> int:
     """Write what to fetch to two temporary tables, and return the number of rows.
 
-    `queue` has the rows, by their rank in the lists; `hosts` has their hosts, those with most rows
-    first.
+    `queue` has the rows, those with fewest tries first, else by their rank in the lists; `hosts`
+    has their hosts, those with most rows first.
     """
     db = catalogue.db
     db.create_function("host", 1, host_of, deterministic=True)
@@ -111,13 +121,13 @@ def _fill_queues(catalogue: Catalogue, max_per_period: int | None, retry_failed:
         INSERT INTO queue
         SELECT id, host(url)
         FROM (
-            SELECT rowid AS id, url, status,
+            SELECT rowid AS id, url, status, tries,
                 row_number() OVER (PARTITION BY period ORDER BY rowid) AS rank
             FROM images
             WHERE url NOT LIKE 'import:%'
         )
         WHERE rank <= ? AND (status = 'pending' OR (status = 'failed' AND ?))
-        ORDER BY rank
+        ORDER BY tries, rank
         """,
         (max_per_period or NO_LIMIT, retry_failed),
     )
@@ -128,40 +138,116 @@ def _fill_queues(catalogue: Catalogue, max_per_period: int | None, retry_failed:
     return db.execute("SELECT count(*) FROM queue").fetchone()[0]
 
 
-def _queues(catalogue: Catalogue, workers: int) -> Iterator["HostQueue"]:
-    """The queue of each host, once for each of its workers."""
-    last = 0
-    while True:
-        # row by row: an open cursor would keep SQLite from ever shortening its log
-        row = catalogue.db.execute(
-            "SELECT rowid, host FROM hosts WHERE rowid > ? ORDER BY rowid LIMIT 1", (last,)
-        ).fetchone()
-        if row is None:
-            return
-        last, host = row
-        queue = HostQueue(catalogue, host)
-        for _ in range(workers):
-            yield queue
+class Host:
+    """The rows of one host that wait to be fetched, and the patience that it asks for.
 
+    A host asks for patience by http 429, or by http 5xx with Retry-After. It gets that with all of
+    its rows: nobody asks it before the time is over, and from then on one row is asked for at a
+    time. A host that answers nothing else gets twice the wait the second time, three times the wait
+    the third time and so on, `LONGEST_WAIT` seconds in all; then it is given up, and what is left
+    of its rows fails without being asked for.
+    """
 
-class HostQueue:
-    """The rows of one host that wait to be fetched, read from the table `queue` one by one."""
-
-    def __init__(self, catalogue: Catalogue, host: str):
+    def __init__(
+        self, catalogue: Catalogue, name: str, fetcher: Fetcher, max_tries: int, backoff: float
+    ):
         self.catalogue = catalogue
-        self.host = host
+        self.name = name
+        self.fetcher = fetcher
+        self.max_tries = max_tries
+        self.backoff = backoff
         self.last = 0  # rowid of the row that was taken last
+        self.places = asyncio.Semaphore(fetcher.per_host)  # until it asks for patience
+        self.turn = asyncio.Lock()  # of the one row that is asked for, from then on
+        self.is_patient = False
+        self.closed_at = 0.0  # when it last asked for patience
+        self.open_at = 0.0  # when it may be asked again
+        self.given_up: str | None = None  # the reason
+        self.last_status: int | None = None
+        self.answers = 0  # the number of times that it did not ask for patience
+        self._note_answer()
 
     def take(self) -> dict | None:
         """The next row of the catalogue; None at the end."""
         row = self.catalogue.db.execute(
             "SELECT rowid, id FROM queue WHERE host = ? AND rowid > ? ORDER BY rowid LIMIT 1",
-            (self.host, self.last),
+            (self.name, self.last),
         ).fetchone()
         if row is None:
             return None
         self.last, rowid = row
         return self.catalogue.select("rowid = ?", (rowid,))[0]
+
+    async def fetch(self, row: dict) -> Fetched:
+        """The picture of a row; counts every request in its `tries`. Raises Failure."""
+        async with self.places:
+            if not self.is_patient:
+                try:
+                    return await self._ask(row)
+                except Failure as refusal:
+                    if not refusal.wants_patience:
+                        raise
+        answers_before = None
+        while True:
+            async with self.turn:
+                for _ in range(self.max_tries):
+                    try:
+                        return await self._ask_when_open(row)
+                    except Failure as error:
+                        failure = error
+                    if not failure.wants_patience:
+                        raise failure
+            # Other rows have their turn now. If the host answers those, this row is to blame.
+            if answers_before is not None and self.answers > answers_before:
+                raise failure
+            answers_before = self.answers
+
+    async def _ask_when_open(self, row: dict) -> Fetched:
+        """The picture of a row, when the host may be asked again. Raises Failure."""
+        if self.given_up:
+            raise Failure(self.given_up, self.last_status)
+        await asyncio.sleep(max(0, self.open_at - monotonic()))
+        return await self._ask(row)
+
+    async def _ask(self, row: dict) -> Fetched:
+        """The picture of a row; notes whether the host asks for patience. Raises Failure."""
+        asked_at = monotonic()
+        row["tries"] += 1
+        try:
+            picture = await self.fetcher(row["url"])
+        except Failure as failure:
+            if failure.wants_patience:
+                self._close(failure, asked_at)
+            else:
+                self._note_answer()
+            raise
+        self._note_answer()
+        return picture
+
+    def _note_answer(self):
+        """The next refusal is a first one again."""
+        self.answers += 1
+        self.refusals = 0
+        self.patience_left = LONGEST_WAIT
+
+    def _close(self, failure: Failure, asked_at: float):
+        """Nobody asks the host for as long as it wants; or never again, where it wants too much."""
+        now = monotonic()
+        wanted = failure.retry_after or 0
+        self.is_patient = True
+        self.last_status = failure.http_status
+        if asked_at < self.closed_at:  # it was under way when the host closed
+            self.open_at = max(self.open_at, now + wanted)
+            return
+        self.refusals += 1
+        wait = max(wanted, self.backoff) * self.refusals
+        self.closed_at = now
+        self.open_at = now + wait
+        self.patience_left -= wait
+        if wanted > LONGEST_WAIT:
+            self.given_up = f"{failure.reason}, try again in over {LONGEST_WAIT} s"
+        elif self.patience_left < 0:
+            self.given_up = f"{failure.reason} again and again, try later"
 
 
 def host_of(url: str) -> str:

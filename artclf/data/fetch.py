@@ -8,6 +8,7 @@ import asyncio
 import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -21,6 +22,7 @@ from protego import Protego
 from yarl import URL
 
 from artclf import __version__
+from artclf.base import settings
 from artclf.base.errors import InputError
 from artclf.data.intake import Failure, Fetched, probe
 from artclf.data.pictures import MAX_PIXELS
@@ -29,6 +31,7 @@ HOMEPAGE = "https://github.com/artclf/artclf"
 MAX_REDIRECTS = 10
 ROBOTS_BYTES = 1 << 20  # of a robots.txt that are read
 ROBOTS_HOSTS = 1000  # whose rules are remembered
+LONGEST_CRAWL_DELAY = 120  # seconds; a host that asks for more is not fetched from
 GLOBAL_V6 = ip_network("2000::/3")
 NAT64 = ip_network("64:ff9b::/96")
 # an agent before a colon, and its rules; rules with a colon of their own name no agent
@@ -53,6 +56,31 @@ class BlockedAddress(OSError):
     """An address that strangers' URLs must not lead to."""
 
 
+class Rules:
+    """What a host's robots.txt asks of artclf, by RFC 9309 and its Crawl-delay (seconds)."""
+
+    def __init__(self, text: str):
+        self.paths = Protego.parse(text)
+        self.crawl_delay = self.paths.crawl_delay("artclf") or 0
+        self.turn = asyncio.Lock()
+        self.open_at = 0.0  # when the host may be asked again
+
+    @asynccontextmanager
+    async def next_request(self):
+        """Wait until the host may be asked: with a Crawl-delay for one thing at a time, and so long
+        after the last one.
+        """
+        if not self.crawl_delay:
+            yield
+            return
+        async with self.turn:
+            await asyncio.sleep(max(0, self.open_at - monotonic()))
+            try:
+                yield
+            finally:
+                self.open_at = monotonic() + self.crawl_delay
+
+
 @dataclass
 class Fetcher:
     """An async context manager; `await fetcher(url)` returns `Fetched` or raises `Failure`.
@@ -60,8 +88,8 @@ class Fetcher:
     At most `per_host` requests to one host and `total` over all are under way. An image may take
     `deadline` seconds, with redirects but without waiting for its turn, and have at most
     `max_bytes` and `max_pixels` (Pillow's own limit, 178 million, also applies). `contact` is a
-    page or mail address for the User-Agent. `robots=False` ignores robots.txt and `X-Robots-Tag:
-    noai, noimageai`. Addresses that are not on the public internet are refused, but for
+    page or mail address for the User-Agent. `robots=False` ignores robots.txt, its Crawl-delay, too,
+    and `X-Robots-Tag: noai, noimageai`. Addresses that are not on the public internet are refused, but for
     `allowed_address`, an IP address with its port such as `127.0.0.1:8000`; `allow_private` allows
     all of them.
     """
@@ -79,8 +107,13 @@ class Fetcher:
     def __post_init__(self):
         if not self.contact.isprintable():
             raise InputError(f"the contact {self.contact!r} must be one printable line")
-        if min(self.per_host, self.total) < 1:
-            raise InputError("per_host and total must be at least 1")
+        settings.check(
+            per_host=self.per_host,
+            total=self.total,
+            deadline=self.deadline,
+            max_bytes=self.max_bytes,
+            max_pixels=self.max_pixels,
+        )
 
     async def __aenter__(self):
         # Looking up a name blocks a thread, and a few dead hosts would fill asyncio's own pool.
@@ -122,11 +155,10 @@ class Fetcher:
         """The last response and its body, after following redirects."""
         seconds_left = self.deadline
         for _ in range(MAX_REDIRECTS + 1):
-            if robots:
-                await self._ask_robots(url)
+            turn = (await self._ask_robots(url)).next_request() if robots else nullcontext()
             host = (url.raw_host or "").lower()
             requests_to_host = self._requests_to.setdefault(host, asyncio.Semaphore(self.per_host))
-            async with requests_to_host, self._all_requests:
+            async with turn, requests_to_host, self._all_requests:
                 started = monotonic()
                 try:
                     async with asyncio.timeout(seconds_left):
@@ -172,8 +204,8 @@ class Fetcher:
                     raise Failure("too large", status)
             return response, bytes(body)
 
-    async def _ask_robots(self, url: URL):
-        """Raise `Failure` where the robots.txt of the host forbids `url`."""
+    async def _ask_robots(self, url: URL) -> Rules:
+        """The rules of the host of `url`. Raises `Failure` where its robots.txt forbids `url`."""
         origin = url.origin()
         if origin not in self._rules:
             if len(self._rules) >= ROBOTS_HOSTS:
@@ -184,10 +216,13 @@ class Fetcher:
         if isinstance(rules, Failure):
             self._rules.pop(origin, None)
             raise rules
-        if not rules.can_fetch(str(url), "artclf"):
+        if not rules.paths.can_fetch(str(url), "artclf"):
             raise Failure("disallowed by robots.txt")
+        if rules.crawl_delay > LONGEST_CRAWL_DELAY:
+            raise Failure(f"robots.txt: Crawl-delay over {LONGEST_CRAWL_DELAY} s")
+        return rules
 
-    async def _read_robots(self, origin: URL) -> Protego | Failure:
+    async def _read_robots(self, origin: URL) -> Rules | Failure:
         """The rules of a host by RFC 9309: without a file there are no rules; where the server
         fails, its rules are unknown, and nothing may be fetched.
         """
@@ -195,11 +230,11 @@ class Fetcher:
             _, body = await self._get(origin.with_path("/robots.txt"), ROBOTS_BYTES, robots=False)
         except Failure as failure:
             if not failure.retry:
-                return Protego.parse("")
+                return Rules("")
             if failure.http_status:
                 failure.reason = f"robots.txt: {failure.reason}"
             return failure
-        return Protego.parse(body.decode("utf-8", "replace"))
+        return Rules(body.decode("utf-8", "replace"))
 
 
 def is_public(address: str) -> bool:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from artclf.base.errors import InputError
 from artclf.data.catalogue import FACTS
+from artclf.data.formats import IMAGE_SUFFIXES
 from artclf.data.lists import class_name
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 def find_manifest(folder) -> Path | None:
@@ -82,9 +81,17 @@ def _read_manifest(path: Path, label_column: str | None) -> dict[Path, dict]:
         if column and column not in columns:
             raise InputError(f"{path} has no column {column!r}")
     facts_of = {}
+    label_of: dict[str, str] = {}  # class -> its label in the manifest
     for row in rows:
         facts = {name: row[name] for name in FACTS if row.get(name)}
         if label_column:
-            facts["period"] = class_name(row[label_column])
+            label = row[label_column].strip()
+            facts["period"] = class_name(label)
+            first_label = label_of.setdefault(facts["period"], label)
+            if facts["period"] and first_label != label:
+                raise InputError(
+                    f"{path}: the labels {first_label!r} and {label!r} would be one class, "
+                    f"{facts['period']}: rename one of them"
+                )
         facts_of[(path.parent / row["file"]).resolve()] = facts
     return facts_of

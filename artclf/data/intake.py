@@ -20,20 +20,8 @@ from pathlib import Path
 from PIL import Image
 
 from artclf.data.catalogue import Catalogue
+from artclf.data.formats import EXTENSIONS, FORMATS
 from artclf.data.pictures import MAX_PIXELS
-
-# the formats that count as pictures, as Pillow names them
-EXTENSIONS = {
-    "JPEG": "jpg",
-    "MPO": "jpg",
-    "PNG": "png",
-    "WEBP": "webp",
-    "GIF": "gif",
-    "TIFF": "tif",
-    "BMP": "bmp",
-    "AVIF": "avif",
-    "JPEG2000": "jp2",
-}
 
 
 class Failure(Exception):
@@ -55,6 +43,11 @@ class Failure(Exception):
         self.http_status = http_status
         self.retry = retry
         self.retry_after = retry_after
+
+    @property
+    def wants_patience(self) -> bool:
+        """Whether the server asks to be left alone for a while, by http 429 or Retry-After."""
+        return self.retry and (self.http_status == 429 or self.retry_after is not None)
 
 
 @dataclass(frozen=True)
@@ -106,7 +99,7 @@ def _describe(body: bytes, content_type: str) -> str:
 def _formats() -> tuple[str, ...]:
     """The formats that this Pillow opens."""
     Image.init()
-    return tuple(name for name in EXTENSIONS if name in Image.OPEN)
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _counts_by_period() -> dict[str, Counter]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from artclf.base import settings
 from artclf.base.errors import InputError
 from artclf.base.files import sha256_of
 from artclf.base.progress import progress_bar
@@ -37,6 +38,7 @@ def level_sources(
     `review`, which holds nothing else here. Raises InputError where `out` holds anything else, or
     pictures of another size or quality, and what reading raises.
     """
+    settings.check(max_size=size, quality=quality)
     source = Path(source)
     out = Path(out)
     if (source / "catalogue.db").exists():

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from artclf.base import settings
 from artclf.base.errors import InputError
 from artclf.base.files import replace_whole
 from artclf.base.processes import process_pool
@@ -70,11 +71,11 @@ def draw(
     """The number of canvases drawn: those of `count` for each period that `folder` doesn't hold
     yet.
 
-    Raises InputError for sizes that can't be drawn, an unknown period, or a folder that holds
-    anything else.
+    Raises SettingError for a number that makes no sense, InputError for an unknown period or a
+    folder that holds anything else.
     """
-    if count < 1 or size < 64:
-        raise InputError("count must be at least 1 and size at least 64")
+    settings.check(count=count, seed=seed)
+    settings.RANGES["canvas_size"].check("size", size)
     folder = Path(folder)
     source = f"{SOURCE}; seed {seed}; size {size}"
     jobs = []

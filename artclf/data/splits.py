@@ -9,6 +9,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from artclf.base import settings
 from artclf.base.errors import InputError
 from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue
 from artclf.data.groups import joined
@@ -42,9 +43,12 @@ def items(
     takes the parts from the catalogue's column `split`, which comes from a manifest or URL list.
 
     A UserWarning names the periods that lack a part which others have. Raises FileNotFoundError
-    without a catalogue, InputError where the images are too few or the options make no sense.
+    without a catalogue, InputError where the images are too few, SettingError where an option makes
+    no sense.
     """
-    _check_options(split, shares)
+    settings.check_choice("--split", split, (*SPLITS, OWN))
+    settings.check_parts(shares)
+    settings.check(seed=seed)
     table = usable(data, exclude)
     _check_number_of_classes(table, data)
     if split == OWN:
@@ -199,16 +203,6 @@ def usable(data, exclude: Sequence[str] = ()):
     if table.empty:
         raise InputError(f"--exclude leaves out all classes of {data}: leave some in")
     return table.drop_duplicates("file").sort_values(["sha256", "file"])
-
-
-def _check_options(split: str, shares: Sequence[float]):
-    names = (*SPLITS, OWN)
-    if split not in names:
-        raise InputError(f"--split is {split!r}: take one of {', '.join(names)}")
-    if len(shares) != 3 or min(shares) < 0 or shares[0] == 0:
-        raise InputError(
-            f"parts are {shares}: give three shares of train, valid and test, such as 70,15,15"
-        )
 
 
 def _check_number_of_classes(table, data):

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save
 
 from artclf import train
+from artclf.base import settings
 from artclf.base.errors import InputError
 from artclf.data import splits
 from artclf.lab import experiment
@@ -86,7 +87,8 @@ def configuration(**changes) -> dict:
     if not changes.get("pretrained", True):
         defaults["unfreeze_from"] = FROM_START
     config = experiment.configuration(defaults, changes)
-    experiment.check_choice("unfreeze_from", config["unfreeze_from"], DEPTHS)
+    settings.check(depth=config["depth"])
+    settings.check_choice("unfreeze_from", config["unfreeze_from"], DEPTHS)
     if not config["pretrained"] and config["unfreeze_from"] != FROM_START:
         raise InputError(f"from scratch, the body must learn: unfreeze_from={FROM_START!r}")
     config["arch"] = backbones.find(config["arch"], pretrained=False).name

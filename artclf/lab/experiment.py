@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from artclf.base import settings
 from artclf.base.errors import InputError
 from artclf.base.files import write_csv, write_json
 from artclf.model import features
@@ -27,6 +28,17 @@ from artclf.results import evaluation, plots
 
 RUN_FILE = "run.json"  # written last: a folder that has it holds a finished run
 PREDICTIONS_FILE = "predictions.csv"
+# the settings of an experiment that have a range
+NUMBERS = (
+    "size",
+    "epochs",
+    "unfrozen_epochs",
+    "lr",
+    "batch_size",
+    "seed",
+    "width",
+    "neurons",
+)
 
 
 class Run(NamedTuple):
@@ -46,28 +58,18 @@ class Run(NamedTuple):
 # Settings
 
 
-def configuration(
-    defaults: dict, changes: dict, positive: Sequence[str] = ("size", "epochs", "lr")
-) -> dict:
+def configuration(defaults: dict, changes: dict) -> dict:
     """All settings of one run: `defaults` with `changes`.
 
-    Raises InputError for a setting that `defaults` lacks, and for one of `positive` that isn't
-    above 0.
+    Raises InputError for a setting that `defaults` lacks, SettingError for one out of its range in
+    `NUMBERS`.
     """
     unknown = sorted(set(changes) - set(defaults))
     if unknown:
         raise InputError(f"no setting {', '.join(unknown)}: there are {', '.join(defaults)}")
     config = {**defaults, **changes}
-    for name in positive:
-        if config[name] <= 0:
-            raise InputError(f"{name} is {config[name]}: it must be above 0")
+    settings.check(**{name: config[name] for name in NUMBERS if name in config})
     return config
-
-
-def check_choice(name: str, value, choices):
-    """Raise InputError where the setting `name` has a `value` that isn't one of `choices`."""
-    if value not in choices:
-        raise InputError(f"{name} is {value!r}: take one of {', '.join(map(str, choices))}")
 
 
 # Runs that are kept

@@ -18,6 +18,7 @@ from fastai.optimizer import SGD, Adam
 from sklearn.metrics import recall_score
 
 from artclf import train
+from artclf.base import settings
 from artclf.base.errors import InputError
 from artclf.base.progress import progress_bar
 from artclf.data import splits
@@ -114,8 +115,8 @@ def configuration(**changes) -> dict:
     Raises InputError for a setting that doesn't exist, or a value that makes no sense.
     """
     config = experiment.configuration(DEFAULTS, changes)
-    experiment.check_choice("method", config["method"], balance.METHODS)
-    experiment.check_choice("optimizer", config["optimizer"], OPTIMIZERS)
+    settings.check_choice("method", config["method"], balance.METHODS)
+    settings.check_choice("optimizer", config["optimizer"], OPTIMIZERS)
     return config
 
 

@@ -33,7 +33,6 @@ CNN = {
     "seed": 42,
 }
 TRANSFER = {"arch": "auto", "size": 224, "epochs": 3, "lr": 2e-3, "seed": 42}
-POSITIVE = ("size", "neurons", "depth", "epochs", "lr", "batch_size")
 HISTORY = ["train_loss", "valid_loss", "train_accuracy", "valid_accuracy"]
 FIGURES = {
     "train_accuracy": "train",
@@ -70,12 +69,10 @@ def drawn(data, count: int = 600, size: int = 224, seed: int = 42) -> Path:
 def configuration(**changes) -> dict:
     """All settings of one run: those of `CNN`, or of `TRANSFER` for another `arch`, with `changes`.
 
-    Raises InputError for a setting that doesn't exist, a number that isn't above 0, and what
-    `scratch.check` refuses.
+    Raises InputError for a setting that doesn't exist, SettingError for one that makes no sense.
     """
     defaults = CNN if changes.get("arch", "cnn") == "cnn" else TRANSFER
-    positive = [name for name in POSITIVE if name in defaults]
-    config = experiment.configuration(defaults, changes, positive)
+    config = experiment.configuration(defaults, changes)
     if defaults is CNN:
         scratch.check(config["size"], config["depth"], config["pooling"], config["activation"])
     return config
@@ -131,6 +128,7 @@ def fit(data, out, config: dict) -> experiment.Run:
 
 
 def _train_cnn(data: Path, folder: Path, table, config: dict) -> tuple[pd.DataFrame, dict]:
+    cleaning.check_copies(data, table.file)
     files = tuple(data / file for file in table.file)
     learn = scratch.learner(table, files, config)
     with experiment.quiet(learn):

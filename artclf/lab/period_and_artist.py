@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from artclf import predict, train
+from artclf.base import settings
 from artclf.base.errors import InputError
 from artclf.base.progress import progress_bar
 from artclf.data import splits
@@ -168,7 +169,8 @@ def configuration(**changes) -> dict:
     Raises InputError for a setting that doesn't exist, or a value that makes no sense.
     """
     config = experiment.configuration(DEFAULTS, changes)
-    experiment.check_choice("method", config["method"], METHODS)
+    settings.check(depth=config["depth"])
+    settings.check_choice("method", config["method"], METHODS)
     return config
 
 

@@ -16,9 +16,10 @@ from fastai.vision import all as vision
 from PIL import Image
 from torch import nn
 
-from artclf.base.errors import InputError
+from artclf.base import settings
+from artclf.base.errors import SettingError
 from artclf.data.pictures import open_reduced
-from artclf.lab import experiment
+from artclf.model.keep import CheckFit
 
 POOLINGS = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 ACTIVATIONS = {
@@ -66,14 +67,15 @@ def cnn(
 
 
 def check(size: int, depth: int, pooling: str, activation: str):
-    """Raise InputError for an unknown pooling or activation, or where so many poolings leave no
+    """Raise SettingError for an unknown pooling or activation, or where so many poolings leave no
     pixel.
     """
-    experiment.check_choice("pooling", pooling, POOLINGS)
-    experiment.check_choice("activation", activation, ACTIVATIONS)
+    settings.check_choice("pooling", pooling, POOLINGS)
+    settings.check_choice("activation", activation, ACTIVATIONS)
+    settings.RANGES["convolutions"].check("depth", depth)
     if 2**depth > size:
         most = int(math.log2(size))
-        raise InputError(f"depth is {depth}, but {size} px can be halved {most} times at most")
+        raise SettingError(f"depth is {depth}, but {size} px can be halved {most} times at most")
 
 
 def learner(table, files: tuple[Path, ...], config: dict) -> vision.Learner:
@@ -109,7 +111,11 @@ def learner(table, files: tuple[Path, ...], config: dict) -> vision.Learner:
     if dls.device.type == "cpu":
         model = model.to(memory_format=torch.channels_last)  # half as fast again
     learn = vision.Learner(
-        dls, model, vision.CrossEntropyLossFlat(), metrics=[vision.accuracy, vision.F.cross_entropy]
+        dls,
+        model,
+        vision.CrossEntropyLossFlat(),
+        metrics=[vision.accuracy, vision.F.cross_entropy],
+        cbs=[CheckFit()],
     )
     learn.recorder.train_metrics = True
     return learn

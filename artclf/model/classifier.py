@@ -14,9 +14,9 @@ import torch
 from fastai.learner import Learner
 from PIL import Image
 
-from artclf.base.errors import InputError
+from artclf.base import settings
 from artclf.base.threads import prefetch
-from artclf.data.galleries import IMAGE_SUFFIXES
+from artclf.data.formats import IMAGE_SUFFIXES
 from artclf.data.pictures import Rejected, square
 from artclf.model import network
 
@@ -52,15 +52,12 @@ class Classifier:
 
         With `min_probability`, `predicted` is missing where the likeliest class is less likely than
         that, and a column `answer` says it in words: `baroque`, or `not sure, between baroque and
-        rococo`; '' where there is an error. Raises InputError for a `k` below 1, or a
+        rococo`; '' where there is an error. Raises SettingError for a `k` below 1, or a
         `min_probability` that is none.
         """
-        if k < 1:
-            raise InputError(f"k is {k}: ask for the likeliest class at least")
-        if min_probability is not None and not 0 <= min_probability <= 1:
-            raise InputError(
-                f"min_probability is {min_probability}: take one from 0 to 1, such as 0.7"
-            )
+        settings.check(k=k)
+        if min_probability is not None:
+            settings.check(min_probability=min_probability)
         names, sources = _list_images(images)
         probabilities, errors = self.probabilities(sources, batch_size)
         periods = probabilities[:, : len(self.vocab)]

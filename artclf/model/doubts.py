@@ -14,6 +14,7 @@ from sklearn.metrics import pairwise_distances_chunked
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from artclf.base import settings
 from artclf.data import splits
 from artclf.data.catalogue import Catalogue, read_catalogue
 from artclf.data.groups import joined
@@ -43,6 +44,7 @@ def mark(data, seed: int = 42, arch: str = "auto") -> pd.DataFrame:
     other picture teaches a period, its `doubt` is unknown, and a UserWarning names it. Raises
     FileNotFoundError without a catalogue, InputError without clean images.
     """
+    settings.check(seed=seed)
     rows = splits.usable(data).reset_index(drop=True)
     arch = backbones.find(arch).name
     x = (features.extract(data, rows, arch) + features.extract(data, rows, arch, mirror=True)) / 2

@@ -1,9 +1,9 @@
 """What a fit leaves behind: its history, its best epoch, and its last finished epoch to go on from.
 
-Callbacks of `train.learner`, which work across all fits of a learner: `History`, `BestEpoch`, and
-`Resume`, which also restores what the other two had noted. They write `history.csv` and `models/`
-under the learner's path, and do nothing in `validate`, `get_preds` and `lr_find`. Fits are numbered
-from 0.
+Callbacks of `train.learner`, which work across all fits of a learner: `CheckFit`, `History`,
+`BestEpoch`, and `Resume`, which also restores what the two before it had noted. They write
+`history.csv` and `models/` under the learner's path, and do nothing in `validate`, `get_preds` and
+`lr_find`. Fits are numbered from 0.
 """
 
 import hashlib
@@ -16,8 +16,11 @@ import pandas as pd
 import torch
 from fastai.callback.core import Callback, CancelEpochException
 from fastai.torch_core import set_seed
+from fastcore.basics import noop
 from fastcore.foundation import L
 
+from artclf.base import settings
+from artclf.base.errors import StepError
 from artclf.base.files import replace_whole, write_csv
 from artclf.model import network
 
@@ -38,6 +41,33 @@ def is_replayed(learn) -> bool:
     figures are shown again.
     """
     return learn.epoch < learn.resume.epochs_done
+
+
+class CheckFit(Callback):
+    """Refuses a fit whose epochs or learning rates make no sense (SettingError), and ends one whose
+    loss is NaN or infinite (StepError): such an epoch is neither kept nor exported.
+    """
+
+    def __call__(self, event_name: str):
+        """As fastai's, without the words that it puts before the message of an error."""
+        getattr(self, event_name, noop)()
+
+    def before_fit(self):
+        if is_fitting(self.learn):
+            settings.RANGES["unfrozen_epochs"].check("epochs", self.n_epoch)
+            rate = max(peak_learning_rates(self.learn))
+            if rate != 0:  # a fit that only looks at batches
+                settings.check(lr=rate)
+
+    def after_loss(self):
+        if not is_fitting(self.learn) or torch.isfinite(self.learn.loss).all():
+            return
+        rate = max(peak_learning_rates(self.learn))
+        raise StepError(
+            f"the loss is {self.learn.loss.detach().mean():g} in epoch {self.epoch}: take a lower "
+            f"learning rate than {rate:g} (--lr). Nothing was exported, and an export that is in "
+            f"{self.learn.path} stays"
+        )
 
 
 class History(Callback):
@@ -157,8 +187,8 @@ class BestEpoch(Callback):
 
     def _take_if_better(self):
         row = self.learn.history.rows[-1]
-        loss_rose = row["valid_loss"] > self.loss_at_start
-        if row["macro_f1"] > self.f1 and not loss_rose:
+        is_low_enough = row["valid_loss"] <= self.loss_at_start  # NaN isn't
+        if row["macro_f1"] > self.f1 and is_low_enough:
             self.f1 = row["macro_f1"]
             self.valid_loss = row["valid_loss"]
             self.fit_number = row["fit"]
@@ -256,7 +286,7 @@ class Resume(Callback):
             constant.append({k: float(v) for k, v in group.items() if k not in scheduled})
         loss_func = self.learn.loss_func
         class_weights = getattr(loss_func, "weight", None)
-        settings = {
+        depends_on = {
             "config": self.config,
             "fits_before": self.finished_keys,
             "epochs": self.n_epoch,
@@ -266,7 +296,7 @@ class Resume(Callback):
             "loss": repr(loss_func),
             "class_weights": None if class_weights is None else class_weights.tolist(),
         }
-        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
 
     def _read(self) -> dict | None:
         if not self.file.exists():

@@ -1,13 +1,14 @@
 """The store: bytes by key and image in a SQLite file, which may be deleted at any time."""
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-LIMIT = float(os.environ.get("ARTCLF_CACHE_GB", 10)) * 1e9  # bytes that a store's file may take
+from artclf.base.settings import from_environment
+
+LIMIT = from_environment("ARTCLF_CACHE_GB", 10) * 1e9  # bytes that a store's file may take
 MOST_PARAMETERS = 500  # every SQLite takes 999 in a query
 TABLES = """
 CREATE TABLE IF NOT EXISTS entries (key TEXT, image TEXT, value BLOB, PRIMARY KEY (key, image));

@@ -100,6 +100,13 @@ def test_a_label_column_gives_the_classes_as_folder_names(tmp_path):
         ),
         (["a/1.jpg"], b"", None, ValueError, "manifest.csv has no column 'file'"),
         (
+            ["1.jpg"],
+            b"file,style\n1.jpg,Pop/Art\n2.jpg, Pop/Art \n3.jpg,Pop:Art\n",
+            "style",
+            ValueError,
+            "manifest.csv: the labels 'Pop/Art' and 'Pop:Art' would be one class, Pop_Art",
+        ),
+        (
             ["a/1.jpg"],
             "file,title\na/1.jpg,Br\u00fccke\n".encode("latin-1"),
             None,

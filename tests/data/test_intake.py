@@ -7,7 +7,8 @@ import pytest
 from loopback import picture
 
 from artclf.data.catalogue import Catalogue
-from artclf.data.intake import EXTENSIONS, Failure, Fetched, Intake, failed_columns, probe
+from artclf.data.formats import EXTENSIONS
+from artclf.data.intake import Failure, Fetched, Intake, failed_columns, probe
 
 URL = "http://a.example/1.jpg"
 STEM = hashlib.sha1(URL.encode()).hexdigest()[:16]

@@ -32,7 +32,20 @@ def urls(path):
         f"\ufeff{A}\n{B}\n",
         f'# {A}\n\n{A}\n   \n  # a "quote\n{B}',
         f'"{A}"\n"{B}"\n',
-        f"{A},Kiss\n{B},\n",
+        f'"{A}",\n{B} ;\n',
+        f"url;title\n{A};Kiss\n{B}",
+        f"Title;URL;artist\nKiss, The;{A};Klimt\n;{B};;\n",
+        f"url\ttitle\n{A}\tKiss\n{B}\n",
+        f"title\turl\n\t{A}\nKiss\t{B}\n",
+        f'title;url\n"Kiss; The";"{A}"\nt;{B}',
+        f'title,url\nt, "{A}"\nt, "{B}" \n',
+        f"sep=;\nurl;title\n{A};Kiss\n{B};",
+        f"<{A}>\n< {B} >\n",
+        f"url,title\n<{A}>,Kiss\n{B},",
+        f"{A.replace('&', '&amp;')}\n{B}\n",
+        f"url\n{A.replace('&', '&AMP;')}\n{B}\n",
+        f"url,title\n{A.replace('&', '&#38;')},Kiss\n{B}\n",
+        f"{A.removeprefix('http:')}\n{B.removeprefix('http://')}\n",
         f"url\n{A}\n{B}",
         f"\ufeffURL , Title\n{A},t\n{B},u\n",
         f"\n# c\ntitle,url\nt,{A}\nu , {B} \n",
@@ -44,6 +57,110 @@ def urls(path):
 def test_every_form_of_a_list_gives_its_urls(tmp_path, text):
     (tmp_path / "urls_x.csv").write_bytes(text.encode())
     assert [row["url"] for row in read_list(tmp_path / "urls_x.csv")] == [A, B]
+
+
+@pytest.mark.parametrize("mark_and_encoding", ["\ufeff utf-16-le", "\ufeff utf-16-be"])
+@pytest.mark.parametrize("text", [f"url;title\r\n{A};Brücke\r\n{B};Öl\r\n", f"{A}\r{B}"])
+def test_what_spreadsheets_save_as_unicode_is_read_and_grows(tmp_path, text, mark_and_encoding):
+    mark, encoding = mark_and_encoding.split()
+    path = tmp_path / "urls_x.csv"
+    path.write_bytes((mark + text).encode(encoding))
+    assert urls(path) == [A, B]
+    new = {"url": "http://c.example/ö.jpg", "title": "Café", "query": "q", "page": 1}
+    assert append(path, [new]) == 1
+    assert urls(path) == [A, B, "http://c.example/ö.jpg"]
+    assert path.read_bytes().decode(encoding).startswith(mark + text)
+
+
+COMMAS = "http://host.example/fill/w_303,h_170,al_c/Big.jpg;v=1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{COMMAS}\n{A}\n",
+        f"{A}\n{COMMAS}\n",
+        f"url\n{COMMAS}\n{A}\n",
+        f'url\n"{COMMAS}"\n{A}\n',
+        f'url,title\n"{COMMAS}",Kiss\n{A},\n',
+        f"title\turl\nKiss\t{COMMAS}\n\t{A}\n",
+    ],
+)
+def test_a_url_may_hold_separators(tmp_path, text):
+    path = tmp_path / "urls_x.csv"
+    path.write_text(text, encoding="utf-8")
+    assert set(urls(path)) == {COMMAS, A}
+    added = COMMAS.replace("303", "404")
+    append(path, [{"url": added, "title": "Kiss; The, 2", "query": "q", "page": 1}])
+    assert set(urls(path)) == {COMMAS, A, added}
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        (f"id,image_url,title\n1,{A},Kiss\n2,{B},\n", "image_url"),
+        (f"id;Link;title\n1;{A};Kiss\n2;{B};none\n", "Link"),
+        (f"src,source_page\n{A},http://m.example/1\n{B},http://m.example/2\n", "src"),
+        (f"image_url\n{A}\n{B}\n", "image_url"),
+        (f"link,note\n{A},\n{B},see http://m.example\nmissing,\n", "link"),
+    ],
+)
+def test_a_single_column_of_urls_is_taken_and_said(tmp_path, text, column):
+    path = tmp_path / "urls_x.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.warns(UserWarning, match=f"urls_x.csv.*from its column '{column}'"):
+        rows = list(read_list(path))
+    assert [row["url"] for row in rows[:2]] == [A, B]
+    assert rows[0].get("title", "Kiss") == "Kiss"
+    assert append(path, [{"url": f"{B}?2", "query": "q", "page": 1}]) == 1
+    with pytest.warns(UserWarning):
+        assert urls(path)[-1] == f"{B}?2"
+
+
+def test_a_list_with_a_column_url_is_read_without_a_word(tmp_path, recwarn):
+    (tmp_path / "urls_x.csv").write_text(f"link,url\n{B},{A}\n", encoding="utf-8")
+    assert urls(tmp_path / "urls_x.csv") == [A]
+    assert len(recwarn) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            f"id,image,thumb\n1,{A},{B}\n",
+            r"several that hold URLs \(image, thumb\): its columns are id, image, thumb; name",
+        ),
+        ("id,title\n1,Kiss\n", "none that holds URLs: its columns are id, title; name"),
+        ("kiss.jpg\nscream.jpg\n", "none that holds URLs: its columns are kiss.jpg"),
+        (f"url,url\n{A},{B}\n", "several columns url"),
+        (f"1,{A},Kiss\n2,{B},Scream\n", "several columns and no header"),
+        (f"Kiss;{A}\n", "several columns and no header"),
+        (f'"{A}","Kiss"\n', "line 1, has several columns, and no header names them"),
+        (f'{B}\n{A},"Kiss, The"\n', "line 2, has several columns, and no header names them"),
+        (f"{A}\tKiss\n", "line 1, has several columns, and no header names them"),
+        (
+            "url,title\nhttp://h.example/w_303,h_170,al_c/Big.jpg,Kiss\n",
+            "2 columns, and a row of 4 cells, http://h.example/w_303,h_170",
+        ),
+        (f"{A}\nhttp://h.example/\0x.jpg\n", "a NUL byte in line 2"),
+        (f"url,title\n{A},Ki\0ss\n", "a NUL byte in line 2"),
+        (f'url,title\n{A},"Ki\n\0ss"\n', "a NUL byte in line 3"),
+    ],
+)
+def test_what_is_no_list_is_an_error_that_says_what_was_found(tmp_path, text, message):
+    (tmp_path / "urls_x.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=f"urls_x.csv.*{message}"):
+        urls(tmp_path / "urls_x.csv")
+
+
+@pytest.mark.parametrize("name", ["urls_a_b.csv", "urls_a*b.csv", "urls_.a_b.csv"])
+@pytest.mark.skipif(os.name == "nt", reason="no such names on Windows")
+def test_two_lists_do_not_become_one_class(tmp_path, name):
+    (tmp_path / "urls_a:b.csv").touch()
+    (tmp_path / name).touch()
+    with pytest.raises(InputError) as error:
+        find_lists(tmp_path)
+    assert "urls_a:b.csv" in str(error.value) and name in str(error.value)
 
 
 def test_facts_come_by_name_and_unknown_columns_are_passed_over(tmp_path):
@@ -71,12 +188,13 @@ def test_a_quoted_title_may_hold_lines_that_look_like_comments(tmp_path):
     ("content", "message"),
     [
         (f"{A},Br\u00fccke\n".encode("latin-1"), "urls_x.csv is not UTF-8"),
-        (f"{A}\n".encode("utf-16"), "not UTF-8"),
+        (f"{A}\n".encode("utf-16-le"), "NUL byte in line 1.*save it as UTF-8"),
+        (f"\ufeff{A}\n".encode("utf-16-le")[:-1], "not UTF-8"),
         (
             f'title,url\n"Kiss,{A}\nb,{B}\n'.encode(),
             "urls_x.csv is not CSV: it ends inside an open quote",
         ),
-        (f'{A},"{"x" * 200_000}"\n'.encode(), "urls_x.csv is not CSV"),
+        (f'url,title\n{A},"{"x" * 200_000}"\n'.encode(), "urls_x.csv is not CSV: line 2"),
     ],
 )
 def test_a_list_that_cannot_be_read_is_named(tmp_path, content, message):
@@ -207,12 +325,16 @@ def test_a_new_list_has_a_header_and_a_row_for_each_url(tmp_path):
         (b"https://example.org/1.jpg", b"\n# q, page 4\nhttps://example.org/2.jpg\n"),
         (b"https://example.org/1.jpg\r", b"# q, page 4\rhttps://example.org/2.jpg\r"),
         (
-            b"\xef\xbb\xbf# mine\n\n'x',  y\n\"https://example.org/1.jpg\" , z\n",
+            b'\xef\xbb\xbf# mine\n\n  https://example.org/0.jpg\n"https://example.org/1.jpg" ,\n',
             b"# q, page 4\nhttps://example.org/2.jpg\n",
         ),
         (
             b'Title, URL ,mine\n"One, ""1""",https://example.org/1.jpg,7\n',
             b'# q, page 4\n"Two, 2",https://example.org/2.jpg,\n',
+        ),
+        (
+            b"Title;URL;mine\nOne, 1;https://example.org/1.jpg;7\n",
+            b"# q, page 4\nTwo, 2;https://example.org/2.jpg;\n",
         ),
         (
             b"# page and query\r\npage,url,query\r\n,https://example.org/1.jpg,\r\n",

@@ -187,7 +187,7 @@ def test_a_long_tail_falls_in_equal_ratios_and_leaves_uneven_data_whole():
     "changes, words",
     [
         ({"method": "magic"}, "method is 'magic': take one of plain"),
-        ({"epochs": 0}, "epochs is 0: it must be above 0"),
+        ({"epochs": 0}, "epochs is 0: take a whole number from 1"),
         ({"optimizer": "x"}, "optimizer is 'x': take one of adam, sgd"),
         ({"brush": 1}, "no setting brush: there are"),
     ],
