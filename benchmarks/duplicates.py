@@ -8,7 +8,9 @@ are wrong, and what an index of hashes costs.
 FOLDER holds FOLDER/<class>/*.jpg. Of every change `--number` copies are made, each of another
 picture drawn by seed, and imported with the originals and `--distractors` further pictures, taken
 from the folders of `--more` (hard negatives: one painter's series), then from FOLDER. A pair is
-right where both files stem from one original.
+right where both files stem from one original. A tenth of `--number` collages, walls and fades are
+made of distractors: a collage and a wall should be set aside, a fade should not tie its two ends
+together, and the pictures that these are made of should stay.
 
 Pairs of unchanged files may be duplicates that the collection itself has: they are listed with
 their painters, as a `manifest.csv` above FOLDER names them, drawn side by side into `--sheet` to be
@@ -153,6 +155,43 @@ CHANGES = {
 }
 KIND = {"detail of a quarter": "detail", "mirror": "mirror"}  # others: same
 
+# What is made of several pictures: functions of four PIL images, which return images
+
+
+def collage(images):
+    return [in_a_grid(images, 2)]
+
+
+def wall_of_three(images):
+    return [in_a_grid(images[:3], 3)]
+
+
+def wall_of_four(images):
+    return [in_a_grid(images, 4)]
+
+
+def fade(images):
+    """Steps from one picture to another, a tenth each, without the two."""
+    first, last = (image.resize((400, 400)) for image in images[:2])
+    return [Image.blend(first, last, step / 10) for step in range(1, 10)]
+
+
+def in_a_grid(images, columns: int, side: int = 300):
+    """Pictures in rows of `columns`, each scaled and cropped to a square."""
+    grid = Image.new("RGB", (columns * side, -(-len(images) // columns) * side))
+    for place, image in enumerate(images):
+        corner = (place % columns * side, place // columns * side)
+        grid.paste(ImageOps.fit(image, (side, side)), corner)
+    return grid
+
+
+COMBINATIONS = {
+    "collage of 4": (collage, 4),
+    "wall of 3": (wall_of_three, 3),
+    "wall of 4": (wall_of_four, 4),
+    "fade": (fade, 2),
+}
+
 
 # Finding changed copies
 
@@ -160,18 +199,20 @@ KIND = {"detail of a quarter": "detail", "mirror": "mirror"}  # others: same
 @dataclass
 class Gallery:
     """A folder of originals and copies, and what each file is, by the SHA-256 of its bytes: its
-    original and the change that was made ('' for none).
+    original and the change that was made ('' for none). `combinations` has the originals of what is
+    made of several, by the name of its kind.
     """
 
     folder: Path
     origins: dict[str, str]
     changes: dict[str, str]
+    combinations: dict[str, list[list[str]]]
 
 
 def make_gallery(args, folder: Path) -> Gallery:
     """Fill `folder` with originals, changed copies and distractors."""
     rng = np.random.default_rng(args.seed)
-    gallery = Gallery(folder, {}, {})
+    gallery = Gallery(folder, {}, {}, {})
     first_with = {}  # a collection may have a file twice: the first file with these bytes
 
     def put(name: str, content: bytes, original: Path, change: str):
@@ -179,7 +220,9 @@ def make_gallery(args, folder: Path) -> Gallery:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
         sha256 = hashlib.sha256(content).hexdigest()
-        gallery.origins[sha256] = first_with.setdefault(original.read_bytes(), str(original))
+        is_file = original.is_file()
+        key = original.read_bytes() if is_file else content
+        gallery.origins[sha256] = first_with.setdefault(key, str(original))
         gallery.changes[sha256] = change
 
     files = list(rng.permutation(sorted(args.folder.glob("*/*.jpg"))))
@@ -193,6 +236,18 @@ def make_gallery(args, folder: Path) -> Gallery:
     distractors = (more + files[copied:])[: args.distractors]
     for file in files[:copied] + distractors:
         put(f"{file.parent.name}/{file.name}", file.read_bytes(), file, "")
+    rest = iter(files[copied:])
+    for kind, (combine, number) in COMBINATIONS.items():
+        gallery.combinations[kind] = []
+        for place in range(args.number // 10):
+            shown = [next(rest) for _ in range(4)]
+            gallery.combinations[kind].append([str(file) for file in shown[:number]])
+            images = [Image.open(file).convert("RGB") for file in shown]
+            for step, image in enumerate(combine(images)):
+                made = BytesIO()
+                image.save(made, "JPEG", quality=88)
+                name = f"{kind} {place:03}"
+                put(f"{shown[0].parent.name}/{name} {step}.jpg", made.getvalue(), Path(name), kind)
     return gallery
 
 
@@ -218,8 +273,35 @@ def measure(args):
             f"{len(table)} pictures with {args.number} copies of each of {len(CHANGES)} kinds; "
             f"{first_run:.0f} s, a second run {second_run:.0f} s\n"
         )
-        print(recall(table, kinds).to_string(), "\n")
-        report_precision(args, table, kinds, data)
+        is_combined = table.change.isin(COMBINATIONS)
+        print(combined(table, gallery).to_string(), "\n")
+        of_one = table[~is_combined]
+        hashes = set(of_one.clean_sha256)
+        kinds = {pair: kind for pair, kind in kinds.items() if hashes.issuperset(pair)}
+        print(recall(of_one, kinds).to_string(), "\n")
+        report_precision(args, of_one, kinds, data)
+
+
+def combined(table, gallery: Gallery) -> pd.DataFrame:
+    """A row for each of `COMBINATIONS`: how many were set aside as showing several pictures, and how
+    many of the pictures that they are made of stay.
+    """
+    set_aside = table.clean_reason.fillna("").str.contains("shows several pictures")
+    stays = table.clean_status.isin(["ok", "flagged"])
+    rows = []
+    for kind, of_each in gallery.combinations.items():
+        made = table.change == kind
+        originals = {file for files in of_each for file in files}
+        are_originals = (table.change == "") & table.origin.isin(originals)
+        rows.append(
+            {
+                "made of several": kind,
+                "pictures": made.sum(),
+                "set aside": set_aside[made].mean(),
+                "of their originals stay": stays[are_originals].mean(),
+            }
+        )
+    return pd.DataFrame(rows).set_index("made of several").round(3)
 
 
 def recall(table, kinds: dict) -> pd.DataFrame:
@@ -257,6 +339,7 @@ def report_precision(args, table, kinds: dict, data: Path):
     painter = painters(args.folder)
     with sqlite3.connect(data / "duplicates.db") as db:
         candidates = db.execute("SELECT a, b FROM verdicts").fetchall()
+    candidates = [pair for pair in candidates if origin.keys() >= set(pair)]
     compared = {tuple(sorted((origin[a], origin[b]))) for a, b in candidates}
     joined = Counter(tuple(sorted((origin[a], origin[b]))) for a, b in kinds)
     rows = []

@@ -208,7 +208,7 @@ def _verdict_in_group(row: dict, group: list[dict]) -> Verdict:
     first = next(other for other in group if other["period"] == row["period"])
     if first["review"] == "drop" and not row["review"]:
         # a decision is about what a picture shows: it holds for its copies, too
-        return Verdict("duplicate", f"same picture twice ({first['file']}), which was dropped")
+        return Verdict("duplicate", f"same picture twice ({first['file']}, dropped by review)")
     used = [other for other in group if other["review"] != "drop"]
     other_periods = sorted({label(other) for other in used} - {label(row)})
     if row in used and other_periods:

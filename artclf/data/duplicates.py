@@ -199,7 +199,7 @@ def judge(group: list[dict], kinds: dict[tuple[str, str], str]) -> list[Judgemen
         if row not in out:
             labels[id(row)] = label(largest) if row in followers else label(row)
     may_stay = [row for row in judged if row not in out]
-    kept = max(may_stay, key=_size, default=None)
+    kept = max(may_stay or judged, key=_size)
     judgements = []
     for row in judged:
         if row["review"] == "drop":
@@ -228,7 +228,7 @@ def _judge_copy_of_dropped(
     row: dict, dropped: dict, kinds: dict[tuple[str, str], str]
 ) -> Judgement:
     kind = _kind_in_group(row["clean_sha256"], dropped["clean_sha256"], kinds)
-    reason = f"{NEAR_DUPLICATE} of {dropped['file']} ({kind}), which was dropped"
+    reason = f"{NEAR_DUPLICATE} of {dropped['file']} ({kind}, dropped by review)"
     return _set_aside(row, "duplicate", reason, SetAside(kind, None, [label(row)]))
 
 

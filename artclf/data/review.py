@@ -35,6 +35,8 @@ SELECT MAX(step)
 FROM decisions JOIN images USING (url, period)
 WHERE NOT undone
 """
+# in a reason for which a copy is set aside: the file that stays in its place
+KEPT_FILE = r"(?:^near-duplicate of |^same picture twice \()(raw/.+?\.\w+)(?= \(|\)|, dropped)"
 OUTCOMES = {  # of a line in a file, in words
     "applied": "decisions applied",
     "same": "were there already",
@@ -179,8 +181,8 @@ def _outcome(line: "_Line", row: dict | None, log: "_Log", periods: set[str]) ->
 
 
 def queue(data, flagged):
-    """The pictures to decide on: a DataFrame of catalogue rows with `reasons`, `likelier`, `group`
-    and `flagged`.
+    """The pictures to decide on: a DataFrame of catalogue rows with `reasons`, `likelier`, `group`,
+    `copies` (how many are set aside as copies of this one) and `flagged`.
 
     They come in the order of `flagged`, a DataFrame with `url`, `period` and where it has them
     `reasons` (text) and `likelier` (a period), with all copies of one picture next to each other,
@@ -204,11 +206,17 @@ def queue(data, flagged):
     table = table.astype(object).where(table.notna(), "")
     table["reasons"] = _first_text(table.reasons, table.clean_reason, "the copy that is used")
     table["group"] = _first_text(table.dup_group, table.clean_sha256, table.url)
+    table["copies"] = table.file.map(_kept_files(table).value_counts()).fillna(0).astype(int)
     table["flagged"] = rank.notna()
 
     ranks = pd.DataFrame({"of_group": rank.groupby(table.group).transform("min"), "own": rank})
     order = ranks.dropna(subset="of_group").sort_values(["of_group", "own"]).index
     return table.loc[order].reset_index(drop=True)
+
+
+def _kept_files(table):
+    """The file that stays in the place of each picture that is set aside as a copy, by its reason."""
+    return table.clean_reason.astype(str).str.extract(KEPT_FILE, expand=False).dropna()
 
 
 def _first_text(texts, *others):

@@ -376,6 +376,9 @@ def _html(row: dict, thumbnail: str, decision: str) -> str:
     ]
     if text["likelier"]:
         lines.append(f"likelier <b>{text['likelier']}</b>")
+    if row["copies"]:
+        copies = "1 copy goes" if row["copies"] == 1 else f"{row['copies']} copies go"
+        lines.append(f"{copies} along with your decision")
     lines.append(f"{row['width']} × {row['height']} {decided}")
     words = "".join(f"<div>{line}</div>" for line in lines)
     return f'<div class="artclf-picture">{picture}</div><div class="artclf-text">{words}</div>'

@@ -106,7 +106,7 @@ def test_a_move_in_the_review_changes_the_period():
 
 
 def dropped(kind: str, kept: str) -> tuple:
-    reason = f"near-duplicate of {kept} ({kind}), which was dropped"
+    reason = f"near-duplicate of {kept} ({kind}, dropped by review)"
     return "duplicate", reason, SetAside(kind, None, ["a"])
 
 

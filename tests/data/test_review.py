@@ -439,7 +439,7 @@ def flagged(data):
     """
     a, b, c, d, e, *_ = rows_of(data)
     other = rows_of(data, EARLY)[0]
-    aside = "near-duplicate of raw/05-baroque/1.jpg (detail)"
+    aside = f"near-duplicate of {b['file']} (detail)"
     with catalogue.Catalogue(data) as cat:
         cat.update(
             [
@@ -492,6 +492,7 @@ def test_copies_of_a_picture_come_together_and_rejected_ones_do_not(data, flagge
         and queue.reasons[2] == "the copy that is used"
     )
     assert list(queue.likelier) == [EARLY, "", "", ""] and list(queue.review) == [""] * 4
+    assert list(queue.copies) == [0, 0, 1, 0]
 
 
 def test_columns_that_are_missing_are_done_without(data, flagged):
@@ -623,6 +624,7 @@ def test_filters_and_pages(data, flagged, widget):
     queue = list(review.queue(data, flagged).url)
     widget.reason.value = "near-duplicate"
     assert shown(widget) == queue[1:3], "with the copy that is used"
+    assert ["goes along" in card.text.value for card in widget.cards[:2]] == [False, True]
     widget.reason.value = "doubtful label"
     widget.cards[0].keep.click()
     assert shown(widget) == [queue[0], queue[3]], (
