@@ -377,7 +377,9 @@ def report(
 
 @app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
+    images: Annotated[
+        list[str], typer.Argument(help="Pictures, folders of them, or URLs of pictures.")
+    ],
     out: Out = EXPORT,
     k: int = 3,
     as_json: Json = False,

@@ -6,6 +6,7 @@ Reads `DATA/clean/` and the catalogue; writes `EXPORT/` (checkpoints in `EXPORT/
 """
 
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -23,6 +24,7 @@ from fastcore.foundation import L
 
 from artclf import predict
 from artclf.base.errors import InputError
+from artclf.data import cleaning
 from artclf.data.pictures import RESIZE
 from artclf.data.splits import fingerprint, items
 from artclf.model import backbones, engine, network
@@ -152,6 +154,7 @@ def learner(
     _check_settings(settings)
     backbone = backbones.find(arch, pretrained)
     table = items(data, split, parts, seed, exclude) if isinstance(split, str) else split
+    settings["max_size"] = _max_size(data, size)
     config = _config(settings, backbone, table)
     set_seed(seed, reproducible=True)
     rows = table[table.part != "test"]
@@ -208,6 +211,21 @@ def _check_settings(settings: dict):
         raise InputError(
             f"--unfreeze-from is {unfreeze_from}: take a block from 1 to 4, or 0 for all"
         )
+
+
+def _max_size(data, size: int) -> int:
+    """The longer side that the clean copies in `data` have at most, in px.
+
+    Warns where the network is to see more pixels than they have.
+    """
+    max_size = cleaning.max_size_of(data)
+    if size > max_size:
+        warnings.warn(
+            f"--size {size} enlarges the clean copies in {data}, whose longer side is at most "
+            f"{max_size} px: run `artclf clean --data {data} --max-size {size}` first",
+            stacklevel=3,
+        )
+    return max_size
 
 
 def _check_choice(option: str, value: str, choices):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from fastai.vision.all import (
 )
 
 from artclf import predict, train
-from artclf.data import splits
+from artclf.data import cleaning, splits
 from artclf.data.catalogue import Catalogue
 from artclf.model import exports
 from artclf.results.recipe import DEFAULTS
@@ -481,8 +482,6 @@ def test_excluded_class_is_neither_learned_nor_predicted(drawn, tmp_path):
 
 
 def test_test_images_are_never_seen_in_training(whole, drawn):
-    from artclf.data import splits
-
     table, learn = splits.items(drawn), whole[0]
     seen = {Path(file) for dl in learn.dls.loaders for file in dl.items}
     assert seen == {drawn / file for file in table[table.part != "test"].file}
@@ -619,3 +618,12 @@ def test_fine_tune_is_the_short_form_of_both_stages(drawn, tmp_path, capsys):
     assert history.fit.tolist() == [0, 1] and history.learning.tolist() == [1, 2]
     assert history.lr_high.tolist() == pytest.approx([2e-3, 1e-3])
     assert not same(weights(learn), before) and "the best on valid" in capsys.readouterr().out
+
+
+def test_the_size_of_clean_copies_is_kept_and_a_larger_network_is_warned_of(fresh, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert learner(fresh, tmp_path).config["max_size"] == 500
+    cleaning.normalise(fresh, max_size=60, workers=1)
+    with pytest.warns(UserWarning, match="--size 64 enlarges .* at most 60 px.*--max-size 64"):
+        assert learner(fresh, tmp_path).config["max_size"] == 60

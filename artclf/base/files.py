@@ -1,7 +1,9 @@
 """Files that are written whole or not at all, and their hashes."""
 
+import errno
 import hashlib
 import json
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +57,14 @@ def write_figure(file: Path, figure):
 def write_json(file: Path, content: dict):
     """Write `content` to `file` as JSON in UTF-8, whole or not at all."""
     write_text(file, json.dumps(content, indent=1))
+
+
+def can_not_be_written(error: OSError | sqlite3.OperationalError) -> bool:
+    """Whether an error says that a file or its folder may be read, but not written."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    kind = error.sqlite_errorcode & 0xFF
+    return kind in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 
 
 def sha256_of(file: Path) -> str:

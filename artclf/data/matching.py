@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from artclf.data.pictures import open_rgb
+from artclf.data.pictures import MAX_SIZE, open_rgb
 
 SIDE = 320  # px; pictures are squashed to a square
 POINTS = 400  # so many of the strongest points of a picture are described
@@ -91,7 +91,7 @@ class Description:
 
 def read_luminance(file) -> np.ndarray:
     """The luminance of the picture in `file`, squashed to a square: uint8 of shape (SIDE, SIDE)."""
-    grey = np.asarray(open_rgb(file).convert("L"))
+    grey = np.asarray(open_rgb(file, MAX_SIZE).convert("L"))
     return cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
 
 
