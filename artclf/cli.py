@@ -37,6 +37,12 @@ Lists = Annotated[Path, typer.Option(help="Folder of URL lists, urls_<class>.csv
 Json = Annotated[
     bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")
 ]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="ARTCLF_CACHE", help="Folder of stored features and pixels; default: the data set's."
+    ),
+]
 Exclude = Annotated[list[str] | None, typer.Option(help="A class to leave out; may be repeated.")]
 Resize = StrEnum("Resize", ["squish", "crop", "pad"])
 Precision = StrEnum("Precision", ["float32", "bfloat16"])
@@ -85,6 +91,12 @@ def _print(summary, as_json: bool):
         print(summary.to_string())
     else:
         print("\n".join(f"{name}: {value}" for name, value in summary.items()))
+
+
+def _use_cache(folder: Path | None):
+    """Let this process, and the notebooks that it runs, keep features and pixels in `folder`."""
+    if folder is not None:
+        os.environ["ARTCLF_CACHE"] = str(folder.resolve())
 
 
 def _parse_parts(text: str) -> tuple[float, ...]:
@@ -225,10 +237,12 @@ def review(
     data: Data = DATA,
     export: Annotated[Path | None, typer.Option(help="Write the decisions to this CSV.")] = None,
     labels: Annotated[bool, typer.Option(help="Look for doubtful labels and outliers.")] = True,
+    cache: Cache = None,
 ):
     """List the pictures that a person should look at; 02_clean shows them with buttons."""
     from artclf.clean import export_decisions, list_flagged
 
+    _use_cache(cache)
     flagged = _call(list_flagged, data, find_doubtful=labels)
     if export:
         print(f"{_call(export_decisions, data, export)} decisions in {export}", file=sys.stderr)
@@ -282,6 +296,7 @@ def train(
     cached: Annotated[
         bool, typer.Option(help="Learn from stored features and pixels.")
     ] = DEFAULTS.cached,
+    cache: Cache = None,
     seeds: Annotated[
         int,
         typer.Option(
@@ -294,6 +309,7 @@ def train(
 ):
     """Train the head alone, then the upper blocks of the body, too, and export."""
     shares = _parse_parts(parts)
+    _use_cache(cache)
     from artclf import predict
     from artclf.train import fit, repeat
 
@@ -358,7 +374,11 @@ def report(
     data: Data = DATA,
     part: str = "test",
     out: Annotated[
-        Path | None, typer.Option(help="Default: OTHER/compare-<name of ONE>.html.")
+        Path | None,
+        typer.Option(
+            help="Folder of the report, by default ONE; of a comparison its page, by default "
+            "OTHER/compare-<name of ONE>.html."
+        ),
     ] = None,
 ):
     """Write the report of the run in folder ONE, or what differs between it and that in folder
@@ -366,12 +386,12 @@ def report(
     """
     from artclf import interpret
 
-    if out and not other:
-        raise typer.BadParameter("it names the page of a comparison: give two runs, too")
+    if out and out.suffix == ".html" and not other:
+        raise typer.BadParameter("it names the page of a comparison: for one run, name a folder")
     if other:
         summary = _call(interpret.compare_runs, one, other, data, out, part=part)
     else:
-        summary = _call(interpret.write, one, data, part=part)
+        summary = _call(interpret.write, one, data, part=part, folder=out)
     _print(summary, False)
 
 
@@ -451,12 +471,14 @@ def run(
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE for them.")
     ] = None,
+    cache: Cache = None,
 ):
     """Run the notebooks 01 to 05 top to bottom: on drawn canvases, on a folder of your own, or on
     URL lists.
     """
     from artclf.run import run_notebooks
 
+    _use_cache(cache)
     run_notebooks(gallery, lists, parameter or [])
 
 

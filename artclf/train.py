@@ -30,6 +30,7 @@ from artclf.data.splits import fingerprint, items
 from artclf.model import backbones, engine, network
 from artclf.model.keep import BestEpoch, History, Resume
 from artclf.model.loaders import data_loaders
+from artclf.model.store import store_file
 from artclf.results.recipe import DEFAULTS, EXPERIMENTS
 from artclf.results.runs import FIGURES, read_run, spread
 
@@ -180,7 +181,7 @@ def learner(
         learn.add_cb(engine.Stored(data, rows, backbone, config))
         print(
             "While the body is frozen, the head learns on features that are stored in "
-            f"{Path(data) / 'features.db'}; once it is unfrozen, the network learns on pixels in "
+            f"{store_file(data, 'features.db')}; once it is unfrozen, the network learns on pixels in "
             "pixels.db. With cached=False, every epoch reads the files."
         )
     if uses_ridge:

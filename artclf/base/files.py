@@ -14,10 +14,18 @@ def replace_whole(file: Path, write: Callable[[Path], object]):
     """Call `write` with the path of a file beside `file`, then put that in the place of `file`.
 
     A reader never sees half of it, and where `write` fails `file` stays as it was. Makes the folder
-    if needed.
+    if needed. Raises PermissionError where nothing can be written there.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+    except OSError as error:
+        if not can_not_be_written(error):
+            raise
+        raise PermissionError(
+            f"{file.parent} can't be written ({error.strerror}): name another folder by --out"
+        ) from error
     write(part)
     part.replace(file)
 

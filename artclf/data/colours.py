@@ -20,7 +20,9 @@ def to_srgb(im: Image.Image, profile: bytes | None) -> Image.Image:
     Without a profile, and with one that is damaged or of another kind of colours, the values are
     taken for sRGB, or converted from CMYK by Pillow's formula.
     """
-    converted = _by_profile(im, profile) if profile else None
+    if profile is None:
+        return im if im.mode == "RGB" else im.convert("RGB")
+    converted = _by_profile(im, profile)
     if converted is None:
         converted = im.convert("RGB")
     converted.info.pop("icc_profile", None)  # so that nobody applies it once more

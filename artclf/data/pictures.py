@@ -137,14 +137,14 @@ def to_rgb(im: Image.Image, max_size: int | None = None) -> Image.Image:
         im = im.convert("RGBA")
         white = Image.new("RGBA", im.size, "white")
         im = Image.alpha_composite(white, im)
-    # small pictures have their colours converted sooner
-    return to_srgb(shrink(im.convert("RGB"), max_size), profile)
+    rgb = im if im.mode == "RGB" else im.convert("RGB")
+    return to_srgb(shrink(rgb, max_size), profile)  # of a small picture colours convert sooner
 
 
 def shrink(im: Image.Image, max_size: int | None) -> Image.Image:
     """`im` with its longer side at most `max_size` px, its shape kept; never enlarged."""
     if max_size is None or max(im.size) <= max_size:
-        return im
+        return im  # without a copy
     return Image.fromarray(_shrink_pixels(np.asarray(im), max_size))
 
 
@@ -212,7 +212,7 @@ def _decode_jpeg(
         )
     except ValueError:
         return None
-    small = shrink(Image.fromarray(pixels), max_size)
+    small = Image.fromarray(_shrink_pixels(pixels, max_size))
     return to_srgb(small, im.info.get("icc_profile"))
 
 
@@ -264,11 +264,11 @@ def _to_8_bits(im: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(pixels.clip(0, white) * (255 / white)).astype("uint8"))
 
 
-def _shrink_pixels(pixels: np.ndarray, max_size: int) -> np.ndarray:
+def _shrink_pixels(pixels: np.ndarray, max_size: int | None) -> np.ndarray:
     height, width = pixels.shape[:2]
-    scale = max_size / max(width, height)
-    if scale >= 1:
+    if max_size is None or max(width, height) <= max_size:
         return pixels
+    scale = max_size / max(width, height)
     size = [max(1, round(width * scale)), max(1, round(height * scale))]
     interpolation = cv2.INTER_LINEAR if scale > 0.5 else cv2.INTER_AREA
     return cv2.resize(pixels, size, interpolation=interpolation)
