@@ -660,8 +660,73 @@ def test_exporting_after_the_data_changed_is_refused(drawn, tmp_path):
     with Catalogue(data) as cat:
         row = cat.select("period = '05-baroque'")[0]
         cat.update([{"url": row["url"], "period": row["period"], "clean_status": "rejected"}])
+    predict_before = content(tmp_path / "out")
     with pytest.raises(ValueError, match="changed since training: train again"):
         predict.export(learn)
+    assert content(tmp_path / "out") == predict_before
+
+
+def content(folder: Path) -> dict:
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def answers_of(out: Path) -> tuple:
+    """What the network in `out` answers, and what the files beside it say, which must be the same."""
+    classifier = artclf.load(out)
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    table = pd.read_csv(out / "predictions.csv")
+    assert metrics["calibration"]["temperature"] == config["temperature"]
+    test = table[table.part == "test"]
+    accuracy = (test.period == test.predicted).mean()
+    assert metrics["metrics"]["test"]["accuracy"] == pytest.approx(accuracy)
+    return classifier, table
+
+
+def test_an_export_is_replaced_as_a_whole_or_not_at_all(drawn, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    learn = train.learner(drawn, out, arch="efficientnet_lite0", size=64, batch_size=8)
+    predict.export(learn)
+    files = sorted(path.name for path in out.iterdir() if path.is_file())
+    assert len(files) == 6
+    vocab = learn.dls.vocab
+    move = Path.replace
+
+    class Killed(BaseException):
+        pass
+
+    def answer_always(place: int):
+        with torch.no_grad():
+            learn.model[1][-1].bias.zero_()[place] = 99.0
+
+    answer_always(0)
+    predict.export(learn)
+    # seven files are written whole, then six take their places
+    for moves_until_then in (0, 3, 6, 7, 8, 10, 12):
+        always = 1 + moves_until_then % 2
+        answer_always(always)
+        before = content(out)
+        moved = []
+
+        def move_or_die(self, target, moved=moved, most=moves_until_then):
+            if len(moved) == most:
+                raise Killed
+            moved.append(target)
+            return move(self, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", move_or_die)
+            with pytest.raises(Killed):
+                predict.export(learn)
+        if not (out / ".new").exists():
+            assert content(out) == before
+        classifier, table = answers_of(out)
+        [predicted] = set(table.predicted)
+        assert not (out / ".new").exists()
+        assert predicted == classifier.predict(drawn / table.file[0]).predicted[0]
+        predict.export(learn)
+        assert set(answers_of(out)[1].predicted) == {vocab[always]}
+    assert sorted(path.name for path in out.iterdir() if path.is_file()) == files
 
 
 def test_a_clean_image_that_went_missing_is_named(drawn, tmp_path):
@@ -671,13 +736,20 @@ def test_a_clean_image_that_went_missing_is_named(drawn, tmp_path):
     gone.unlink()
     with pytest.raises(FileNotFoundError, match=f"{gone.name}.*artclf clean"):
         predict.export(learn)
+    assert content(tmp_path / "out") == {}
 
 
 EXPORT = """
 import sys
 from artclf import predict, train
+import torch
 learn = train.learner(*sys.argv[1:], arch="efficientnet_lite0", size=64, batch_size=8)
-while True: predict.export(learn)
+number = 0
+while True:
+    with torch.no_grad():
+        learn.model[1][-1].bias.zero_()[number % 5] = 99.0
+    predict.export(learn)
+    number += 1
 """
 
 
@@ -696,8 +768,10 @@ def test_a_killed_export_leaves_whole_files(drawn, tmp_path):
         assert process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        assert len(artclf.load(tmp_path).vocab) == 5
-        assert len(pd.read_csv(tmp_path / "predictions.csv")) == 40
+        classifier, table = answers_of(tmp_path)
+        assert len(classifier.vocab) == 5 and len(table) == 40
+        [predicted] = set(table.predicted)
+        assert classifier.predict(drawn / table.file[0]).predicted[0] == predicted
         assert predict.headline(tmp_path)["images"]
         exports.load_learner(tmp_path, trust=True)
         (tmp_path / "metrics.json").unlink()

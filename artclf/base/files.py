@@ -3,11 +3,17 @@
 import errno
 import hashlib
 import json
+import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from artclf.base.errors import InputError
+
+# in a folder whose files are replaced together: what is being written, and what counts already
+UNFINISHED = ".new.part"
+NEW = ".new"
 
 
 def replace_whole(file: Path, write: Callable[[Path], object]):
@@ -17,17 +23,61 @@ def replace_whole(file: Path, write: Callable[[Path], object]):
     if needed. Raises PermissionError where nothing can be written there.
     """
     part = file.with_name(f".{file.name}.part")
-    try:
+    with _writing_to(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
+    write(part)
+    part.replace(file)
+
+
+@contextmanager
+def replace_together(folder: Path) -> Iterator[Path]:
+    """A context manager that gives an empty folder to write files to; at its end all of them take
+    their places in `folder`, or, where it fails, none.
+
+    Killed at any moment, all are new or all are old to whoever calls `finish_replacing` before
+    reading. Raises PermissionError where nothing can be written.
+    """
+    finish_replacing(folder)
+    unfinished = folder / UNFINISHED
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+    with _writing_to(folder):
+        unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+    except BaseException:
+        shutil.rmtree(unfinished)
+        raise
+    unfinished.rename(folder / NEW)  # from here on the new files count
+    finish_replacing(folder)
+
+
+def finish_replacing(folder: Path):
+    """Move the files of a `replace_together` that was killed between its moves.
+
+    Raises PermissionError where that is needed and `folder` can't be written.
+    """
+    new = folder / NEW
+    if not new.is_dir():
+        return
+    with _writing_to(folder), suppress(FileNotFoundError):  # another process moves them, too
+        for file in sorted(new.iterdir()):
+            with suppress(FileNotFoundError):
+                file.replace(folder / file.name)
+        new.rmdir()
+
+
+@contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    """An error that says that `folder` can't be written becomes a PermissionError in words."""
+    try:
+        yield
     except OSError as error:
         if not can_not_be_written(error):
             raise
         raise PermissionError(
-            f"{file.parent} can't be written ({error.strerror}): name another folder by --out"
+            f"{folder} can't be written ({error.strerror}): name another folder by --out"
         ) from error
-    write(part)
-    part.replace(file)
 
 
 def read_json(file: Path) -> dict:
@@ -35,6 +85,7 @@ def read_json(file: Path) -> dict:
 
     Raises InputError where the file holds no JSON object.
     """
+    finish_replacing(file.parent)
     if not file.exists():
         return {}
     try:
