@@ -170,6 +170,11 @@ def test_a_raw_picture_is_seen_at_the_size_of_the_clean_copies(copy, files):
         assert_equal(classifier.predict(large, k=5), classifier.predict(small, k=5))
 
 
+def test_the_command_takes_urls_as_they_are(export, command):
+    code, _, said = command("predict", "http://127.0.0.1:9/a.jpg", "--out", export)
+    assert code == 1 and "blocked address" in said
+
+
 def test_order_and_repeats_are_kept(clf, files):
     order = [files[i] for i in np.random.default_rng(0).permutation(len(files))] + [files[0]] * 3
     found = clf.predict(order, batch_size=7)
