@@ -12,6 +12,7 @@ from artclf.base import settings
 from artclf.data.catalogue import read_catalogue
 from artclf.data.cleaning import counts, issues, normalise
 from artclf.data.duplicates import mark as mark_duplicates
+from artclf.data.pictures import MAX_SIZE
 from artclf.data.review import export_csv as export_decisions
 from artclf.data.review import read_csv as read_decisions
 from artclf.data.splits import usable
@@ -35,7 +36,7 @@ __all__ = [
 
 def clean_all(
     data,
-    max_size: int = 500,
+    max_size: int = MAX_SIZE,
     quality: int = 90,
     near_duplicates: bool = True,
     decisions: Path | None = None,

@@ -52,6 +52,12 @@ Json = Annotated[
     bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")
 ]
 Seed = Annotated[int, _number("seed", "Where chance starts")]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="ARTCLF_CACHE", help="Folder of stored features and pixels; default: the data set's."
+    ),
+]
 Exclude = Annotated[list[str] | None, typer.Option(help="A class to leave out; may be repeated.")]
 Resize = StrEnum("Resize", ["squish", "crop", "pad"])
 Precision = StrEnum("Precision", ["float32", "bfloat16"])
@@ -106,6 +112,12 @@ def _print(summary, as_json: bool):
         print(summary.to_string())
     else:
         print("\n".join(f"{name}: {value}" for name, value in summary.items()))
+
+
+def _use_cache(folder: Path | None):
+    """Let this process, and the notebooks that it runs, keep features and pixels in `folder`."""
+    if folder is not None:
+        os.environ["ARTCLF_CACHE"] = str(folder.resolve())
 
 
 def _parse_parts(text: str) -> tuple[float, ...]:
@@ -248,10 +260,12 @@ def review(
     data: Data = DATA,
     export: Annotated[Path | None, typer.Option(help="Write the decisions to this CSV.")] = None,
     labels: Annotated[bool, typer.Option(help="Look for doubtful labels and outliers.")] = True,
+    cache: Cache = None,
 ):
     """List the pictures that a person should look at; 02_clean shows them with buttons."""
     from artclf.clean import export_decisions, list_flagged
 
+    _use_cache(cache)
     flagged = _call(list_flagged, data, find_doubtful=labels)
     if export:
         print(f"{_call(export_decisions, data, export)} decisions in {export}", file=sys.stderr)
@@ -305,6 +319,7 @@ def train(
     cached: Annotated[
         bool, typer.Option(help="Learn from stored features and pixels.")
     ] = DEFAULTS.cached,
+    cache: Cache = None,
     seeds: Annotated[
         int,
         _number(
@@ -317,6 +332,7 @@ def train(
 ):
     """Train the head alone, then the upper blocks of the body, too, and export."""
     shares = _parse_parts(parts)
+    _use_cache(cache)
     from artclf import predict
     from artclf.train import fit, repeat
 
@@ -381,7 +397,11 @@ def report(
     data: Data = DATA,
     part: Part = Part.test,
     out: Annotated[
-        Path | None, typer.Option(help="Default: OTHER/compare-<name of ONE>.html.")
+        Path | None,
+        typer.Option(
+            help="Folder of the report, by default ONE; of a comparison its page, by default "
+            "OTHER/compare-<name of ONE>.html."
+        ),
     ] = None,
 ):
     """Write the report of the run in folder ONE, or what differs between it and that in folder
@@ -389,18 +409,20 @@ def report(
     """
     from artclf import interpret
 
-    if out and not other:
-        raise typer.BadParameter("it names the page of a comparison: give two runs, too")
+    if out and out.suffix == ".html" and not other:
+        raise typer.BadParameter("it names the page of a comparison: for one run, name a folder")
     if other:
         summary = _call(interpret.compare_runs, one, other, data, out, part=part.value)
     else:
-        summary = _call(interpret.write, one, data, part=part.value)
+        summary = _call(interpret.write, one, data, part=part.value, folder=out)
     _print(summary, False)
 
 
 @app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
+    images: Annotated[
+        list[str], typer.Argument(help="Pictures, folders of them, or URLs of pictures.")
+    ],
     out: Out = EXPORT,
     k: Annotated[int, _number("k", "Periods to name, the likeliest first")] = 3,
     as_json: Json = False,
@@ -468,12 +490,14 @@ def run(
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE for them.")
     ] = None,
+    cache: Cache = None,
 ):
     """Run the notebooks 01 to 05 top to bottom: on drawn canvases, on a folder of your own, or on
     URL lists.
     """
     from artclf.run import run_notebooks
 
+    _use_cache(cache)
     run_notebooks(gallery, lists, parameter or [])
 
 

@@ -63,29 +63,31 @@ __all__ = [
 ]
 
 
-def write(out, data, part="test", n=12) -> dict:
-    """Write report, plots (PNG and SVG) and tables into folder `out`; return their paths and the
-    part's figures.
+def write(out, data, part="test", n=12, folder=None) -> dict:
+    """Write report, plots (PNG and SVG) and tables of the export `out` into `folder` (by default,
+    `out`); return their paths and the part's figures.
 
     `n` is the number of top losses shown. Warns where clean copies are gone. Raises
-    FileNotFoundError and InputError as `read` and `of_part` do.
+    FileNotFoundError and InputError as `read` and `of_part` do, PermissionError where `folder`
+    can't be written.
     """
     settings.check(n=n)
     out = Path(out)
+    folder = Path(folder or out)
     predictions = read(out, data)
     _warn_of_missing_copies(data, predictions)
     figures = plots_of_run(predictions, data, out, part, n)
-    folder = out / "plots"
+    plots = folder / "plots"
     paths = []
     for name, figure in figures.items():
         for kind in ("png", "svg"):
-            path = folder / f"{name}.{kind}"
+            path = plots / f"{name}.{kind}"
             write_figure(path, figure)
             paths.append(str(path))
-    write_csv(out / "per_class.csv", per_class(predictions), index=True)
-    write_csv(out / "most_confused.csv", most_confused(predictions, None, part))
-    report = out / "report.html"
-    write_text(report, report_page.page(predictions, data, out, part, n))
+    write_csv(folder / "per_class.csv", per_class(predictions), index=True)
+    write_csv(folder / "most_confused.csv", most_confused(predictions, None, part))
+    report = folder / "report.html"
+    write_text(report, report_page.page(predictions, data, out, part, n, plots))
     return {"report": str(report), "plots": paths, "part": part, **metrics(predictions)[part]}
 
 

@@ -20,7 +20,14 @@ from fastai.learner import Learner
 from safetensors.torch import save
 
 from artclf.base.errors import InputError, StepError
-from artclf.base.files import read_json, replace_whole, sha256_of, write_csv, write_json
+from artclf.base.files import (
+    read_json,
+    replace_together,
+    replace_whole,
+    sha256_of,
+    write_csv,
+    write_json,
+)
 from artclf.base.machine import surroundings
 from artclf.data import splits
 from artclf.data.cleaning import check_copies
@@ -53,16 +60,24 @@ def export(learn: Learner, out=None) -> Path:
     `out` (by default, its own path); return the folder.
 
     The exported network predicts every image of every part; the temperature is fitted on its
-    predictions for valid. Raises InputError where the images have changed since training, StepError
-    for a network whose weights are NaN.
+    predictions for valid. An export that is there is replaced as a whole, or, where anything fails,
+    not at all. Raises InputError where the images have changed since training, FileNotFoundError
+    where one is gone, StepError for a network whose weights are NaN.
     """
     out = Path(out or learn.path)
     _check_weights(learn)
-    _write_network(learn, out)
-    classifier = load(out)
     data = learn.dls.path
-    images = _images_of_training(data, classifier.config)
+    images = _images_of_training(data, learn.config)
     check_copies(data, images.file)
+    with replace_together(out) as new:
+        _write_network(learn, new)
+        _write_figures(new, data, images, _fits(out))
+    return out
+
+
+def _write_figures(out: Path, data: Path, images, fits: list[dict]):
+    """Write what the network in `out` answers for `images`, and how well; set its temperature."""
+    classifier = load(out)
     features = of_images(data, images, classifier.learner.model[0], classifier.config)[:, 0]
     probabilities = classifier.of_features(features)[:, : len(classifier.vocab)]
     temperature, why_not_fitted = _fit_temperature(probabilities, images, classifier.vocab)
@@ -72,7 +87,6 @@ def export(learn: Learner, out=None) -> Path:
     predictions = _predictions(calibrated, images, classifier.vocab)
     write_csv(out / "predictions.csv", predictions)
     _write_embeddings(features, images, out)
-    fits = _fits(out)
     metrics = {
         "metrics": evaluation.metrics(predictions),
         "calibration": calibration.summary(predictions, temperature, why_not_fitted),
@@ -84,7 +98,6 @@ def export(learn: Learner, out=None) -> Path:
         **surroundings(classifier.learner.dls.device),
     }
     write_json(out / "metrics.json", metrics)
-    return out
 
 
 def headline(out, part: str = "test") -> dict:

@@ -6,6 +6,7 @@ Reads `DATA/clean/` and the catalogue; writes `EXPORT/` (checkpoints in `EXPORT/
 """
 
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -24,12 +25,13 @@ from fastcore.foundation import L
 from artclf import predict
 from artclf.base import settings as ranges
 from artclf.base.errors import InputError
-from artclf.data.cleaning import check_copies
+from artclf.data import cleaning
 from artclf.data.pictures import RESIZE
 from artclf.data.splits import fingerprint, items
 from artclf.model import backbones, engine, network
 from artclf.model.keep import BestEpoch, CheckFit, History, Resume
 from artclf.model.loaders import data_loaders
+from artclf.model.store import store_file
 from artclf.results.recipe import DEFAULTS, EXPERIMENTS
 from artclf.results.runs import FIGURES, read_run, spread
 
@@ -168,8 +170,9 @@ def learner(
     _check_settings(settings)
     backbone = backbones.find(arch, pretrained)
     table = items(data, split, parts, seed, exclude) if isinstance(split, str) else split
+    settings["max_size"] = _max_size(data, size)
     config = _config(settings, backbone, table)
-    check_copies(data, table.file)
+    cleaning.check_copies(data, table.file)
     set_seed(seed, reproducible=True)
     rows = table[table.part != "test"]
     files = [Path(data) / file for file in rows.file]
@@ -194,7 +197,7 @@ def learner(
         learn.add_cb(engine.Stored(data, rows, backbone, config))
         print(
             "While the body is frozen, the head learns on features that are stored in "
-            f"{Path(data) / 'features.db'}; once it is unfrozen, the network learns on pixels in "
+            f"{store_file(data, 'features.db')}; once it is unfrozen, the network learns on pixels in "
             "pixels.db. With cached=False, every epoch reads the files."
         )
     if uses_ridge:
@@ -218,6 +221,21 @@ def _check_settings(settings: dict):
     ranges.check_choice("--resize", settings["resize"], RESIZE)
     ranges.check_choice("--pool", settings["pool"], network.POOLS)
     ranges.check_choice("--precision", settings["precision"], network.PRECISIONS)
+
+
+def _max_size(data, size: int) -> int:
+    """The longer side that the clean copies in `data` have at most, in px.
+
+    Warns where the network is to see more pixels than they have.
+    """
+    max_size = cleaning.max_size_of(data)
+    if size > max_size:
+        warnings.warn(
+            f"--size {size} enlarges the clean copies in {data}, whose longer side is at most "
+            f"{max_size} px: run `artclf clean --data {data} --max-size {size}` first",
+            stacklevel=3,
+        )
+    return max_size
 
 
 def _config(settings: dict, backbone: backbones.Backbone, table: pd.DataFrame) -> dict:

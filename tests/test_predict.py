@@ -10,23 +10,30 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from fastai.callback.training import GradientClip
+from fastai.vision.core import TensorImage
+from fastcore.foundation import L
 from PIL import Image
 
 import artclf
 from artclf import predict, train
 from artclf.data import splits
 from artclf.data.catalogue import Catalogue
+from artclf.data.fetch import Fetcher
+from artclf.data.pictures import shrink
 from artclf.model import exports
 
 COLUMNS = ["image", "predicted", "probability", "top", "error"]
@@ -152,6 +159,22 @@ def test_the_callers_picture_and_array_stay_as_they_are(clf):
     assert picture.size == (700, 600) and pixels.shape == (600, 700, 3) and not pixels.any()
 
 
+def test_a_raw_picture_is_seen_at_the_size_of_the_clean_copies(copy, files):
+    with Image.open(files[3]) as picture:
+        large = picture.convert("RGB").resize((1200, 1000), Image.Resampling.NEAREST)
+    for max_size in (90, 800):
+        rewrite(copy, max_size=max_size)
+        classifier = artclf.load(copy)
+        small = shrink(large, max_size)
+        assert max(small.size) == max_size
+        assert_equal(classifier.predict(large, k=5), classifier.predict(small, k=5))
+
+
+def test_the_command_takes_urls_as_they_are(export, command):
+    code, _, said = command("predict", "http://127.0.0.1:9/a.jpg", "--out", export)
+    assert code == 1 and "blocked address" in said
+
+
 def test_order_and_repeats_are_kept(clf, files):
     order = [files[i] for i in np.random.default_rng(0).permutation(len(files))] + [files[0]] * 3
     found = clf.predict(order, batch_size=7)
@@ -179,8 +202,19 @@ def test_unreadable_things_get_a_row_with_the_reason(clf, files, tmp_path, batch
         None,
         7,
         np.zeros((4, 4, 5), np.uint8),
-        np.zeros((2, 3, 4, 5), np.uint8),
-        np.zeros((8, 8, 3)),
+        np.zeros((2, 6, 4, 5), np.uint8),
+        np.full((8, 8, 3), 1.5),
+        np.full((8, 8, 3), np.nan),
+        np.zeros((3, 40, 300), np.uint8),
+        torch.zeros(3, 40, 3),
+        torch.randn(3, 40, 40),
+        [[[0, 1], [2, 3]], [[4, 5], [6, 7]]],
+        "",
+        " ",
+        pd.NA,
+        float("nan"),
+        pd.DataFrame({"path": ["a.jpg"]}),
+        Path,
         np.zeros((0, 8, 3), np.uint8),
         np.array("text"),
         Image.new("RGB", (0, 4)),
@@ -215,9 +249,145 @@ def test_a_folder_is_every_picture_in_it(clf, drawn, tmp_path):
 
 
 def test_nothing_gives_an_empty_table_with_the_columns(clf):
-    for nothing in ([], (), pd.Series([], dtype=object), iter([])):
+    no_upload = {}
+    nothings = ([], (), pd.Series([], dtype=object), iter([]), np.array([]), no_upload, [[], [()]])
+    for nothing in (*nothings, torch.zeros(0, 3, 64, 64)):
         found = clf.predict(nothing)
         assert found.empty and list(found) == COLUMNS
+        probabilities, errors = clf.probabilities(nothing)
+        assert probabilities.shape == (0, len(clf.vocab)) and errors == []
+
+
+def test_the_types_of_the_columns_do_not_depend_on_what_is_found(clf, files):
+    for options in ({}, {"min_probability": 0.5}, {"min_probability": 1.0}):
+        types = clf.predict(files[:3], **options).dtypes
+        for images in ([], [""], ["", files[0]], ["", 7, b""], iter([])):
+            found = clf.predict(images, **options)
+            assert found.dtypes.equals(types)
+            assert all(name is None or isinstance(name, str) for name in found.predicted)
+            assert all(isinstance(text, str) for text in [*found.image, *found.error])
+        assert types.probability == np.dtype(float) and set(types.drop("probability")) == {
+            np.dtype(object)
+        }
+
+
+def test_a_picture_is_the_same_in_every_form_that_a_notebook_holds(clf, files, tmp_path):
+    content = files[3].read_bytes()
+    with Image.open(files[3]) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    tensor = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+    picture.save(lossless := tmp_path / "a.png")
+    forms = {
+        "BytesIO": BytesIO(content),
+        "bytearray": bytearray(content),
+        "memoryview": memoryview(content),
+        "upload 8": ({"name": "a.jpg", "type": "image/jpeg", "content": memoryview(content)},),
+        "upload 7": {"a.jpg": {"metadata": {"name": "a.jpg"}, "content": content}},
+        "floats to 1": pixels / 255,
+        "plt.imread": plt.imread(lossless),
+        "floats to 255": pixels.astype(np.float32),
+        "uint16": pixels.astype(np.uint16) * 257,
+        "integers": pixels.astype(int),
+        "tensor": tensor,
+        "tensor of floats": tensor / 255,
+        "tensor with a gradient": (tensor.float() / 255).double().requires_grad_(),
+        "TensorImage": TensorImage(tensor),
+        "channels last": torch.from_numpy(pixels.copy()),
+        "batch of one": tensor[None] / 255,
+        "array of paths": np.array([str(files[3])]),
+        "array of objects": np.array([files[3]], dtype=object),
+        "table": pd.DataFrame({"file": [files[3]]}),
+        "values of a table": pd.DataFrame({"file": [str(files[3])]}).file.values,
+        "nested": [[(files[3],)]],
+        "L": L([files[3]]),
+    }
+    expected = clf.predict(files[3], k=5)
+    for name, form in forms.items():
+        found = clf.predict(form, k=5)
+        assert len(found) == 1 and found.error[0] == "", (name, found.error.tolist())
+        assert_equal(found, expected, atol=1e-4)
+    with files[3].open("rb") as opened:
+        opened.seek(99)
+        found = clf.predict([opened, opened], k=5)
+    assert_equal(found, pd.concat([expected] * 2))
+    assert found.image[0] == str(files[3])
+
+
+def test_greys_of_every_form_and_batches(clf, files):
+    with Image.open(files[3]) as picture:
+        grey = np.asarray(picture.convert("L"))
+    expected = clf.predict(grey, k=5)
+    forms = (
+        grey[..., None],
+        grey[None],
+        torch.from_numpy(grey[None].copy()),
+        torch.from_numpy(grey.copy()) / 255,
+    )
+    for form in forms:
+        assert_equal(clf.predict(form, k=5), expected, atol=1e-4)
+    black_and_white = clf.predict(grey > 99, k=5)
+    assert_equal(black_and_white, clf.predict((grey > 99).astype(np.uint8) * 255, k=5))
+    small = [Image.open(file).convert("RGB").resize((40, 50)) for file in files[:5]]
+    batch = np.stack([np.asarray(image) for image in small])
+    expected = clf.predict(small, k=5)
+    channels_first = batch.transpose(0, 3, 1, 2)
+    for form in (batch, channels_first, torch.from_numpy(channels_first.copy()) / 255):
+        found = clf.predict(form, k=5)
+        assert_equal(found, expected, atol=1e-4)
+        assert found.image.tolist() == [f"image {place}" for place in range(5)]
+
+
+def test_the_range_of_a_batch_is_that_of_all_its_pictures(clf):
+    white_and_nearly_black = torch.full((2, 3, 40, 50), 255.0)
+    white_and_nearly_black[1] = 1.0
+    expected = clf.predict([Image.new("RGB", (50, 40), colour) for colour in ("white", "#010101")])
+    assert_equal(clf.predict(white_and_nearly_black), expected)
+
+
+def test_an_iterator_is_consumed_two_batches_ahead_and_nothing_is_kept(clf, files):
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(len(taken))
+            yield files[len(taken) % 2]
+
+    batches = clf.predict_batches(endless(), batch_size=4)
+    for number in range(1, 4):
+        table = next(batches)
+        assert len(table) == 4 and len(taken) == 4 * (number + 1)
+    batches.close()
+
+
+def test_a_home_is_found(clf, files, monkeypatch):
+    monkeypatch.setenv("HOME", str(files[0].parent))
+    monkeypatch.setenv("USERPROFILE", str(files[0].parent))
+    found = clf.predict([f"~/{files[0].name}", Path("~") / files[0].name, "~nobody-at-all/x.jpg"])
+    assert found.error.tolist() == ["", "", "file is missing"]
+    assert found.image[0] == f"~/{files[0].name}"
+    assert len(clf.predict("~")) == 8
+
+
+def test_a_url_is_fetched_by_the_guarded_fetcher(clf, monkeypatch):
+    from loopback import Server, answer, picture
+
+    with Server(a=answer(picture(3)), page=answer(b"<html>", Content_Type="text/html")) as server:
+        urls = [
+            f"{server.url}/a",
+            f"{server.url}/page",
+            f"{server.url}/none",
+            "HTTP://nowhere.test/x",
+        ]
+        blocked = clf.predict(urls[0])
+        assert blocked.error[0] == "blocked address" and server.requests == []
+        monkeypatch.setattr("artclf.data.web.Fetcher", partial(Fetcher, allow_private=True))
+        before = threading.active_count()
+        found = clf.predict([*urls[:3], *urls[:1] * 9], k=5)
+    assert found.image.tolist()[:3] == urls[:3]
+    assert found.error.tolist()[:3] == ["", "not an image: text/html", "http 404"]
+    assert_equal(found.iloc[[0, 11]], pd.concat([clf.predict(picture(3), k=5)] * 2))
+    assert server.asked("/robots.txt") == 1 and server.most[None] <= 2
+    assert threading.active_count() <= before  # the loop's thread has ended
 
 
 def test_many_may_come_as_any_collection(clf, files):
@@ -495,8 +665,73 @@ def test_exporting_after_the_data_changed_is_refused(drawn, tmp_path):
     with Catalogue(data) as cat:
         row = cat.select("period = '05-baroque'")[0]
         cat.update([{"url": row["url"], "period": row["period"], "clean_status": "rejected"}])
+    predict_before = content(tmp_path / "out")
     with pytest.raises(ValueError, match="changed since training: train again"):
         predict.export(learn)
+    assert content(tmp_path / "out") == predict_before
+
+
+def content(folder: Path) -> dict:
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def answers_of(out: Path) -> tuple:
+    """What the network in `out` answers, and what the files beside it say, which must be the same."""
+    classifier = artclf.load(out)
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    table = pd.read_csv(out / "predictions.csv")
+    assert metrics["calibration"]["temperature"] == config["temperature"]
+    test = table[table.part == "test"]
+    accuracy = (test.period == test.predicted).mean()
+    assert metrics["metrics"]["test"]["accuracy"] == pytest.approx(accuracy)
+    return classifier, table
+
+
+def test_an_export_is_replaced_as_a_whole_or_not_at_all(drawn, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    learn = train.learner(drawn, out, arch="efficientnet_lite0", size=64, batch_size=8)
+    predict.export(learn)
+    files = sorted(path.name for path in out.iterdir() if path.is_file())
+    assert len(files) == 6
+    vocab = learn.dls.vocab
+    move = Path.replace
+
+    class Killed(BaseException):
+        pass
+
+    def answer_always(place: int):
+        with torch.no_grad():
+            learn.model[1][-1].bias.zero_()[place] = 99.0
+
+    answer_always(0)
+    predict.export(learn)
+    # seven files are written whole, then six take their places
+    for moves_until_then in (0, 3, 6, 7, 8, 10, 12):
+        always = 1 + moves_until_then % 2
+        answer_always(always)
+        before = content(out)
+        moved = []
+
+        def move_or_die(self, target, moved=moved, most=moves_until_then):
+            if len(moved) == most:
+                raise Killed
+            moved.append(target)
+            return move(self, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", move_or_die)
+            with pytest.raises(Killed):
+                predict.export(learn)
+        if not (out / ".new").exists():
+            assert content(out) == before
+        classifier, table = answers_of(out)
+        [predicted] = set(table.predicted)
+        assert not (out / ".new").exists()
+        assert predicted == classifier.predict(drawn / table.file[0]).predicted[0]
+        predict.export(learn)
+        assert set(answers_of(out)[1].predicted) == {vocab[always]}
+    assert sorted(path.name for path in out.iterdir() if path.is_file()) == files
 
 
 def test_a_clean_image_that_went_missing_is_named(drawn, tmp_path):
@@ -506,13 +741,20 @@ def test_a_clean_image_that_went_missing_is_named(drawn, tmp_path):
     gone.unlink()
     with pytest.raises(FileNotFoundError, match=f"{gone.name}.*artclf clean"):
         predict.export(learn)
+    assert content(tmp_path / "out") == {}
 
 
 EXPORT = """
 import sys
 from artclf import predict, train
+import torch
 learn = train.learner(*sys.argv[1:], arch="efficientnet_lite0", size=64, batch_size=8)
-while True: predict.export(learn)
+number = 0
+while True:
+    with torch.no_grad():
+        learn.model[1][-1].bias.zero_()[number % 5] = 99.0
+    predict.export(learn)
+    number += 1
 """
 
 
@@ -531,8 +773,10 @@ def test_a_killed_export_leaves_whole_files(drawn, tmp_path):
         assert process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        assert len(artclf.load(tmp_path).vocab) == 5
-        assert len(pd.read_csv(tmp_path / "predictions.csv")) == 40
+        classifier, table = answers_of(tmp_path)
+        assert len(classifier.vocab) == 5 and len(table) == 40
+        [predicted] = set(table.predicted)
+        assert classifier.predict(drawn / table.file[0]).predicted[0] == predicted
         assert predict.headline(tmp_path)["images"]
         exports.load_learner(tmp_path, trust=True)
         (tmp_path / "metrics.json").unlink()

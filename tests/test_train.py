@@ -3,6 +3,7 @@ computed twice.
 """
 
 import ast
+import copy
 import json
 import os
 import re
@@ -11,6 +12,8 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +29,17 @@ from fastai.vision.all import (
     MixUp,
     Resize,
     ResizeMethod,
+    RMSProp,
+    accuracy,
+    error_rate,
     top_k_accuracy,
 )
 
 from artclf import predict, train
 from artclf.base.errors import SettingError, StepError
-from artclf.data import splits
+from artclf.data import cleaning, splits
 from artclf.data.catalogue import Catalogue
-from artclf.model import exports
+from artclf.model import exports, settings
 from artclf.results.recipe import DEFAULTS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -44,6 +50,8 @@ class Stop(Callback):
     """Raises `error` at a batch of an epoch of the fit that it is given to, when there are
     gradients already.
     """
+
+    fit_depends_on_it = False  # so that a fit goes on without it
 
     def __init__(self, error, epoch: int, batch: int = 0):
         self.error, self.at = error, (epoch, batch)
@@ -57,6 +65,7 @@ class Count(Callback):
     """Counts the batches that the network learns from."""
 
     batches = 0
+    fit_depends_on_it = False
 
     def before_batch(self):
         self.batches += self.training
@@ -321,6 +330,85 @@ def test_a_changed_setting_starts_afresh(whole, drawn, tmp_path, change, capsys)
     assert learn.resume.epochs_done == 0 and "Going on" not in capsys.readouterr().out
 
 
+class Scale(Callback):
+    """Multiplies the loss, by a number that it is given and by one in its code."""
+
+    def __init__(self, factor):
+        self.factor = factor
+        self.calls = 0
+
+    def after_loss(self):
+        self.calls += 1  # changes while it works
+        self.learn.loss_grad = self.loss_grad * self.factor
+
+
+class ScaleMore(Callback):
+    def after_loss(self):
+        self.learn.loss_grad = self.loss_grad * 2
+
+
+class ScaleLess(Callback):
+    def after_loss(self):
+        self.learn.loss_grad = self.loss_grad * 3
+
+
+ScaleLess.__name__ = ScaleMore.__name__  # a cell of a notebook that was changed and run again
+ScaleLess.__qualname__ = ScaleMore.__qualname__
+
+
+def goes_on(drawn, out, fit_cbs=(), **changes) -> bool:
+    """Whether a fit of two epochs finds one done; it is stopped in whichever it begins with."""
+    learn = learner(drawn, out, **changes)
+    stops = [Stop(KeyboardInterrupt(), epoch) for epoch in range(2)]
+    with pytest.raises(KeyboardInterrupt):
+        learn.fit_one_cycle(2, 2e-3, cbs=[*fit_cbs, *stops])
+    return learn.resume.epochs_done > 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"cbs": [MixUp(0.4)]}, {"cbs": [MixUp(0.1)]}),
+        ({"cbs": [Scale(2)]}, {"cbs": [Scale(3)]}),
+        ({"cbs": [ScaleMore()]}, {"cbs": [ScaleLess()]}),
+        ({"fit_cbs": [MixUp(0.4)]}, {"fit_cbs": [MixUp(0.1)]}),
+        ({"fit_cbs": [MixUp(0.4)]}, {}),
+        (
+            {"loss_func": LabelSmoothingCrossEntropyFlat(eps=0.1)},
+            {"loss_func": LabelSmoothingCrossEntropyFlat(eps=0.3)},
+        ),
+        ({"opt_func": partial(RMSProp, mom=0.9)}, {"opt_func": partial(RMSProp, mom=0.5)}),
+        ({"metrics": [accuracy]}, {"metrics": [error_rate]}),
+    ],
+    ids=str,
+)
+def test_a_setting_inside_a_callback_a_loss_or_an_optimizer_starts_afresh(
+    drawn, tmp_path, before, after
+):
+    def fresh(options):
+        return copy.deepcopy(options)  # as a new process makes them
+
+    learn_options = fresh({name: value for name, value in before.items() if name != "fit_cbs"})
+    learn = learner(drawn, tmp_path, **learn_options)
+    fit_cbs = fresh(before.get("fit_cbs", []))
+    with pytest.raises(KeyboardInterrupt):
+        learn.fit_one_cycle(2, 2e-3, cbs=[*fit_cbs, Stop(KeyboardInterrupt(), 1)])
+    shutil.copytree(tmp_path, other := tmp_path / "other", ignore=shutil.ignore_patterns("other"))
+    assert goes_on(drawn, tmp_path, **fresh(before))
+    assert not goes_on(drawn, other, **fresh(after))
+
+
+@pytest.mark.parametrize("name", ["torch", "fastai", "code"])
+def test_another_version_starts_afresh(whole, drawn, tmp_path, name, monkeypatch):
+    shutil.copytree(whole[1], tmp_path, dirs_exist_ok=True)
+    other = {**settings.versions(), name: "another"}
+    monkeypatch.setattr("artclf.model.keep.versions", lambda: other)
+    learn = learner(drawn, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        learn.fit_one_cycle(3, 2e-3, cbs=Stop(KeyboardInterrupt(), 0))
+    assert learn.resume.epochs_done == 0
+
+
 def test_the_best_epoch_of_all_stages_is_kept(drawn, tmp_path):
     learn = learner(drawn, tmp_path)
     learn.fit_one_cycle(2, 2e-3)
@@ -568,8 +656,6 @@ def test_excluded_class_is_neither_learned_nor_predicted(drawn, tmp_path):
 
 
 def test_test_images_are_never_seen_in_training(whole, drawn):
-    from artclf.data import splits
-
     table, learn = splits.items(drawn), whole[0]
     seen = {Path(file) for dl in learn.dls.loaders for file in dl.items}
     assert seen == {drawn / file for file in table[table.part != "test"].file}
@@ -706,3 +792,12 @@ def test_fine_tune_is_the_short_form_of_both_stages(drawn, tmp_path, capsys):
     assert history.fit.tolist() == [0, 1] and history.learning.tolist() == [1, 2]
     assert history.lr_high.tolist() == pytest.approx([2e-3, 1e-3])
     assert not same(weights(learn), before) and "the best on valid" in capsys.readouterr().out
+
+
+def test_the_size_of_clean_copies_is_kept_and_a_larger_network_is_warned_of(fresh, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert learner(fresh, tmp_path).config["max_size"] == 500
+    cleaning.normalise(fresh, max_size=60, workers=1)
+    with pytest.warns(UserWarning, match="--size 64 enlarges .* at most 60 px.*--max-size 64"):
+        assert learner(fresh, tmp_path).config["max_size"] == 60

@@ -1,23 +1,83 @@
 """Files that are written whole or not at all, and their hashes."""
 
+import errno
 import hashlib
 import json
-from collections.abc import Callable
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from artclf.base.errors import InputError
+
+# in a folder whose files are replaced together: what is being written, and what counts already
+UNFINISHED = ".new.part"
+NEW = ".new"
 
 
 def replace_whole(file: Path, write: Callable[[Path], object]):
     """Call `write` with the path of a file beside `file`, then put that in the place of `file`.
 
     A reader never sees half of it, and where `write` fails `file` stays as it was. Makes the folder
-    if needed.
+    if needed. Raises PermissionError where nothing can be written there.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.part")
+    with _writing_to(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
     write(part)
     part.replace(file)
+
+
+@contextmanager
+def replace_together(folder: Path) -> Iterator[Path]:
+    """A context manager that gives an empty folder to write files to; at its end all of them take
+    their places in `folder`, or, where it fails, none.
+
+    Killed at any moment, all are new or all are old to whoever calls `finish_replacing` before
+    reading. Raises PermissionError where nothing can be written.
+    """
+    finish_replacing(folder)
+    unfinished = folder / UNFINISHED
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+    with _writing_to(folder):
+        unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+    except BaseException:
+        shutil.rmtree(unfinished)
+        raise
+    unfinished.rename(folder / NEW)  # from here on the new files count
+    finish_replacing(folder)
+
+
+def finish_replacing(folder: Path):
+    """Move the files of a `replace_together` that was killed between its moves.
+
+    Raises PermissionError where that is needed and `folder` can't be written.
+    """
+    new = folder / NEW
+    if not new.is_dir():
+        return
+    with _writing_to(folder), suppress(FileNotFoundError):  # another process moves them, too
+        for file in sorted(new.iterdir()):
+            with suppress(FileNotFoundError):
+                file.replace(folder / file.name)
+        new.rmdir()
+
+
+@contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    """An error that says that `folder` can't be written becomes a PermissionError in words."""
+    try:
+        yield
+    except OSError as error:
+        if not can_not_be_written(error):
+            raise
+        raise PermissionError(
+            f"{folder} can't be written ({error.strerror}): name another folder by --out"
+        ) from error
 
 
 def read_json(file: Path) -> dict:
@@ -25,6 +85,7 @@ def read_json(file: Path) -> dict:
 
     Raises InputError where the file holds no JSON object.
     """
+    finish_replacing(file.parent)
     if not file.exists():
         return {}
     again = f"run `artclf train --out {file.parent}` again"
@@ -56,6 +117,14 @@ def write_figure(file: Path, figure):
 def write_json(file: Path, content: dict):
     """Write `content` to `file` as JSON in UTF-8, whole or not at all."""
     write_text(file, json.dumps(content, indent=1))
+
+
+def can_not_be_written(error: OSError | sqlite3.OperationalError) -> bool:
+    """Whether an error says that a file or its folder may be read, but not written."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    kind = error.sqlite_errorcode & 0xFF
+    return kind in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 
 
 def sha256_of(file: Path) -> str:

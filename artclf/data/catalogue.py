@@ -3,12 +3,15 @@
 Reads and writes `DATA/catalogue.db`. Notebooks read it with `read_catalogue(DATA)`.
 """
 
+import shutil
 import sqlite3
 from collections.abc import Iterable
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from artclf.base.errors import InputError
+from artclf.base.files import can_not_be_written
 
 FACTS = {
     "title": "TEXT",
@@ -54,19 +57,34 @@ class Catalogue:
     """The table `images` of `DATA/catalogue.db`, with key `(url, period)`; a context manager.
 
     Every call is one transaction: a process killed at any moment leaves a whole catalogue behind.
-    One process writes at a time; others may read. Raises InputError where the file is damaged.
+    One process writes at a time; others may read. A catalogue that is opened `to_read` alone may
+    lie in a folder that can't be written; without that, such a folder raises PermissionError.
+    Raises FileNotFoundError where there is nothing to read, InputError where the file is damaged.
     """
 
-    def __init__(self, data):
+    def __init__(self, data, to_read: bool = False):
         self.path = Path(data) / "catalogue.db"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+        if to_read:
+            require(data)
         try:
-            self._open(self.db)
+            self._connect(data, to_read)
         except sqlite3.DatabaseError as error:
             self.close()
             self._raise_if_damaged(error)
             raise
+
+    def _connect(self, data, to_read: bool):
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._open(sqlite3.connect(self.path, timeout=30, isolation_level=None))
+        except (OSError, sqlite3.OperationalError) as error:
+            if not can_not_be_written(error):
+                raise
+            if not to_read:
+                raise PermissionError(
+                    f"{self.path} can't be written ({error}): copy {data} to a folder of your own"
+                ) from error
+            self._open(_copy_in_memory(self.path))
 
     def _open(self, db: sqlite3.Connection):
         """Use `db`, after adding the tables and columns that it lacks."""
@@ -171,6 +189,20 @@ class Catalogue:
         return self.db.execute(f"SELECT count(*) FROM images WHERE {where}", args).fetchone()[0]
 
 
+def _copy_in_memory(file: Path) -> sqlite3.Connection:
+    """The database in `file`, with what a writer that was killed has left beside it, in memory:
+    SQLite itself reads no such database without writing beside it.
+    """
+    memory = sqlite3.connect(":memory:", isolation_level=None)
+    with TemporaryDirectory() as folder:
+        for part in (file, file.with_name(f"{file.name}-wal")):
+            if part.exists():
+                shutil.copyfile(part, Path(folder) / part.name)
+        with closing(sqlite3.connect(Path(folder) / file.name)) as copy:
+            copy.backup(memory)
+    return memory
+
+
 def read_catalogue(data):
     """Everything known of every image of the data set in folder `data`: a pandas DataFrame, one
     row per image.
@@ -179,8 +211,7 @@ def read_catalogue(data):
     """
     import pandas as pd
 
-    require(data)
-    with Catalogue(data) as catalogue:
+    with Catalogue(data, to_read=True) as catalogue:
         types = dict.fromkeys(WHOLE_NUMBERS, "Int64")  # with missing values: unknown is not 0
         return pd.read_sql_query("SELECT * FROM images ORDER BY rowid", catalogue.db, dtype=types)
 

@@ -24,8 +24,9 @@ from artclf.base.files import replace_whole
 from artclf.base.processes import map_in_processes
 from artclf.base.progress import progress_bar
 from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue, require
-from artclf.data.pictures import Rejected, open_rgb
+from artclf.data.pictures import MAX_SIZE, Rejected, open_rgb
 
+VERSION = 2  # to be raised when the same raw picture gives another clean copy than before
 NEAR_DUPLICATE = "near-duplicate"  # how reasons begin that module `duplicates` gives
 
 
@@ -38,7 +39,7 @@ class Settings:
     flagged as of one colour.
     """
 
-    max_size: int = 500
+    max_size: int = MAX_SIZE
     quality: int = 90
     min_size: int = 64
     min_contrast: int = 12
@@ -63,7 +64,7 @@ class Verdict(NamedTuple):
 CRASHED = Verdict("rejected", "crashed the decoder")
 
 
-def normalise(data, max_size: int = 500, quality: int = 90, workers: int | None = None):
+def normalise(data, max_size: int = MAX_SIZE, quality: int = 90, workers: int | None = None):
     """Clean what is new, find exact duplicates, and return the counts: a DataFrame, one row per
     period, one column per status.
 
@@ -105,6 +106,15 @@ def check_copies(data, files):
         )
 
 
+def max_size_of(data) -> int:
+    """The longer side that the clean copies in `data` have at most, in px."""
+    if not (Path(data) / "catalogue.db").exists():
+        return MAX_SIZE
+    with Catalogue(data, to_read=True) as cat:
+        settings = json.loads(cat.setting("clean") or "{}")
+    return settings.get("max_size", MAX_SIZE)
+
+
 def issues(data):
     """The issues that cleaning found, the most frequent first: a DataFrame with `issue`, the
     `number` of images, and one of them as `example` (a raw file).
@@ -118,7 +128,7 @@ def issues(data):
 
 
 def _forget_verdicts_of_other_settings(cat: Catalogue, settings: Settings):
-    current = json.dumps(asdict(settings))
+    current = json.dumps({**asdict(settings), "version": VERSION})
     if cat.setting("clean") == current:
         return
     with cat.transaction() as db:

@@ -17,7 +17,7 @@ from artclf.data import cleaning, splits
 from artclf.data.catalogue import FACTS, Catalogue
 from artclf.data.galleries import read_gallery
 from artclf.data.intake import Intake
-from artclf.data.pictures import Rejected, open_rgb
+from artclf.data.pictures import MAX_SIZE, Rejected, open_rgb
 
 
 def level_sources(
@@ -104,7 +104,7 @@ def _squash(file: Path, copy: Path, size: int, quality: int) -> Path:
     decoded: the catalogue will say why.
     """
     try:
-        image = open_rgb(file)
+        image = open_rgb(file, max(MAX_SIZE, size))
     except Rejected:
         return file
     square = image.resize((size, size), Image.Resampling.BICUBIC)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from artclf.data.pictures import open_rgb
+from artclf.data.pictures import MAX_SIZE, open_rgb
 
 SIDE = 320  # px; pictures are squashed to a square
 POINTS = 400  # so many of the strongest points of a picture are described
@@ -116,7 +116,7 @@ def describe_file(file) -> Description:
 
 
 def _read_grey(file) -> np.ndarray:
-    return np.asarray(open_rgb(file).convert("L"))
+    return np.asarray(open_rgb(file, MAX_SIZE).convert("L"))
 
 
 def _resize(grey: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -17,8 +17,11 @@ import simplejpeg
 from PIL import ExifTags, Image, ImageOps
 
 from artclf.base.errors import InputError
+from artclf.data.arrays import pictures_in
+from artclf.data.colours import to_srgb
 
 MAX_PIXELS = 100_000_000
+MAX_SIZE = 500  # px, the longer side of clean copies, unless asked otherwise
 _CHANGING_FILTERS = threading.Lock()
 SIZE = 320  # px, the sides of what a network sees, unless asked otherwise
 RESIZE = ("squish", "crop", "pad")  # fastai's ways to bring a picture to a square
@@ -46,30 +49,55 @@ class Rejected(Exception):
     """An image that can't be used, and why."""
 
 
-def open_rgb(source, max_size: int = 500) -> Image.Image:
-    """The picture in `source`, decoded whole: upright, RGB, longer side at most `max_size` px.
+def open_rgb(source, max_size: int | None = None) -> Image.Image:
+    """The picture in `source`, decoded whole: upright, RGB, longer side at most `max_size` px, or as
+    long as it is.
 
-    `source` is a path, bytes, a binary stream, a PIL image (which stays as it is), or a uint8 array
-    of shape (height, width) or (height, width, 3 or 4). Transparent parts become white, 16 bits are
-    scaled to 8. Raises `Rejected` with the reason, in words, where the picture can't be used.
+    `source` is a path, bytes, a binary stream, a PIL image (which stays as it is), or an array of
+    one picture (see `arrays.pictures_in`). Transparent parts become white, 16 bits are scaled to 8,
+    and colours are brought to sRGB by the profile that comes with the picture; a damaged profile is
+    left out of account. Raises `Rejected` with the reason, in words, where the picture can't be
+    used.
     """
     if isinstance(source, Image.Image | np.ndarray):
         return _from_memory(source, max_size)
     try:
-        return _from_bytes(_read(source), max_size)
+        return _from_bytes(read(source), max_size)
     except DECODER_ERRORS as error:
         raise Rejected(_reason(error)) from error
 
 
-def square(source, size: int, resize: str = "squish") -> np.ndarray:
+def read(source) -> bytes:
+    """The bytes of a picture, from a path, from bytes, or from a stream, which is read from its
+    beginning, as Pillow does it.
+
+    Raises Rejected for anything else, and what the file raises.
+    """
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, str | Path):
+        return Path(source).read_bytes()
+    if not hasattr(source, "read"):
+        raise Rejected(f"{type(source).__name__} is not a picture")
+    if hasattr(source, "seekable") and source.seekable():
+        source.seek(0)
+    content = source.read()
+    if not isinstance(content, bytes):
+        raise Rejected("it is opened as text: open it in mode 'rb'")
+    return content
+
+
+def square(source, size: int, resize: str = "squish", max_size: int | None = None) -> np.ndarray:
     """The pixels of a picture at the size of a network's input: uint8 of shape (3, size, size).
 
     `source` is what `open_rgb` takes, `resize` is one of `RESIZE`. The result is what fastai's
-    `Resize` gives for a picture that is not augmented. Raises `Rejected` as `open_rgb` does.
+    `Resize` gives for a picture that is not augmented. A raw picture is first brought to the
+    `max_size` of the clean copies that the network learned from, so that it looks like these; a
+    clean copy is taken as it is. Raises `Rejected` as `open_rgb` does.
     """
     from fastai.vision.all import PILImage
 
-    picture = PILImage(open_rgb(source))
+    picture = PILImage(open_rgb(source, max_size))
     resized = resizing(size, resize)(picture, split_idx=1)  # 1: as in validation, without chance
     return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
 
@@ -96,23 +124,27 @@ def open_reduced(file, size: int) -> Image.Image:
         return image.convert("RGB")
 
 
-def to_rgb(im: Image.Image) -> Image.Image:
-    """`im` in mode RGB: alpha on white, 16-bit and floating-point greys scaled to 0..255."""
-    if im.mode == "RGB" and not im.has_transparency_data:
-        return im
+def to_rgb(im: Image.Image, max_size: int | None = None) -> Image.Image:
+    """`im` in mode RGB and sRGB, its longer side at most `max_size` px: alpha on white, 16-bit and
+    floating-point greys scaled to 0..255.
+    """
+    profile = im.info.get("icc_profile")
+    if im.mode == "CMYK":
+        return shrink(to_srgb(im, profile), max_size)
     if im.mode.startswith("I") or im.mode == "F":
         im = _to_8_bits(im)
     if im.has_transparency_data:
         im = im.convert("RGBA")
         white = Image.new("RGBA", im.size, "white")
-        return Image.alpha_composite(white, im).convert("RGB")
-    return im.convert("RGB")
+        im = Image.alpha_composite(white, im)
+    rgb = im if im.mode == "RGB" else im.convert("RGB")
+    return to_srgb(shrink(rgb, max_size), profile)  # of a small picture colours convert sooner
 
 
-def shrink(im: Image.Image, max_size: int) -> Image.Image:
+def shrink(im: Image.Image, max_size: int | None) -> Image.Image:
     """`im` with its longer side at most `max_size` px, its shape kept; never enlarged."""
-    if max(im.size) <= max_size:
-        return im
+    if max_size is None or max(im.size) <= max_size:
+        return im  # without a copy
     return Image.fromarray(_shrink_pixels(np.asarray(im), max_size))
 
 
@@ -130,17 +162,7 @@ def resizing(size: int, resize: str):
     return Resize(size, method=methods[resize], pad_mode=PadMode.Zeros)
 
 
-def _read(source) -> bytes:
-    if isinstance(source, bytes):
-        return source
-    if hasattr(source, "read"):
-        return source.read()
-    if isinstance(source, str | Path):
-        return Path(source).read_bytes()
-    raise Rejected(f"{type(source).__name__} is not a picture")
-
-
-def _from_bytes(content: bytes, max_size: int) -> Image.Image:
+def _from_bytes(content: bytes, max_size: int | None) -> Image.Image:
     im = _open(content)
     if im.width * im.height > MAX_PIXELS:
         raise Rejected("over 100 megapixels")
@@ -156,7 +178,7 @@ def _from_bytes(content: bytes, max_size: int) -> Image.Image:
     im.draft("RGB", (min_width, min_height))
     im.load()
     ImageOps.exif_transpose(im, in_place=True)
-    return shrink(to_rgb(im), max_size)
+    return to_rgb(im, max_size)
 
 
 def _open(content: bytes) -> Image.Image:
@@ -170,16 +192,16 @@ def _open(content: bytes) -> Image.Image:
         return Image.open(BytesIO(content))
 
 
-def _reduction(longer_side: int, max_size: int) -> int:
+def _reduction(longer_side: int, max_size: int | None) -> int:
     """By how much a JPEG may be reduced while it is decoded, which is fast: 8, 4, 2 or 1."""
     for factor in (8, 4, 2):
-        if longer_side // max_size >= factor:
+        if max_size is not None and longer_side // max_size >= factor:
             return factor
     return 1
 
 
 def _decode_jpeg(
-    im: Image.Image, content: bytes, min_width: int, min_height: int, max_size: int
+    im: Image.Image, content: bytes, min_width: int, min_height: int, max_size: int | None
 ) -> Image.Image | None:
     """What Pillow makes of a JPEG, pixel for pixel, in less time; None where Pillow must decide."""
     if im.mode != "RGB" or im.getexif().get(ExifTags.Base.Orientation, 1) != 1:
@@ -190,21 +212,31 @@ def _decode_jpeg(
         )
     except ValueError:
         return None
-    return Image.fromarray(_shrink_pixels(pixels, max_size))
+    small = Image.fromarray(_shrink_pixels(pixels, max_size))
+    return to_srgb(small, im.info.get("icc_profile"))
 
 
-def _from_memory(source: Image.Image | np.ndarray, max_size: int) -> Image.Image:
+def _from_memory(source: Image.Image | np.ndarray, max_size: int | None) -> Image.Image:
     try:
-        im = Image.fromarray(source) if isinstance(source, np.ndarray) else source
+        im = _of_array(source) if isinstance(source, np.ndarray) else source
         if min(im.size) == 0:
             raise InputError("no pixels")
         upright = ImageOps.exif_transpose(im)  # a copy: the caller's picture stays as it is
-        return shrink(to_rgb(upright), max_size)
+        return to_rgb(upright, max_size)
     except DECODER_ERRORS as error:
         name = type(source).__name__
         if isinstance(source, np.ndarray):
             name = f"{name} {source.shape}"
         raise Rejected(f"{name} is not a picture ({error})") from error
+
+
+def _of_array(array: np.ndarray) -> Image.Image:
+    pictures = list(pictures_in(array))
+    if len(pictures) != 1:
+        raise InputError(f"it holds {len(pictures)}")
+    pixels = pictures[0]
+    is_grey = pixels.shape[2] == 1
+    return Image.fromarray(pixels[:, :, 0] if is_grey else pixels)
 
 
 def _reason(error: Exception) -> str:
@@ -229,14 +261,14 @@ def _to_8_bits(im: Image.Image) -> Image.Image:
         white = 65535
     else:
         white = 255
-    return Image.fromarray((pixels.clip(0, white) * (255 / white)).astype("uint8"))
+    return Image.fromarray(np.rint(pixels.clip(0, white) * (255 / white)).astype("uint8"))
 
 
-def _shrink_pixels(pixels: np.ndarray, max_size: int) -> np.ndarray:
+def _shrink_pixels(pixels: np.ndarray, max_size: int | None) -> np.ndarray:
     height, width = pixels.shape[:2]
-    scale = max_size / max(width, height)
-    if scale >= 1:
+    if max_size is None or max(width, height) <= max_size:
         return pixels
+    scale = max_size / max(width, height)
     size = [max(1, round(width * scale)), max(1, round(height * scale))]
     interpolation = cv2.INTER_LINEAR if scale > 0.5 else cv2.INTER_AREA
     return cv2.resize(pixels, size, interpolation=interpolation)

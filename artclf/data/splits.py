@@ -268,7 +268,14 @@ def _periods_without(part: str, table) -> list[str]:
 def _record(data, table, column: str):
     """Write the parts that changed to a column of the catalogue."""
     changed = table[table.part != table[column]]
-    with Catalogue(data) as catalogue:
+    if changed.empty:
+        return
+    try:
+        catalogue = Catalogue(data)
+    except PermissionError as error:
+        print(f"The parts are not noted in the catalogue: {error}")
+        return
+    with catalogue:
         catalogue.update(
             {"url": row.url, "period": row.listed, column: row.part} for row in changed.itertuples()
         )

@@ -24,7 +24,7 @@ from artclf.base.errors import InputError
 from artclf.data import splits
 from artclf.lab import experiment
 from artclf.model import backbones, features
-from artclf.model.store import Store
+from artclf.model.store import Store, store_file
 from artclf.results import evaluation, plots
 
 DEFAULTS = {
@@ -198,7 +198,7 @@ def _has_features(data, config: dict) -> bool:
 
     Only training stores view 1, the mirror image; predictions store view 0 alone.
     """
-    file = Path(data) / "features.db"
+    file = store_file(data, "features.db")
     if not file.exists():
         return False
     pattern = f"{features.body_name(config)} * {config['size']} px {config['resize']} view 1"

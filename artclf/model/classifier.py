@@ -3,22 +3,23 @@
 Reads pictures; made by `exports.load` from an export.
 """
 
-import os
 import re
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
 from fastai.learner import Learner
-from PIL import Image
 
 from artclf.base import settings
 from artclf.base.threads import prefetch
-from artclf.data.formats import IMAGE_SUFFIXES
-from artclf.data.pictures import Rejected, square
-from artclf.model import network
+from artclf.data.pictures import Rejected
+from artclf.data.web import WebPictures
+from artclf.model import inputs, network
+
+COLUMNS = ["image", "predicted", "probability", "top", "error"]
+NUMBERS = ("probability", "artist_probability")  # all other columns are of any objects
 
 
 class Classifier:
@@ -45,113 +46,152 @@ class Classifier:
     ) -> pd.DataFrame:
         """A row per image, in the order given: `image, predicted, probability, top, error`.
 
-        `images` is one or many of: a path, a folder (the pictures in it), bytes, a PIL image, an
-        array of shape (height, width) or (height, width, 3 or 4) and type uint8. `top` lists `k`
-        pairs of class and probability, the likeliest first. A network of artists adds `artist,
-        artist_probability`. Where an image can't be read, `error` says why and the others go on.
+        `images` is one or many, nested as they come, of: a path (`~` is the home), a folder (the
+        pictures in it), an http(s) URL (fetched as step download does it), the bytes of a file in
+        any form, an open file, the value of ipywidgets' FileUpload, a PIL image, an array or tensor
+        (see `arrays`), a batch of these, a table with the column `file`. `top` lists `k` pairs of
+        class and probability, the likeliest first. A network of artists adds `artist,
+        artist_probability`. Where an image can't be read, or may be read in two ways, `predicted` is
+        None and `error` says why; the others go on.
 
-        With `min_probability`, `predicted` is missing where the likeliest class is less likely than
+        With `min_probability`, `predicted` is None where the likeliest class is less likely than
         that, and a column `answer` says it in words: `baroque`, or `not sure, between baroque and
         rococo`; '' where there is an error. Raises SettingError for a `k` below 1, or a
         `min_probability` that is none.
         """
+        tables = list(self.predict_batches(images, k, batch_size, min_probability))
+        return pd.concat(tables, ignore_index=True)
+
+    def predict_batches(
+        self, images, k: int = 3, batch_size: int = 64, min_probability: float | None = None
+    ) -> Iterator[pd.DataFrame]:
+        """What `predict` returns, a table for each batch, for more images than one table can hold;
+        one empty table where there are none.
+
+        An iterator of images is consumed two batches ahead. Raises as `predict` does.
+        """
         settings.check(k=k)
         if min_probability is not None:
             settings.check(min_probability=min_probability)
-        names, sources = _list_images(images)
-        probabilities, errors = self.probabilities(sources, batch_size)
-        periods = probabilities[:, : len(self.vocab)]
-        artists = probabilities[:, len(self.vocab) :]
-        rows: list[tuple] = []
-        for name, row, error in zip(names, periods, errors, strict=True):
-            if error:
-                rows.append((name, None, np.nan, [], error))
-            else:
-                top = self._top(row, k)
-                predicted, probability = top[0]
-                rows.append((name, predicted, probability, top, error))
-        table = pd.DataFrame(rows, columns=["image", "predicted", "probability", "top", "error"])
-        if min_probability is not None:
-            table = self._answer(table, periods, min_probability)
-        if self.artists:
-            table = self._add_artists(table, artists)
-        return table
+        is_empty = True
+        for batch in self._batches(images, batch_size):
+            yield self._table(*batch, k, min_probability)
+            is_empty = False
+        if is_empty:
+            yield self._table([], self._no_answers(0), [], k, min_probability)
 
-    def probabilities(self, sources: list, batch_size: int = 64) -> tuple[np.ndarray, list[str]]:
+    def probabilities(self, images, batch_size: int = 64) -> tuple[np.ndarray, list[str]]:
         """Probabilities of shape (images, classes), NaN in the rows of unreadable images, and an
-        error text for each.
+        error text for each; `images` is what `predict` takes.
 
         Artists, if any, follow the classes.
         """
-        probabilities, _, errors = self.predict_arrays(sources, batch_size)
-        return probabilities, errors
+        probabilities = [self._no_answers(0)]
+        errors: list[str] = []
+        for _, rows, texts in self._batches(images, batch_size):
+            probabilities.append(rows)
+            errors += texts
+        return np.concatenate(probabilities), errors
 
-    def predict_arrays(
-        self, sources: list, batch_size: int = 64
-    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Probabilities (images, classes), features that enter the head (images, features), and an
-        error text for each image.
+    def _batches(
+        self, images, batch_size: int
+    ) -> Iterator[tuple[list[str], np.ndarray, list[str]]]:
+        """For each batch of `images` their names, probabilities (images, classes + artists), and
+        error texts.
 
         While the network computes one batch, the next one is decoded.
         """
+        with WebPictures() as web:
+            pictures = inputs.stream(images)
+            for _, batch in prefetch(partial(self._pixels, web), pictures, batch_size):
+                names, pixels = zip(*batch, strict=True)
+                errors = [str(item) if isinstance(item, Rejected) else "" for item in pixels]
+                readable = [place for place, error in enumerate(errors) if not error]
+                probabilities = self._no_answers(len(batch))
+                if readable:
+                    stacked = torch.stack([pixels[place] for place in readable])
+                    probabilities[readable] = self._forward(stacked)
+                yield list(names), probabilities, errors
+
+    def _no_answers(self, count: int) -> np.ndarray:
         answers = len(self.vocab) + len(self.artists)
-        features = self._model[0].n_features
-        arrays = np.full((len(sources), answers + features), np.nan, dtype=np.float32)
-        errors = [""] * len(sources)
-        for start, batch in prefetch(self._pixels, sources, batch_size):
-            places = []
-            pixels = []
-            for place, item in enumerate(batch, start):
-                if isinstance(item, Rejected):
-                    errors[place] = str(item)
-                else:
-                    places.append(place)
-                    pixels.append(item)
-            if pixels:
-                arrays[places] = self._forward(torch.stack(pixels))
-        return arrays[:, :answers], arrays[:, answers:], errors
+        return np.full((count, answers), np.nan, dtype=np.float32)
+
+    def _table(
+        self,
+        names: list[str],
+        probabilities: np.ndarray,
+        errors: list[str],
+        k: int,
+        min_probability: float | None,
+    ) -> pd.DataFrame:
+        """The table of `predict` for one batch."""
+        rows: list[dict] = []
+        for name, row, error in zip(names, probabilities, errors, strict=True):
+            rows.append(self._answer(name, row, error, k, min_probability))
+        columns = [*COLUMNS]
+        if min_probability is not None:
+            columns.append("answer")
+        if self.artists:
+            columns += ["artist", "artist_probability"]
+        # objects, because pandas' own texts turn None into nan
+        table = pd.DataFrame(rows, columns=columns, dtype=object)
+        return table.astype({name: float for name in NUMBERS if name in columns})
+
+    def _answer(
+        self, name: str, row: np.ndarray, error: str, k: int, min_probability: float | None
+    ) -> dict:
+        """The row of the table for one image; what is not asked for is left out by its columns."""
+        if error:
+            return {
+                "image": name,
+                "predicted": None,
+                "probability": np.nan,
+                "top": [],
+                "error": error,
+                "answer": "",
+                "artist": None,
+                "artist_probability": np.nan,
+            }
+        top = self._top(row[: len(self.vocab)], max(k, 2))
+        likeliest, probability = top[0]
+        predicted: str | None = likeliest
+        answer = _spoken(likeliest)
+        if min_probability is not None and probability < min_probability:
+            predicted = None
+            answer = f"not sure, between {' and '.join(_spoken(name) for name, _ in top[:2])}"
+        answers = {
+            "image": name,
+            "predicted": predicted,
+            "probability": probability,
+            "top": top[:k],
+            "error": "",
+            "answer": answer,
+        }
+        if self.artists:
+            artists = row[len(self.vocab) :]
+            answers["artist"] = self.artists[artists.argmax()]
+            answers["artist_probability"] = float(artists.max())
+        return answers
 
     def _top(self, row: np.ndarray, k: int) -> list[tuple[str, float]]:
         best = np.argsort(-row, kind="stable")[:k]
         return [(self.vocab[place], float(row[place])) for place in best]
 
-    def _answer(self, table, periods: np.ndarray, min_probability: float) -> pd.DataFrame:
-        """`table` without unsure predictions, and with the column `answer`."""
-        unsure = table.probability < min_probability
-        answers = []
-        for row, is_unsure, error in zip(periods, unsure, table.error, strict=True):
-            names = [_spoken(name) for name, _ in self._top(row, 2)]
-            if error:
-                answers.append("")
-            elif is_unsure:
-                answers.append(f"not sure, between {' and '.join(names)}")
-            else:
-                answers.append(names[0])
-        return table.assign(
-            predicted=table.predicted.where(~unsure, None),
-            answer=pd.Series(answers, dtype=object),
-        )
-
-    def _add_artists(self, table, artists: np.ndarray) -> pd.DataFrame:
-        names = []
-        for place, error in zip(artists.argmax(1), table.error, strict=True):
-            names.append(None if error else self.artists[place])
-        return table.assign(artist=names, artist_probability=artists.max(1).astype(float))
-
-    def _pixels(self, source) -> torch.Tensor | Rejected:
-        """`source` as bytes of shape (3, size, size), resized as in training."""
+    def _pixels(self, web: WebPictures, named: tuple) -> tuple[str, torch.Tensor | Rejected]:
+        """The name of a picture and its pixels, of shape (3, size, size), resized as in training."""
+        name, picture = named
         try:
-            pixels = square(source, self.config["size"], self.config["resize"])
+            return name, torch.from_numpy(inputs.pixels(picture, self.config, web))
         except Rejected as error:
-            return error
-        return torch.from_numpy(pixels)
+            return name, error
 
     @torch.inference_mode()
     def _forward(self, pixels: torch.Tensor) -> np.ndarray:
-        """Probabilities and features side by side: (images, classes + artists + features)."""
+        """Probabilities of shape (images, classes + artists)."""
         x = pixels.to(self._device).float() / 255
         features = self._model[0]((x - self._mean) / self._std)
-        return torch.cat([self._answers(features), features], dim=1).float().cpu().numpy()
+        return self._answers(features).float().cpu().numpy()
 
     @torch.inference_mode()
     def of_features(self, features: np.ndarray) -> np.ndarray:
@@ -170,29 +210,3 @@ class Classifier:
 def _spoken(name: str) -> str:
     """`05-high_baroque` as one says it: high baroque."""
     return re.sub(r"^\d+-(?=.)", "", name).replace("_", " ")
-
-
-def _list_images(images) -> tuple[list[str], list]:
-    """A name for each image (its path, or its place), and the images one by one."""
-    is_one = isinstance(images, str | Path | bytes | np.ndarray | Image.Image)
-    if is_one or not isinstance(images, Iterable):
-        images = [images]
-    sources = []
-    for image in images:
-        sources += _pictures_in(image)
-    names = []
-    for place, source in enumerate(sources):
-        names.append(str(source) if isinstance(source, str | Path) else f"image {place}")
-    return names, sources
-
-
-def _pictures_in(image) -> list:
-    """The pictures in `image` if that is a folder, else `image` alone."""
-    if not isinstance(image, str | Path):
-        return [image]
-    if not os.path.isdir(image):  # noqa: PTH112 (Path.is_dir raises for some texts)
-        return [image]
-    files = Path(image).rglob("*")
-    return sorted(
-        file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-    )

@@ -31,6 +31,7 @@ class Stored(Callback):
     """
 
     run_after = TrainEvalCallback
+    fit_depends_on_it = False  # its settings are those of the learner
 
     def __init__(self, data, table, backbone, config: dict):
         self.data = data

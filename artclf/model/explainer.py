@@ -14,8 +14,8 @@ from torch import nn
 
 from artclf.base.errors import InputError
 from artclf.base.machine import keep_freed_memory
-from artclf.data.pictures import Rejected, square
-from artclf.model import attribution
+from artclf.data.pictures import Rejected
+from artclf.model import attribution, inputs
 from artclf.model.attribution import BATCH, METHODS
 
 
@@ -70,7 +70,7 @@ class Explainer:
         Raises Rejected as `pictures` does.
         """
         try:
-            pixels = torch.from_numpy(square(file, self.config["size"], self.config["resize"]))
+            pixels = torch.from_numpy(inputs.pixels(file, self.config))
         except Rejected as error:
             raise Rejected(
                 f"{file}: {error}; if it has moved, run `artclf clean` and `artclf train` again"

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from artclf.base.errors import InputError
-from artclf.base.files import sha256_of
+from artclf.base.files import finish_replacing, sha256_of
 from artclf.model import backbones, network
 from artclf.model.classifier import Classifier
 from artclf.model.loaders import data_loaders
@@ -36,6 +36,7 @@ def load(out) -> Classifier:
     no known architecture, or describes other weights or another network.
     """
     out = Path(out)
+    finish_replacing(out)
     config = _read_config(out / "config.json")
     weights = out / "model.safetensors"
     if sha256_of(weights) != config["hashes"].get("model.safetensors"):
@@ -61,6 +62,7 @@ def load_learner(path, trust: bool = False) -> Learner:
 
     path = Path(path)
     if path.is_dir():
+        finish_replacing(path)
         path = path / "learner.pkl"
     if not trust:
         raise InputError(

@@ -2,8 +2,8 @@
 pictures, decoded once.
 
 Reads `DATA/clean/`; stores the features in `DATA/features.db` and the pixels in `DATA/pixels.db`,
-by the SHA-256 of the pictures' bytes. Both may be deleted at any time. The frozen stage of
-training, doubtful labels and the experiments build on them.
+or in the folder `ARTCLF_CACHE`, by the SHA-256 of the pictures' bytes. Both may be deleted at any
+time. The frozen stage of training, doubtful labels and the experiments build on them.
 """
 
 import hashlib
@@ -24,10 +24,11 @@ from artclf.base.threads import prefetch
 from artclf.data.catalogue import clean_path
 from artclf.data.pictures import SIZE, Rejected, square
 from artclf.model import backbones, network
-from artclf.model.store import Store
+from artclf.model.store import Store, store_file
 
 BATCH = 16  # pictures; of more, the activations leave the processor's cache
 VERSION = 4  # to be raised when the same network gives other features than before
+PIXELS_VERSION = 2  # to be raised when the same picture gives other pixels than before
 PICTURES_PER_READ = 500  # so that few features are in memory both as stored and in the array
 
 
@@ -89,8 +90,8 @@ class Pictures:
         self.resize = resize
         if not all(self.hashes):
             raise InputError(f"pictures in {data} have no hash: run `artclf clean --data {data}`")
-        self.key = f"{size} px {resize}"
-        self.store = Store(self.data / "pixels.db")
+        self.key = f"{PIXELS_VERSION}, {size} px {resize}"
+        self.store = Store(store_file(data, "pixels.db"))
 
     def pixels(self, indices: Sequence[int]) -> torch.Tensor:
         """The pictures at `indices` of `files`: uint8 of shape (images, 3, size, size).
@@ -139,7 +140,7 @@ def feature_views(
     the same size, so that features don't depend on what was stored before. From now on, the process
     keeps the memory that it frees.
     """
-    store = Store(pictures.data / "features.db")
+    store = Store(store_file(pictures.data, "features.db"))
     made_by = f"{name} {_hash_of_weights(net)} {VERSION}, torch {torch.__version__}"
     keys = {view: f"{made_by} {pictures.key} view {view}" for view in views}
     table = _FeatureTable(pictures.hashes, list(views), wanted)

@@ -17,12 +17,13 @@ import torch
 from fastai.callback.core import Callback, CancelEpochException
 from fastai.torch_core import set_seed
 from fastcore.basics import noop
-from fastcore.foundation import L
+from fastcore.foundation import L, defaults
 
 from artclf.base import settings
 from artclf.base.errors import StepError
 from artclf.base.files import replace_whole, write_csv
 from artclf.model import network
+from artclf.model.settings import describe, versions
 
 
 def is_fitting(learn) -> bool:
@@ -80,6 +81,7 @@ class History(Callback):
     """
 
     order = 55  # after fastai's Recorder
+    fit_depends_on_it = False
 
     def __init__(self):
         self.rows: list[dict] = []
@@ -153,6 +155,7 @@ class BestEpoch(Callback):
     """
 
     order = 56  # after History
+    fit_depends_on_it = False
 
     def __init__(self):
         self.f1 = -1.0
@@ -223,15 +226,19 @@ class Resume(Callback):
     """Writes `models/fit-N.pth` after every epoch of fit N, so that an interrupted fit goes on.
 
     A fit goes on only where the learner's settings, the fits before it, the number of epochs, the
-    learning rates and the loss function are the same. Every epoch starts from a seed of its own, so
-    a fit that was interrupted ends with the same weights as one that was not.
+    learning rates, the loss function, the optimizer, the metrics, the callbacks with their settings
+    and the versions of code and libraries are the same. A callback that a fit doesn't depend on
+    says so by `fit_depends_on_it = False`. Every epoch starts from a seed of its own, so a fit that
+    was interrupted ends with the same weights as one that was not.
     """
 
     order = 57  # after History and BestEpoch, whose state it writes; before the progress bar
+    fit_depends_on_it = False
 
     def __init__(self, config: dict):
         self.config = config
         self.finished_keys: list[str] = []  # one per finished fit
+        self.described: list[tuple] = []  # callbacks, each with its settings before its first fit
         self.epochs_done = 0  # of the current fit
 
     @property
@@ -284,19 +291,36 @@ class Resume(Callback):
         for group in self.opt.hypers:
             # an interrupted fit leaves what is scheduled in the optimizer as it was at the time
             constant.append({k: float(v) for k, v in group.items() if k not in scheduled})
-        loss_func = self.learn.loss_func
-        class_weights = getattr(loss_func, "weight", None)
         depends_on = {
+            "versions": versions(),
             "config": self.config,
             "fits_before": self.finished_keys,
             "epochs": self.n_epoch,
             "frozen_groups": self.opt.frozen_idx,
             "constant": constant,
             "scheduled": scheduled,
-            "loss": repr(loss_func),
-            "class_weights": None if class_weights is None else class_weights.tolist(),
+            "loss": describe(self.learn.loss_func),
+            "optimizer": describe(self.learn.opt_func),
+            "metrics": [metric.name for metric in self.learn.metrics],
+            "callbacks": self._describe_callbacks(),
         }
         return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
+
+    def _describe_callbacks(self) -> list:
+        """The settings of all callbacks that a fit depends on, as they were before their first fit:
+        many change while they work.
+        """
+        found = []
+        for callback in self.learn.cbs:
+            is_default = type(callback) in defaults.callbacks
+            if is_default or not getattr(callback, "fit_depends_on_it", True):
+                continue
+            known = [settings for other, settings in self.described if other is callback]
+            if not known:
+                known = [describe(callback)]
+                self.described.append((callback, known[0]))
+            found += known
+        return found
 
     def _read(self) -> dict | None:
         if not self.file.exists():

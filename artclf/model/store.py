@@ -1,11 +1,16 @@
-"""The store: bytes by key and image in a SQLite file, which may be deleted at any time."""
+"""The store: bytes by key and image in a SQLite file, which may be deleted at any time.
 
+Stores lie in the data folder, or in the folder that the environment variable `ARTCLF_CACHE` names.
+"""
+
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from artclf.base.files import can_not_be_written
 from artclf.base.settings import from_environment
 
 LIMIT = from_environment("ARTCLF_CACHE_GB", 10) * 1e9  # bytes that a store's file may take
@@ -13,33 +18,53 @@ MOST_PARAMETERS = 500  # every SQLite takes 999 in a query
 TABLES = """
 CREATE TABLE IF NOT EXISTS entries (key TEXT, image TEXT, value BLOB, PRIMARY KEY (key, image));
 CREATE TABLE IF NOT EXISTS keys (key TEXT PRIMARY KEY, last_used REAL);
-"""
+PRAGMA user_version = 1;
+"""  # the last line is written each time, so that it shows whether the file can be
+
+
+def store_file(data, name: str) -> Path:
+    """The file of a store of the data set in folder `data`.
+
+    Stores hold pictures by the SHA-256 of their bytes, so all data sets may share a folder
+    `ARTCLF_CACHE`.
+    """
+    return Path(os.environ.get("ARTCLF_CACHE") or data) / name
 
 
 class Store:
     """Bytes by key and picture in a SQLite file that never grows beyond `LIMIT`.
 
     Safe in several threads and processes, and whole after a kill. When it is full, keys that this
-    object has not used are removed, the one unused for longest first.
+    object has not used are removed, the one unused for longest first. Where the file can't be
+    written, what is in it is read, and nothing is stored.
     """
 
     def __init__(self, file: Path):
         self.file = file
         self._used_keys: set[str] = set()
-        self._said_full = False
-        with self._open() as db:
-            db.executescript(TABLES)
+        self._said: set[str] = set()
+        self._is_writable = True
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with self._open() as db:
+                db.executescript(TABLES)
+        except (OSError, sqlite3.OperationalError) as error:
+            if not can_not_be_written(error):
+                raise
+            self._is_writable = False
 
     def read(self, key: str, images: Sequence[str]) -> dict[str, bytes]:
         """The bytes stored for `images` under `key`, by image; what isn't stored is left out."""
         values: dict[str, bytes] = {}
+        if self._is_missing():
+            return values
         with self._open() as db:
             for start in range(0, len(images), MOST_PARAMETERS):
                 some = images[start : start + MOST_PARAMETERS]
                 marks = ",".join("?" * len(some))
                 query = f"SELECT image, value FROM entries WHERE key = ? AND image IN ({marks})"
                 values.update(db.execute(query, (key, *some)))
-            if values and key not in self._used_keys:
+            if values and key not in self._used_keys and self._is_writable:
                 self._note_use(db, key)
         return values
 
@@ -47,10 +72,19 @@ class Store:
         """Store `values`; where there is no room for them, say so once and store nothing."""
         if not values:
             return
+        if not self._is_writable:
+            self._say_once(
+                f"{self.file} can't be written: what is computed is computed again each time. "
+                "To keep it, name another folder by --cache or ARTCLF_CACHE."
+            )
+            return
         number_of_bytes = sum(len(value) for value in values.values())
         with self._open() as db:
             if not self._make_room(db, key, number_of_bytes):
-                self._say_full()
+                self._say_once(
+                    f"{self.file} is full ({LIMIT / 1e9:.0f} GB): the rest is computed again each "
+                    "time. For more room, set ARTCLF_CACHE_GB."
+                )
                 return
             rows = [(key, image, value) for image, value in values.items()]
             db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", rows)
@@ -58,6 +92,8 @@ class Store:
 
     def keys(self) -> list[str]:
         """All keys that something is stored under."""
+        if self._is_missing():
+            return []
         with self._open() as db:
             return [key for (key,) in db.execute("SELECT key FROM keys")]
 
@@ -85,17 +121,20 @@ class Store:
         db.execute("INSERT OR REPLACE INTO keys VALUES (?, ?)", (key, time.time()))
         self._used_keys.add(key)
 
-    def _say_full(self):
-        if not self._said_full:
-            print(
-                f"{self.file} is full ({LIMIT / 1e9:.0f} GB): the rest is computed again each "
-                "time. For more room, set ARTCLF_CACHE_GB."
-            )
-        self._said_full = True
+    def _say_once(self, text: str):
+        if text not in self._said:
+            print(text)
+        self._said.add(text)
+
+    def _is_missing(self) -> bool:
+        """Whether there is no file, and none can be made."""
+        return not self._is_writable and not self.file.exists()
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.file, timeout=60)) as db, db:
+        mode = "rwc" if self._is_writable else "ro"
+        address = f"{self.file.absolute().as_uri()}?mode={mode}"
+        with closing(sqlite3.connect(address, timeout=60, uri=True)) as db, db:
             # whole after a kill; after a power cut it may have to be deleted
             db.execute("PRAGMA synchronous = OFF")
             yield db

@@ -12,7 +12,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 
 from artclf.base.errors import InputError
-from artclf.base.files import replace_whole
+from artclf.base.files import finish_replacing, replace_whole
 
 NAME = "embeddings.npz"
 NUMBERS = 128  # at most
@@ -58,6 +58,7 @@ def read(out, files) -> np.ndarray:
     of `files`.
     """
     path = Path(out) / NAME
+    finish_replacing(path.parent)
     again = "run `artclf train` again"
     if not path.exists():
         raise FileNotFoundError(f"no {path}: {again}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from artclf.base.errors import InputError
+from artclf.base.files import finish_replacing
 from artclf.data.catalogue import clean_path, read_catalogue
 from artclf.data.names import artist_keys
 from artclf.data.splits import PARTS
@@ -36,6 +37,7 @@ def read(out, data):
     where a step before this one is missing, InputError for a file that holds no predictions.
     """
     path = Path(out) / "predictions.csv"
+    finish_replacing(path.parent)
     if not path.exists():
         raise FileNotFoundError(f"no {path}: run `artclf train` first")
     predictions = _read_table(path)

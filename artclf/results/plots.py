@@ -224,10 +224,16 @@ def of_run(predictions, data, out, part="test", n=12) -> dict:
 
 
 def axes_of_size(width, height):
-    """The axes of a new Figure that no window shows and no notebook shows twice."""
+    """The axes of a new Figure that no window shows and no notebook shows twice; its texts are
+    legible in any script that a font on this machine has.
+    """
     import matplotlib.pyplot as plt
 
-    figure, ax = plt.subplots(figsize=(width, height), layout="constrained")
+    from artclf.results.fonts import LegibleFigure
+
+    figure, ax = plt.subplots(
+        figsize=(width, height), layout="constrained", FigureClass=LegibleFigure
+    )
     plt.close(figure)
     return ax
 

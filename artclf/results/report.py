@@ -21,9 +21,9 @@ PICTURES = 4  # of each pair and of each period
 NAMES = 20  # painters and sources with most errors
 
 
-def page(predictions, data, out, part="test", n=12) -> str:
-    """All that is known of a run as one HTML page; reads `config.json`, `metrics.json` and the
-    plots of `out`.
+def page(predictions, data, out, part="test", n=12, plots_folder=None) -> str:
+    """All that is known of a run as one HTML page; reads `config.json` and `metrics.json` of `out`,
+    and the plots in `plots_folder` (by default, those of `out`).
     """
     from markupsafe import Markup
 
@@ -38,7 +38,7 @@ def page(predictions, data, out, part="test", n=12) -> str:
         table = evaluation.errors_by(predictions, fact, part).head(NAMES)
         errors[fact] = table.reset_index().to_dict("records")
     plots = {}
-    for path in sorted((Path(out) / "plots").glob("*.svg")):
+    for path in sorted(Path(plots_folder or Path(out) / "plots").glob("*.svg")):
         plots[path.stem] = data_url(path.read_bytes(), "image/svg+xml")
     low_high, units = intervals(predictions, part)
     return render(

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from artclf.base.files import NEW, UNFINISHED, finish_replacing
+
 FIGURES = ["macro_f1", "accuracy", "baseline_accuracy", "distance"]
 COLUMNS = [
     "run",
@@ -55,8 +57,12 @@ def table(folder="exports") -> pd.DataFrame:
     there is no run.
     """
     folder = Path(folder)
+    for new in folder.rglob(NEW):
+        finish_replacing(new.parent)
     rows = []
     for file in sorted(folder.rglob("metrics.json")):
+        if file.parent.name == UNFINISHED:
+            continue
         try:
             row = read_run(file)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:

@@ -1,6 +1,7 @@
 """Cleaning: verdicts, exact duplicates and conflicts, workers that die, runs that are killed."""
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -395,3 +396,28 @@ def test_a_picture_with_damaged_tags_warns_of_nothing(data, capfd):
     normalise(data.folder, workers=1)
     assert data.statuses() == {"a/1.jpg": "ok"}
     assert "Warning" not in capfd.readouterr().err
+
+
+def test_the_size_of_clean_copies_is_known(tmp_path):
+    assert cleaning.max_size_of(tmp_path) == 500
+    assert not any(tmp_path.iterdir())
+    data = Data(tmp_path).add("a", "1.png", encoded(noise()))
+    assert cleaning.max_size_of(tmp_path) == 500
+    normalise(data.folder, max_size=1000, workers=1)
+    assert cleaning.max_size_of(tmp_path) == 1000
+
+
+def test_copies_of_an_earlier_version_are_made_again(data, in_this_process):
+    data.add("a", "1.png", encoded(noise()))
+    normalise(data.folder)
+    copy = data.folder / "clean/a/1.jpg"
+    whole = copy.read_bytes()
+    copy.write_bytes(b"of another way to clean")
+    normalise(data.folder)
+    assert copy.read_bytes() != whole
+    with Catalogue(data.folder) as cat:
+        settings = json.loads(cat.setting("clean"))
+        del settings["version"]  # as version 0.1 wrote it
+        cat.set_setting("clean", json.dumps(settings))
+    normalise(data.folder)
+    assert copy.read_bytes() == whole and data.statuses() == {"a/1.png": "ok"}

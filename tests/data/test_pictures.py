@@ -27,6 +27,8 @@ def opened(content: bytes, **options) -> np.ndarray:
     return np.asarray(im)
 
 
+BILINEAR = Image.Resampling.BILINEAR
+
 # Ways of storing a picture
 
 
@@ -295,10 +297,11 @@ def test_a_picture_is_the_same_from_a_file_its_bytes_and_memory(tmp_path):
     file = tmp_path / "a.png"
     file.write_bytes(content)
     image = Image.open(file)
-    expected = np.asarray(open_rgb(file))
+    expected = np.asarray(open_rgb(file, 500))
     assert expected.shape == (333, 500, 3)
     for source in (str(file), content, BytesIO(content), image, np.asarray(image)):
-        assert (np.asarray(open_rgb(source)) == expected).all()
+        assert (np.asarray(open_rgb(source, 500)) == expected).all()
+        assert (np.asarray(open_rgb(source)) == np.asarray(image)).all()
 
 
 def test_a_picture_in_memory_is_turned_upright_and_stays_as_it_is():
@@ -341,6 +344,17 @@ def test_a_square_has_the_pixels_that_fastai_feeds_to_a_network(resize, tmp_path
     assert pixels.dtype == np.uint8 and pixels.shape == (3, 64, 64)
     assert pixels.flags.c_contiguous
     assert (pixels == expected).all()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_a_large_square_shows_what_is_in_a_large_picture(form, tmp_path):
+    file = tmp_path / "a"
+    large = Image.fromarray(noise(240, 200)).resize((1200, 1000), Image.Resampling.NEAREST)
+    file.write_bytes(encoded(large, form, quality=95))
+    expected = np.asarray(Image.open(file).convert("RGB").resize((1000, 1000), BILINEAR))
+    assert (square(file, 1000).transpose(1, 2, 0) == expected).all()
+    as_clean = Image.open(BytesIO(encoded(open_rgb(file, 500))))
+    assert (square(file, 320, max_size=500) == square(as_clean, 320)).all()
 
 
 def test_a_square_of_what_cannot_be_used_is_rejected():

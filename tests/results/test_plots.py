@@ -1,12 +1,16 @@
 """Plots of predictions: what they show, their labels, and that none is clipped."""
 
+import warnings
+
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from made_predictions import made_predictions
+from matplotlib.font_manager import FontProperties, findfont
 from PIL import Image
 
-from artclf.results import evaluation, plots
+from artclf.results import evaluation, fonts, plots
 
 
 def texts(ax):
@@ -120,3 +124,47 @@ def test_picture_plots_show_the_pictures_of_the_tables(predictions, errors_of_a_
         f"{pair.given} taken for {pair.predicted}" for pair in pairs.itertuples()
     ]
     assert len(ax.images) == sum(min(count, 4) for count in pairs["count"])
+
+
+# Scripts
+
+
+@pytest.fixture
+def no_letters_said(monkeypatch):
+    """Warnings and found families of other tests don't count."""
+    monkeypatch.setattr(fonts, "_said", set())
+    fonts._families_with.cache_clear()
+    yield
+    fonts._families_with.cache_clear()
+
+
+def test_letters_that_a_font_lacks_come_from_another(no_letters_said, tmp_path):
+    with warnings.catch_warnings(), matplotlib.rc_context({"font.family": ["cmr10"]}):
+        warnings.filterwarnings("ignore", message="cmr10 font should")
+        warnings.simplefilter("error", append=True)
+        figure = plots.plot_confusion(made_predictions([("Барокко", "Барокко"), ("b", "b")]))
+        figure.savefig(tmp_path / "figure.png")
+        axes = figure.axes[0]
+        for _ in range(2):  # a second drawing adds nothing
+            for label in axes.get_xticklabels() + axes.get_yticklabels():
+                families = label.get_fontfamily()
+                assert families[0] == "cmr10"
+                assert len(families) == (2 if label.get_text() == "Барокко" else 1)
+            figure.savefig(tmp_path / "figure.svg")
+        other = axes.get_xticklabels()[1].get_fontfamily()[1]
+        letters = fonts._letters(findfont(FontProperties(family=[other])))
+        assert set("Барокко") <= letters
+
+
+def test_letters_that_no_font_has_are_named_once(no_letters_said, tmp_path, monkeypatch):
+    monkeypatch.setattr(fonts, "_fonts", dict)
+    pairs = made_predictions([("\U0010fffd\U0010fffc", "b"), ("b", "b")])
+    with pytest.warns(UserWarning, match="no font on this machine has the letters") as said:
+        for number in range(2):
+            plots.plot_confusion(pairs).savefig(tmp_path / f"{number}.png", bbox_inches="tight")
+    assert len(said) == 1
+    with pytest.warns(UserWarning, match="has the letters \U0010fffb:") as said:
+        plots.plot_per_class(made_predictions([("\U0010fffb\U0010fffc", "b")])).savefig(
+            tmp_path / "2.png"
+        )
+    assert len(said) == 1
