@@ -23,6 +23,7 @@ from fastcore.foundation import L
 
 from artclf import predict
 from artclf.base.errors import InputError
+from artclf.data.classes import in_order
 from artclf.data.pictures import RESIZE
 from artclf.data.splits import fingerprint, items
 from artclf.model import backbones, engine, network
@@ -228,7 +229,7 @@ def _config(settings: dict, backbone: backbones.Backbone, table: pd.DataFrame) -
         raise InputError("batch normalisation needs two images or more in a batch")
     return {
         **asdict(backbone),
-        "vocab": sorted(table.period.unique()),
+        "vocab": in_order(table.period.unique()),
         **settings,
         "batch_size": batch_size,
         "data_hash": fingerprint(table),
@@ -237,10 +238,11 @@ def _config(settings: dict, backbone: backbones.Backbone, table: pd.DataFrame) -
 
 
 def class_weights(table) -> torch.Tensor:
-    """The weight of each period in the loss, in sorted order: N / (K n), for n of N images and K
-    periods.
+    """The weight of each period in the loss, in the order of classes: N / (K n), for n of N images
+    and K periods.
     """
-    counts = table[table.part == "train"].period.value_counts().sort_index()
+    counts = table[table.part == "train"].period.value_counts()
+    counts = counts[in_order(counts.index)]
     weights = counts.sum() / (len(counts) * counts)
     return torch.tensor(weights.to_numpy(), dtype=torch.float32)
 

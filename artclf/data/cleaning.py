@@ -23,6 +23,7 @@ from artclf.base.files import replace_whole
 from artclf.base.processes import map_in_processes
 from artclf.base.progress import progress_bar
 from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue, require
+from artclf.data.classes import in_order
 from artclf.data.pictures import Rejected, open_rgb
 
 NEAR_DUPLICATE = "near-duplicate"  # how reasons begin that module `duplicates` gives
@@ -87,7 +88,8 @@ def counts(data):
     import pandas as pd
 
     table = read_catalogue(data).dropna(subset="clean_status")
-    return pd.crosstab(table.period, table.clean_status)
+    counted = pd.crosstab(table.period, table.clean_status)
+    return counted.loc[in_order(counted.index)]
 
 
 def issues(data):
@@ -191,7 +193,7 @@ def _mark_exact_duplicates(cat: Catalogue):
 def _verdict_in_group(row: dict, group: list[dict]) -> Verdict:
     """The verdict on `row`, one of the rows with the same clean copy."""
     used = [other for other in group if other["review"] != "drop"]
-    other_periods = sorted({label(other) for other in used} - {label(row)})
+    other_periods = in_order({label(other) for other in used} - {label(row)})
     if row in used and other_periods:
         return Verdict(
             "conflict", f"same picture under another period ({', '.join(other_periods)})"

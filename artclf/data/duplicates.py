@@ -22,6 +22,7 @@ import numpy as np
 from artclf.base.progress import progress_bar
 from artclf.data.candidates import by_hash, by_words
 from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue
+from artclf.data.classes import in_order
 from artclf.data.cleaning import NEAR_DUPLICATE
 from artclf.data.groups import components
 from artclf.data.matching import (
@@ -167,7 +168,7 @@ def _is_judged(row: dict) -> bool:
 def _judge_row(
     row: dict, largest: dict, periods: set[str], kinds: dict[tuple[str, str], str]
 ) -> Judgement:
-    other_periods = sorted(periods - {label(row)})
+    other_periods = in_order(periods - {label(row)})
     if row["review"] == "drop" or (row is largest and not other_periods):
         return _stays(row)
     kind = _kind_in_group(row["clean_sha256"], largest["clean_sha256"], kinds)
@@ -182,7 +183,7 @@ def _judge_row(
     flag = _flag(row)
     if flag:
         reason += FLAGGED + flag
-    return Judgement(row, status, reason, SetAside(kind, kept, sorted(periods)))
+    return Judgement(row, status, reason, SetAside(kind, kept, in_order(periods)))
 
 
 def _stays(row: dict) -> Judgement:

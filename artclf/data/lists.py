@@ -14,6 +14,7 @@ from urllib.parse import unquote_plus
 
 from artclf.base.errors import InputError
 from artclf.data.catalogue import FACTS
+from artclf.data.classes import in_order
 
 # the header of a list that a search begins
 LIST_COLUMNS = ["url", "title", "artist", "year", "licence", "source_page", "query", "page"]
@@ -21,7 +22,7 @@ END_OF_FILE = "\0"  # follows the last line, so that a quote that isn't closed i
 
 
 def find_lists(folder) -> dict[str, Path]:
-    """The URL lists of a folder: class name -> path, in sorted order (`urls_10-impressionism.csv`:
+    """The URL lists of a folder: class name -> path, in the order of classes (`urls_10-impressionism.csv`:
     `10-impressionism`).
 
     Raises FileNotFoundError where the folder holds none.
@@ -35,7 +36,7 @@ def find_lists(folder) -> dict[str, Path]:
         raise FileNotFoundError(
             f"no urls_*.csv in {folder}: name a folder of URL lists with --lists"
         )
-    return lists
+    return {name: lists[name] for name in in_order(lists)}
 
 
 def read_list(path) -> Iterator[dict]:

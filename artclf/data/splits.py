@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from artclf.base.errors import InputError
 from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue
+from artclf.data.classes import in_order
 from artclf.data.groups import joined
 from artclf.data.names import artist_keys
 
@@ -193,7 +194,7 @@ def usable(data, exclude: Sequence[str] = ()):
     )
     unknown = set(exclude) - set(table.period)
     if unknown:
-        names = ", ".join(sorted(unknown))
+        names = ", ".join(in_order(unknown))
         raise InputError(f"--exclude names {names}, but {data} has no such class")
     table = table[~table.period.isin(exclude)]
     if table.empty:
@@ -231,9 +232,9 @@ def _own_parts(table, data):
 
 
 def _check_number_of_images(table, number_of_parts: int):
-    counts = table.period.value_counts().sort_index()
-    too_few = counts.index[counts < number_of_parts]
-    if len(too_few):
+    counts = table.period.value_counts()
+    too_few = in_order(counts.index[counts < number_of_parts])
+    if too_few:
         raise InputError(
             f"too few images for {number_of_parts} parts in {', '.join(too_few)}: add pictures, "
             "or leave the class out with --exclude"
@@ -268,7 +269,7 @@ def _check_parts(table, split: str, wanted: list[str]):
 
 def _periods_without(part: str, table) -> list[str]:
     has_part = table.part.eq(part).groupby(table.period).any()
-    return has_part.index[~has_part].tolist()
+    return in_order(has_part.index[~has_part])
 
 
 def _record(data, table, column: str):

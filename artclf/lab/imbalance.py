@@ -21,6 +21,7 @@ from artclf import train
 from artclf.base.errors import InputError
 from artclf.base.progress import progress_bar
 from artclf.data import splits
+from artclf.data.classes import in_order
 from artclf.lab import balance, experiment
 from artclf.results import evaluation, plots
 
@@ -94,8 +95,9 @@ def thin(table, shares: dict[str, float], seed: int = 42) -> pd.DataFrame:
 
 
 def train_counts(table) -> pd.Series:
-    """How many train images each period has, in sorted order."""
-    return table[table.part == "train"].period.value_counts().sort_index()
+    """How many train images each period has, in the order of classes."""
+    counts = table[table.part == "train"].period.value_counts()
+    return counts[in_order(counts.index)]
 
 
 def rare(table) -> list[str]:
@@ -199,7 +201,7 @@ def figures(predictions) -> dict[str, float]:
     test = evaluation.of_part(predictions, "test")
     metrics = evaluation.metrics(predictions)["test"]
     rare_periods = rare(predictions)
-    other_periods = sorted(set(test.period) - set(rare_periods))
+    other_periods = in_order(set(test.period) - set(rare_periods))
     return {
         "accuracy": metrics["accuracy"],
         "macro_f1": metrics["macro_f1"],

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import nn
 
 from artclf.base.errors import InputError
+from artclf.data.classes import in_order
 from artclf.data.pictures import open_reduced
 from artclf.lab import experiment
 
@@ -84,7 +85,7 @@ def learner(table, files: tuple[Path, ...], config: dict) -> vision.Learner:
     Raises what `cnn` does.
     """
     vision.set_seed(config["seed"], reproducible=True)
-    vocab = sorted(table.period.unique())
+    vocab = in_order(table.period.unique())
     model = cnn(
         len(vocab),
         config["size"],
@@ -119,10 +120,10 @@ def dataset(table, files: tuple[Path, ...], size: int) -> list[tuple]:
     """The pictures and labels of a table of `splits.items`, as pairs of `TensorImage` and
     `TensorCategory`.
     """
-    classes = table.period.astype("category").cat.codes  # numbers in sorted order of the names
+    numbers = {name: number for number, name in enumerate(in_order(table.period.unique()))}
     return [
-        (vision.TensorImage(picture), vision.TensorCategory(int(number)))
-        for picture, number in zip(pixels(files, size), classes, strict=True)
+        (vision.TensorImage(picture), vision.TensorCategory(numbers[name]))
+        for picture, name in zip(pixels(files, size), table.period, strict=True)
     ]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from artclf.base.errors import InputError
 from artclf.data.catalogue import clean_path, read_catalogue
+from artclf.data.classes import in_order
 from artclf.data.names import artist_keys
 from artclf.data.splits import PARTS
 
@@ -79,11 +80,9 @@ def _read_table(path: Path):
 
 
 def classes(predictions) -> list[str]:
-    """All classes, also those without images, in time order: by the number of `NN-name`, then by
-    name.
-    """
+    """All classes, also those without images, in their order (see `data.classes`)."""
     names = set(scores(predictions)) | set(predictions.period) | set(predictions.predicted)
-    return sorted(names, key=lambda name: (_number(name), name))
+    return in_order(names)
 
 
 def positions(names: list[str]) -> np.ndarray:
