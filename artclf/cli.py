@@ -42,7 +42,7 @@ Exclude = Annotated[list[str] | None, typer.Option(help="A class to leave out; m
 Resize = StrEnum("Resize", ["squish", "crop", "pad"])
 Precision = StrEnum("Precision", ["float32", "bfloat16"])
 Layout = StrEnum("Layout", ["class", "part-class", "class-part", "nearest"])
-Split = StrEnum("Split", ["random", "grouped", "artist", "own"])
+Split = StrEnum("Split", ["auto", "random", "grouped", "artist", "own"])
 
 DATA = Path("data/sample")
 EXPORT = Path("exports/sample")
@@ -277,8 +277,8 @@ def train(
     split: Annotated[
         Split,
         typer.Option(
-            help="What stays in one part: nothing, duplicates, painters; "
-            "or the column `split` of your manifest."
+            help="What stays in one part: nothing, duplicates, painters; or (own) the parts of "
+            "your folders or manifest. auto: own where there are parts, else grouped."
         ),
     ] = Split(DEFAULTS.split),
     parts: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = "70,15,15",

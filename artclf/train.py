@@ -25,7 +25,7 @@ from artclf import predict
 from artclf.base.errors import InputError
 from artclf.data.classes import in_order
 from artclf.data.pictures import RESIZE
-from artclf.data.splits import fingerprint, items
+from artclf.data.splits import AUTO, choose, cut_name, fingerprint, items, record
 from artclf.model import backbones, engine, network
 from artclf.model.keep import BestEpoch, History, Resume
 from artclf.model.loaders import data_loaders
@@ -128,6 +128,10 @@ def learner(
     `Learner`. Raises InputError for settings that don't fit the data, FileNotFoundError without a
     catalogue.
     """
+    if isinstance(split, str) and split == AUTO:
+        split, why = choose(data, exclude)
+        if why:
+            print(why)
     callbacks = [callback() if isinstance(callback, type) else callback for callback in L(cbs)]
     settings = {
         "size": size,
@@ -152,7 +156,11 @@ def learner(
     }
     _check_settings(settings)
     backbone = backbones.find(arch, pretrained)
-    table = items(data, split, parts, seed, exclude) if isinstance(split, str) else split
+    if isinstance(split, str):
+        table = items(data, split, parts, seed, exclude)
+        record(data, table, cut_name(split, parts, seed, exclude))
+    else:
+        table = split
     config = _config(settings, backbone, table)
     set_seed(seed, reproducible=True)
     rows = table[table.part != "test"]

@@ -106,7 +106,7 @@ def test_fit_is_exactly_the_lines_of_the_notebook(drawn, export, tmp_path):
         "UNFROZEN_EPOCHS": 1,
         "UNFREEZE_FROM": 4,
         "LR": 1e-3,
-        "SPLIT": "grouped",
+        "SPLIT": "auto",
         "PARTS": (70, 15, 15),
         "SEED": 42,
         "RESIZE": "squish",
@@ -619,3 +619,24 @@ def test_fine_tune_is_the_short_form_of_both_stages(drawn, tmp_path, capsys):
     assert history.fit.tolist() == [0, 1] and history.learning.tolist() == [1, 2]
     assert history.lr_high.tolist() == pytest.approx([2e-3, 1e-3])
     assert not same(weights(learn), before) and "the best on valid" in capsys.readouterr().out
+
+
+def test_the_parts_of_folders_are_taken_by_default_and_a_line_says_so(tmp_path, no_workers, capsys):
+    from made_pictures import encoded, noise
+
+    from artclf import clean, download
+
+    folder, data, out = tmp_path / "folder", tmp_path / "data", tmp_path / "out"
+    for seed, name in enumerate([*["train/a", "train/b"] * 3, *["val/a", "val/b"] * 2]):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / f"{seed}.png").write_bytes(encoded(noise(seed=seed)))
+    download.import_folder(folder, data)
+    clean.clean_all(data, near_duplicates=False)
+    with pytest.warns(UserWarning, match="figures are measured on valid"):
+        learn = learner(data, out)
+    assert "the column `split` (--split own)" in capsys.readouterr().out
+    assert learn.config["split"] == "own"
+    assert (len(learn.dls.train_ds), len(learn.dls.valid_ds)) == (6, 4)
+    assert set(splits.recorded(data)["own 70,15,15 seed 42"]) == {"train", "valid"}
+    assert learner(data, out, split="grouped").config["split"] == "grouped"
+    assert "grouped 70,15,15 seed 42" in splits.recorded(data)

@@ -2,8 +2,8 @@
 same cut.
 
 Reads the catalogue and the clean images of DATA; writes a folder for every run to `OUT/runs/`,
-`OUT/results.csv`, the stored features, and by `splits.items` the catalogue's column
-`split_grouped`. The losses and the sampler are in `balance`. Notebook: `experiments/11_imbalance`.
+`OUT/results.csv` and the stored features. The losses and the sampler are in `balance`. Notebook:
+`experiments/11_imbalance`.
 """
 
 from collections.abc import Sequence

@@ -54,6 +54,7 @@ def test_an_export_holds_its_recipe(export, monkeypatch):
         "arch": "efficientnet_lite0",
         "epochs": 1,
         "unfrozen_epochs": 1,
+        "split": "grouped",  # what auto chose
         "size": 64,
         "batch_size": 8,
     }
