@@ -23,11 +23,12 @@ from fastcore.foundation import L
 
 from artclf import predict
 from artclf.base.errors import InputError
+from artclf.base.locks import locked
 from artclf.data.classes import in_order
 from artclf.data.pictures import RESIZE
 from artclf.data.splits import AUTO, choose, cut_name, fingerprint, items, record
 from artclf.model import backbones, engine, network
-from artclf.model.keep import BestEpoch, History, Resume
+from artclf.model.keep import BestEpoch, History, OneRun, Resume
 from artclf.model.loaders import data_loaders
 from artclf.results.recipe import DEFAULTS, EXPERIMENTS
 from artclf.results.runs import FIGURES, read_run, spread
@@ -55,31 +56,33 @@ def fit(
     al. 2022). With `gradual`, the blocks are unfrozen one after the other, an epoch each (Howard
     and Ruder 2018), before all learn. Further arguments go to `learner`; `split` must be a name
     here, because the export divides the data again by it. Raises InputError where `split` isn't a
-    name, or where `gradual` finds a single block to unfreeze.
+    name, or where `gradual` finds a single block to unfreeze, StepError where another process
+    trains into `out`.
     """
     if not isinstance(kwargs.get("split", ""), str):
         raise InputError(
             "an export needs a split by name: for a table, use train.learner and its fits"
         )
-    learn = learner(data, out, **kwargs)
-    groups = network.parameter_groups(learn.model, learn.config["unfreeze_from"])
-    if gradual and len(groups) < 3:
-        raise InputError(
-            "--gradual has a single block to unfreeze: give it more by --unfreeze-from 3 or lower"
-        )
-    # in a file, a progress bar would be one line per step
-    bar = nullcontext() if sys.stdout.isatty() else learn.no_bar()
-    with bar:
-        learn.fit_one_cycle(epochs, lr)
-        learn.save("stage-1")
-        if gradual:
-            for learning_groups in range(2, len(learn.opt.param_lists)):
-                learn.freeze_to(-learning_groups)
-                learn.fit_one_cycle(1, slice(lr / 100, lr / 10))
-        learn.unfreeze()
-        learn.fit_one_cycle(unfrozen_epochs, slice(lr / 100, lr / 10))
-        learn.save("stage-2")
-    predict.export(learn, out)
+    with locked(out):
+        learn = learner(data, out, **kwargs)
+        groups = network.parameter_groups(learn.model, learn.config["unfreeze_from"])
+        if gradual and len(groups) < 3:
+            raise InputError(
+                "--gradual has a single block to unfreeze: give it more by --unfreeze-from 3 or lower"
+            )
+        # in a file, a progress bar would be one line per step
+        bar = nullcontext() if sys.stdout.isatty() else learn.no_bar()
+        with bar:
+            learn.fit_one_cycle(epochs, lr)
+            learn.save("stage-1")
+            if gradual:
+                for learning_groups in range(2, len(learn.opt.param_lists)):
+                    learn.freeze_to(-learning_groups)
+                    learn.fit_one_cycle(1, slice(lr / 100, lr / 10))
+            learn.unfreeze()
+            learn.fit_one_cycle(unfrozen_epochs, slice(lr / 100, lr / 10))
+            learn.save("stage-2")
+        predict.export(learn, out)
     return learn
 
 
@@ -177,7 +180,7 @@ def learner(
         config,
         path=Path(out),
         train_bn=not pretrained,
-        cbs=[History(), BestEpoch(), Resume(config)],
+        cbs=[OneRun(), History(), BestEpoch(), Resume(config)],
         metrics=[*L(metrics), _macro_f1()],
         **{"wd": weight_decay, **kwargs},
     )

@@ -29,6 +29,7 @@ from fastai.vision.all import (
 )
 
 from artclf import predict, train
+from artclf.base.errors import StepError
 from artclf.data import splits
 from artclf.data.catalogue import Catalogue
 from artclf.model import exports
@@ -640,3 +641,32 @@ def test_the_parts_of_folders_are_taken_by_default_and_a_line_says_so(tmp_path, 
     assert set(splits.recorded(data)["own 70,15,15 seed 42"]) == {"train", "valid"}
     assert learner(data, out, split="grouped").config["split"] == "grouped"
     assert "grouped 70,15,15 seed 42" in splits.recorded(data)
+
+
+def test_a_second_run_into_one_folder_stops_before_it_writes(drawn, tmp_path, no_workers):
+    import subprocess
+    import sys
+
+    out = tmp_path / "out"
+    program = (
+        "import sys, time\n"
+        "from artclf.base.locks import locked\n"
+        "with locked(sys.argv[1]):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    learn = learner(drawn, out)
+    other = subprocess.Popen([sys.executable, "-c", program, out], stdout=subprocess.PIPE)
+    try:
+        other.stdout.readline()
+        before = sorted(out.rglob("*"))
+        with pytest.raises(StepError, match="another run is writing to"):
+            learn.fit_one_cycle(1, 1e-3)
+        with pytest.raises(StepError, match="another run is writing to"):
+            train.fit(drawn, out, 1, 0, arch="efficientnet_lite0", size=64, batch_size=8)
+        assert sorted(out.rglob("*")) == before
+    finally:
+        other.kill()
+        other.communicate()
+    learn.fit_one_cycle(1, 1e-3)
+    assert (out / "history.csv").exists()

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from artclf.base.files import replace_whole
+from artclf.base.locks import locked
 from artclf.base.processes import map_in_processes
 from artclf.base.progress import progress_bar
 from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue, require
@@ -69,11 +70,12 @@ def normalise(data, max_size: int = 500, quality: int = 90, workers: int | None 
 
     A second run decodes only what is new, unless the settings changed. Uses `workers` processes
     (all cores); a picture that crashes the decoder gets that as its reason. Raises
-    FileNotFoundError where there is no catalogue.
+    FileNotFoundError where there is no catalogue, StepError where another process writes to
+    `data`.
     """
     data = require(data)
     settings = Settings(max_size, quality)
-    with Catalogue(data) as cat:
+    with locked(data), Catalogue(data) as cat:
         _forget_verdicts_of_other_settings(cat, settings)
         _mark_exact_duplicates(cat)
         while rows := _rows_to_clean(cat, data):

@@ -1,7 +1,7 @@
 """What a fit leaves behind: its history, its best epoch, and its last finished epoch to go on from.
 
-Callbacks of `train.learner`, which work across all fits of a learner: `History`, `BestEpoch`, and
-`Resume`, which also restores what the other two had noted. They write `history.csv` and `models/`
+Callbacks of `train.learner`, which work across all fits of a learner: `OneRun`, `History`,
+`BestEpoch`, and `Resume`, which also restores what the last two had noted. They write `history.csv` and `models/`
 under the learner's path, and do nothing in `validate`, `get_preds` and `lr_find`. Fits are numbered
 from 0.
 """
@@ -19,6 +19,7 @@ from fastai.torch_core import set_seed
 from fastcore.foundation import L
 
 from artclf.base.files import replace_whole, write_csv
+from artclf.base.locks import hold
 from artclf.model import network
 
 
@@ -38,6 +39,23 @@ def is_replayed(learn) -> bool:
     figures are shown again.
     """
     return learn.epoch < learn.resume.epochs_done
+
+
+class OneRun(Callback):
+    """Keeps other processes from fitting into the same folder, whose checkpoints both would write.
+
+    A fit that was interrupted holds the folder until the next fit ends, or the process does.
+    """
+
+    order = 54  # before the others, which write
+
+    def before_fit(self):
+        if is_fitting(self.learn):
+            self.folder_lock = hold(self.learn.path)
+
+    def after_fit(self):
+        if is_fitting(self.learn):
+            self.folder_lock.release()
 
 
 class History(Callback):
