@@ -25,7 +25,15 @@ from artclf.base.processes import map_in_processes
 from artclf.base.progress import progress_bar
 from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue, require
 from artclf.data.classes import in_order
-from artclf.data.pictures import Rejected, open_rgb
+from artclf.data.pictures import (
+    MAX_PIXELS,
+    MEGAPIXELS,
+    MISSING,
+    NO_MEMORY,
+    UNREADABLE,
+    Rejected,
+    open_rgb,
+)
 
 NEAR_DUPLICATE = "near-duplicate"  # how reasons begin that module `duplicates` gives
 
@@ -68,8 +76,9 @@ def normalise(data, max_size: int = 500, quality: int = 90, workers: int | None 
     """Clean what is new, find exact duplicates, and return the counts: a DataFrame, one row per
     period, one column per status.
 
-    A second run decodes only what is new, unless the settings changed. Uses `workers` processes
-    (all cores); a picture that crashes the decoder gets that as its reason. Raises
+    A second run decodes only what is new, unless the settings changed, and what was rejected for a
+    reason that may have passed: a file that was missing, a moment without memory. Uses `workers`
+    processes (all cores); a picture that crashes the decoder gets that as its reason. Raises
     FileNotFoundError where there is no catalogue, StepError where another process writes to
     `data`.
     """
@@ -77,6 +86,7 @@ def normalise(data, max_size: int = 500, quality: int = 90, workers: int | None 
     settings = Settings(max_size, quality)
     with locked(data), Catalogue(data) as cat:
         _forget_verdicts_of_other_settings(cat, settings)
+        _judge_again(cat, data)
         _mark_exact_duplicates(cat)
         while rows := _rows_to_clean(cat, data):
             _clean_pictures(cat, data, rows, settings, workers or os.cpu_count() or 1)
@@ -113,6 +123,27 @@ def _forget_verdicts_of_other_settings(cat: Catalogue, settings: Settings):
     with cat.transaction() as db:
         db.execute("UPDATE images SET clean_status = NULL, clean_reason = NULL")
     cat.set_setting("clean", current)
+
+
+def _judge_again(cat: Catalogue, data: Path):
+    """Forget the verdict `rejected` where its reason may have passed."""
+    rows = cat.select("status = 'ok' AND clean_status = 'rejected'")
+    cat.update(
+        {"url": row["url"], "period": row["period"], **Verdict(None, None)._asdict()}
+        for row in rows
+        if _may_have_passed(row, data)
+    )
+
+
+def _may_have_passed(row: dict, data: Path) -> bool:
+    """Whether the reason for which a picture was rejected may no longer hold."""
+    reason = row["clean_reason"]
+    if reason == MISSING:
+        return (data / row["file"]).exists()
+    if MEGAPIXELS in reason:
+        return row["width"] * row["height"] <= MAX_PIXELS
+    # a worker that the system ends for want of memory looks like a decoder that crashed
+    return reason.startswith((NO_MEMORY, UNREADABLE, CRASHED.clean_reason))
 
 
 def _rows_to_clean(cat: Catalogue, data: Path) -> list[dict]:
