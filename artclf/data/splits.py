@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from artclf.base.errors import InputError
+from artclf.data.aliases import aliases_of
 from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue, require
 from artclf.data.classes import in_order
 from artclf.data.groups import joined
@@ -255,7 +256,7 @@ def usable(data, exclude: Sequence[str] = ()):
     table = table[is_used & (table.review != "drop")]
     if table.empty:
         raise InputError(f"no clean images in {data}: run `artclf clean --data {data}` first")
-    painters = artist_keys(table.artist.dropna())
+    painters = artist_keys(table.artist.dropna(), aliases_of(data))
     table = table.assign(
         listed=table.period,
         period=table.apply(label, axis=1),

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from artclf.base.errors import InputError
+from artclf.data.aliases import aliases_of
 from artclf.data.catalogue import clean_path, read_catalogue
 from artclf.data.classes import in_order
 from artclf.data.names import artist_keys
@@ -33,14 +34,16 @@ def read(out, data):
     image.
 
     Columns as in `predictions.csv` of folder `out`, and `FACTS` of the catalogue in `data` (''
-    where unknown). Warns of pictures that are no longer in the catalogue. Raises FileNotFoundError
-    where a step before this one is missing, InputError for a file that holds no predictions.
+    where unknown), with painters named as the user's table `DATA/artists.csv` says. Warns of
+    pictures that are no longer in the catalogue. Raises FileNotFoundError where a step before this
+    one is missing, InputError for a file that holds no predictions.
     """
     path = Path(out) / "predictions.csv"
     if not path.exists():
         raise FileNotFoundError(f"no {path}: run `artclf train` first")
     predictions = _read_table(path)
     facts = read_catalogue(data).dropna(subset="file")
+    facts["artist"] = facts.artist.replace(aliases_of(data))
     facts["file"] = [clean_path(row) for row in facts.to_dict("records")]
     facts = facts.drop_duplicates("file")
     lost = int((~predictions.file.isin(facts.file)).sum())

@@ -552,3 +552,20 @@ def test_copies_with_the_same_pixels_are_in_one_part(tmp_path):
         )
     parts = splits.items(data, shares=(60, 20, 20))
     assert (parts.groupby("clean_sha256").part.nunique() == 1).all()
+
+
+def test_painters_with_several_names_stay_in_one_part_also_those_of_ones_own_table(tmp_path):
+    images = [{"period": "ab"[i % 2], "artist": f"Somebody Else{i}"} for i in range(60)]
+    names = ["Titian", "Tiziano Vecellio", "Banksy", "R. Gunningham"] * 3
+    images += [{"period": "ab"[i % 2], "artist": name} for i, name in enumerate(names)]
+    data = fill_groups(tmp_path, images)
+    (data / "artists.csv").write_text("alias,artist\nR. Gunningham,Banksy\n", encoding="utf-8")
+    rows = splits.usable(data)
+    painters = rows.groupby("artist").painter.first()
+    assert painters["Titian"] == painters["Tiziano Vecellio"] != painters["Banksy"]
+    assert painters["Banksy"] == painters["R. Gunningham"]
+    for seed in range(5):
+        part_of = splits.items(data, "artist", seed=seed).set_index("file").part
+        for pair in (names[:2], names[2:4]):
+            files = rows.file[rows.artist.isin(pair)]
+            assert part_of[files].nunique() == 1
