@@ -131,10 +131,6 @@ def learner(
     `Learner`. Raises InputError for settings that don't fit the data, FileNotFoundError without a
     catalogue.
     """
-    if isinstance(split, str) and split == AUTO:
-        split, why = choose(data, exclude)
-        if why:
-            print(why)
     callbacks = [callback() if isinstance(callback, type) else callback for callback in L(cbs)]
     settings = {
         "size": size,
@@ -159,6 +155,11 @@ def learner(
     }
     _check_settings(settings)
     backbone = backbones.find(arch, pretrained)
+    if isinstance(split, str) and split == AUTO:
+        split, why = choose(data, exclude)
+        settings["split"] = split
+        if why:
+            print(why)
     if isinstance(split, str):
         table = items(data, split, parts, seed, exclude)
         record(data, table, cut_name(split, parts, seed, exclude))
