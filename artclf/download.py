@@ -93,15 +93,20 @@ def fetch_lists(
     number of failures. Time-outs, lost connections, http 429 and 5xx get `tries` tries, the second
     after `backoff` seconds, each further one after twice the time, or when the server asks for it;
     `retry_failed` also tries what failed in earlier runs. `options` are the fields of
-    `data.fetch.Fetcher`. Ctrl-C loses nothing that is done. Raises FileNotFoundError where there
-    are no lists, InputError for a bad option, OSError where `data` can't be written.
+    `data.fetch.Fetcher`. Where its `allowed_address` is that of a folder served by
+    `serve_gallery`, the catalogue follows what has changed there (see `data.imports`). Ctrl-C loses
+    nothing that is done. Raises FileNotFoundError where there are no lists, InputError for a bad
+    option, StepError where another process writes to `data`, OSError where it can't be written.
     """
     if tries < 1 or (max_per_period is not None and max_per_period < 1):
         raise InputError("tries and max_per_period must be at least 1")
     run = Download(Path(data), max_tries=tries, backoff=backoff)
     found_lists = find_lists(lists)
     open_fetcher = fetcher(**options)
-    with progress_bar(desc="download", total=0) as bar, run.writing():
+    address = options.get("allowed_address")
+    with run.writing(), progress_bar(desc="download", total=0) as bar:
+        if address:
+            _follow_gallery(data, address, found_lists)
 
         def fetch():
             return run.fetch(found_lists, open_fetcher, max_per_period, retry_failed)
@@ -112,7 +117,22 @@ def fetch_lists(
             bar.update(run.ok + run.failed - bar.n)
 
         run_in_thread(fetch, show)
+        if address:
+            with Catalogue(data) as catalogue:
+                imports.carry_decisions(catalogue, address)
     return run.summary()
+
+
+def _follow_gallery(data, address: str, found_lists: dict[str, Path]):
+    """Change the catalogue as the folder that is served under `address` has changed, and say what
+    vanished.
+    """
+    listed = set()
+    for period, path in found_lists.items():
+        listed.update((row["url"], period) for row in read_list(path))
+    with Catalogue(data) as catalogue:
+        for note in imports.follow_lists(catalogue, address, listed):
+            print(note)
 
 
 def fetch_canvases(data, canvases: int = CANVASES, **options):

@@ -78,6 +78,38 @@ def follow(
     return notes
 
 
+def follow_lists(catalogue: Catalogue, address: str, listed: set[Key]) -> list[str]:
+    """As `follow`, for a folder that is served on this machine under `address`: rows that its lists
+    no longer name are gone. A picture in another class has another URL there, so it is fetched
+    again; then call `carry_decisions`.
+    """
+    rows = catalogue.select("url LIKE ?", (f"http://{address}/%",))
+    changes = Changes()
+    for row in rows:
+        key = (row["url"], row["period"])
+        if key not in listed and row["status"] != GONE:
+            changes.gone.append(key)
+        elif key in listed and row["status"] == GONE:
+            changes.back.append(key)
+    _apply(catalogue, catalogue.path.parent, changes, "the folder")
+    return _notes(changes, {url: (url, period) for url, period in changes.gone}, {})
+
+
+def carry_decisions(catalogue: Catalogue, address: str):
+    """Give pictures without a decision that of the same picture that is gone, byte for byte: it was
+    moved to another folder.
+    """
+    served = catalogue.select("url LIKE ? AND sha256 IS NOT NULL", (f"http://{address}/%",))
+    decision_of = {row["sha256"]: row["review"] for row in served if row["status"] == GONE}
+    changes = []
+    for row in served:
+        decision = decision_of.get(row["sha256"])
+        if row["status"] == "ok" and not row["review"] and decision:
+            decision = "keep" if decision == f"move:{row['period']}" else decision
+            changes.append({"url": row["url"], "period": row["period"], "review": decision})
+    catalogue.update(changes)
+
+
 def _compare(catalogue: Catalogue, before: set[Key], now: set[Key], elsewhere: set[Key]) -> Changes:
     changes = Changes()
     gone_before = {(row["url"], row["period"]) for row in catalogue.select("status = ?", (GONE,))}

@@ -208,3 +208,53 @@ def test_a_picture_that_was_gone_and_comes_back_in_another_class_has_moved(
     assert "1 pictures moved from a to b" in again(folder, data, capsys)
     assert used(data) == classes_of(folder) and len(read_catalogue(data)) == 6
     assert read_catalogue(data).set_index("url").review[url] == "keep"
+
+
+def fetch_served(folder, tmp_path, capsys) -> str:
+    """Serve, fetch and clean the folder, as `artclf run FOLDER` does; what was said."""
+    lists, data = tmp_path / "data" / "urls", tmp_path / "data"
+    download.prepare_gallery(folder, lists)
+    capsys.readouterr()
+    with download.serve_gallery(folder, lists) as address:
+        download.fetch_lists(lists, data, allowed_address=address)
+    said = capsys.readouterr().out
+    clean.clean_all(data, near_duplicates=False)
+    return said
+
+
+def used_files(data) -> dict:
+    table = splits.usable(data)
+    return {f"import:{sha256}": period for sha256, period in zip(table.sha256, table.period)}  # noqa: B905
+
+
+def test_a_served_folder_is_followed_too(folder, tmp_path, capsys):
+    data = tmp_path / "data"
+    assert fetch_served(folder, tmp_path, capsys) == ""
+    assert used_files(data) == classes_of(folder)
+    table = read_catalogue(data)
+    moved = table[table.url.str.endswith("/a/0.png")].url.iloc[0]
+    review.decide(data, [moved], "keep")
+    (folder / "a/0.png").rename(folder / "b/0.png")
+    (folder / "c/4.png").unlink()
+    said = fetch_served(folder, tmp_path, capsys)
+    assert "2 pictures are no longer in the folder" in said
+    assert used_files(data) == classes_of(folder)
+    table = read_catalogue(data).set_index("url")
+    assert table.review[moved.replace("/a/", "/b/")] == "keep"
+    (folder / "b/0.png").rename(folder / "a/0.png")
+    assert "1 pictures that were gone are back" in fetch_served(folder, tmp_path, capsys)
+    assert used_files(data) == classes_of(folder)
+
+
+def test_the_parts_of_a_served_folder_are_known(tmp_path, capsys):
+    folder = tmp_path / "folder"
+    for seed, name in enumerate(("train/a/1.png", "valid/a/2.png", "train/b/3.png")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encoded(noise(seed=seed)))
+    fetch_served(folder, tmp_path, capsys)
+    table = read_catalogue(tmp_path / "data")
+    assert sorted(zip(table.period, table.split, strict=True)) == [
+        ("a", "train"),
+        ("a", "valid"),
+        ("b", "train"),
+    ]
