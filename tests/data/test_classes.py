@@ -27,7 +27,7 @@ def test_a_data_set_of_numbers_is_in_their_order_everywhere(tmp_path, no_workers
     from artclf.results import evaluation
 
     folder, data, order = tmp_path / "folder", tmp_path / "data", ["1", "2", "10"]
-    for seed, name in enumerate(order * 4):
+    for seed, name in enumerate([*order * 4, *["10"] * 6]):
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / f"{seed}.png").write_bytes(encoded(noise(seed=seed)))
     assert download.import_folder(folder, data).period.tolist() == order
