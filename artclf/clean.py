@@ -9,7 +9,8 @@ deleted. Notebook: `02_clean`.
 from pathlib import Path
 
 from artclf.base import settings
-from artclf.data.catalogue import read_catalogue
+from artclf.base.locks import locked
+from artclf.data.catalogue import read_catalogue, require
 from artclf.data.cleaning import counts, issues, normalise
 from artclf.data.duplicates import mark as mark_duplicates
 from artclf.data.pictures import MAX_SIZE
@@ -52,9 +53,10 @@ def clean_all(
         if not decisions.exists():
             raise FileNotFoundError(f"no {decisions}: name a review.csv with --review")
         read_decisions(data, decisions)
-    normalise(data, max_size, quality)
-    if near_duplicates:
-        mark_duplicates(data)
+    with locked(require(data)):
+        normalise(data, max_size, quality)
+        if near_duplicates:
+            mark_duplicates(data)
     return counts(data)
 
 

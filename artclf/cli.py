@@ -17,6 +17,7 @@ import typer
 from artclf.base import settings
 from artclf.base.errors import InputError, SettingError, StepError
 from artclf.base.machine import keep_freed_memory
+from artclf.data.archives import MAX_GIGABYTES
 from artclf.results.recipe import DEFAULTS
 
 app = typer.Typer(
@@ -61,7 +62,8 @@ Cache = Annotated[
 Exclude = Annotated[list[str] | None, typer.Option(help="A class to leave out; may be repeated.")]
 Resize = StrEnum("Resize", ["squish", "crop", "pad"])
 Precision = StrEnum("Precision", ["float32", "bfloat16"])
-Split = StrEnum("Split", ["random", "grouped", "artist", "own"])
+Layout = StrEnum("Layout", ["class", "part-class", "class-part", "nearest"])
+Split = StrEnum("Split", ["auto", "random", "grouped", "artist", "own"])
 Part = StrEnum("Part", ["train", "valid", "test"])
 Pooling = StrEnum("Pooling", ["max", "avg"])
 Activation = StrEnum("Activation", ["relu", "leaky_relu", "elu", "gelu", "tanh", "sigmoid"])
@@ -217,10 +219,29 @@ def download(
 
 @app.command("import")
 def import_(
-    folder: Path,
+    folder: Annotated[Path, typer.Argument(help="A folder of pictures, or a zip or tar of one.")],
     data: Annotated[Path | None, typer.Option(help="Default: data/<name of FOLDER>.")] = None,
-    manifest: Path | None = None,
-    label_column: str | None = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="CSV or JSON Lines of facts; default: that in FOLDER or above it."),
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="The column of the manifest that holds the class.")
+    ] = None,
+    layout: Annotated[
+        Layout | None,
+        typer.Option(
+            help="What the folders in FOLDER are; found out by default: classes, "
+            "train/valid/test with classes in them, the other way round, or (nearest) the class "
+            "is the folder in which a picture lies."
+        ),
+    ] = None,
+    file_names: Annotated[
+        bool, typer.Option(help="Read artist, title and year from names like WikiArt's.")
+    ] = True,
+    max_unpacked: Annotated[
+        float, typer.Option(min=0, help="GB that an archive may unpack to.")
+    ] = MAX_GIGABYTES,
     level: Annotated[
         bool, typer.Option("--level-sources", help="Squash and recompress all alike.")
     ] = False,
@@ -229,12 +250,15 @@ def import_(
     """Take in a folder FOLDER/<class>/ of pictures, or one folder and a CSV of facts."""
     from artclf.download import data_folder, import_folder, import_levelled
 
+    how = layout.value if layout else None
     if level:
         data = data or Path("data") / f"{folder.resolve().name}-level"
-        summary = _call(import_levelled, folder, data, manifest, label_column)
+        summary = _call(import_levelled, folder, data, manifest, label_column, how, file_names)
     else:
         data = data or _call(data_folder, folder, "folder")
-        summary = _call(import_folder, folder, data, manifest, label_column)
+        summary = _call(
+            import_folder, folder, data, manifest, label_column, how, file_names, max_unpacked
+        )
     _print(summary, as_json)
 
 
@@ -290,8 +314,8 @@ def train(
     split: Annotated[
         Split,
         typer.Option(
-            help="What stays in one part: nothing, duplicates, painters; "
-            "or the column `split` of your manifest."
+            help="What stays in one part: nothing, duplicates, painters; or (own) the parts of "
+            "your folders or manifest. auto: own where there are parts, else grouped."
         ),
     ] = Split(DEFAULTS.split),
     parts: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = "70,15,15",

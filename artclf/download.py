@@ -1,8 +1,8 @@
 """Step download: fetch what the URL lists name, or take in a folder of pictures.
 
-Reads `urls_*.csv` or `FOLDER/<class>/*.jpg`; writes `DATA/raw/<period>/<16 hex digits of
-sha1(url)>.<extension>` and the catalogue, a transaction an image: killed at any moment, it goes on
-where it was. Notebook: `01_download`.
+Reads `urls_*.csv`, or a folder or archive of pictures (see `data.galleries`); writes
+`DATA/raw/<period>/<16 hex digits of sha1(url)>.<extension>` and the catalogue, a transaction an
+image: killed at any moment, it goes on where it was. Notebook: `01_download`.
 """
 
 from collections.abc import Iterator
@@ -12,14 +12,15 @@ from pathlib import Path
 from artclf.base import settings
 from artclf.base.files import sha256_of
 from artclf.base.progress import progress_bar
-from artclf.data import cleaning, duplicates, gallery, origins, sample
+from artclf.data import archives, cleaning, duplicates, gallery, imports, origins, sample
 from artclf.data.catalogue import Catalogue, read_catalogue
 from artclf.data.downloads import Download, run_in_thread
 from artclf.data.fetch import Fetcher
-from artclf.data.galleries import read_gallery
+from artclf.data.galleries import Reading, read_gallery
 from artclf.data.intake import Intake
 from artclf.data.levels import level_sources
 from artclf.data.lists import check_lists, find_lists, read_list
+from artclf.data.splits import PARTS
 
 CANVASES = 40  # for each period
 
@@ -51,8 +52,9 @@ def prepare_gallery(folder, lists, canvases: int | None = None):
         return
     if canvases:
         sample.draw(folder, canvases)
-    with serve_gallery(folder, lists):
-        pass
+    with gallery.serve(folder, lists, faults=sample.is_drawn(folder)) as server:
+        for note in server.notes:
+            print(note)
 
 
 @contextmanager
@@ -91,10 +93,12 @@ def fetch_lists(
     number of failures. Time-outs, lost connections and http 5xx get `tries` tries, the second after
     `backoff` seconds, each further one after twice the time. A host that asks for patience (http
     429, Retry-After) gets it with all of its URLs, see `data.downloads.Host`. `retry_failed` also
-    tries what failed in earlier runs. `options` are the fields of
-    `data.fetch.Fetcher`. Ctrl-C loses nothing that is done. Warns of lists
-    without a URL. Raises FileNotFoundError where there are no lists, InputError for a bad option or
-    lists that can't be read or hold nothing, OSError where `data` can't be written.
+    tries what failed in earlier runs. `options` are the fields of `data.fetch.Fetcher`. Where its
+    `allowed_address` is that of a folder served by `serve_gallery`, the catalogue follows what has
+    changed there (see `data.imports`). Ctrl-C loses nothing that is done. Warns of lists without a
+    URL. Raises FileNotFoundError where there are no lists, InputError for a bad option or lists that
+    can't be read or hold nothing, StepError where another process writes to `data`, OSError where it
+    can't be written.
     """
     settings.check(tries=tries, backoff=backoff)
     if max_per_period is not None:
@@ -103,7 +107,10 @@ def fetch_lists(
     found_lists = find_lists(lists)
     open_fetcher = fetcher(**options)
     check_lists(found_lists)
-    with progress_bar(desc="download", total=0) as bar, run.writing():
+    address = options.get("allowed_address")
+    with run.writing(), progress_bar(desc="download", total=0) as bar:
+        if address:
+            _follow_gallery(data, address, found_lists)
 
         def fetch():
             return run.fetch(found_lists, open_fetcher, max_per_period, retry_failed)
@@ -114,7 +121,22 @@ def fetch_lists(
             bar.update(run.ok + run.failed - bar.n)
 
         run_in_thread(fetch, show)
+        if address:
+            with Catalogue(data) as catalogue:
+                imports.carry_decisions(catalogue, address)
     return run.summary()
+
+
+def _follow_gallery(data, address: str, found_lists: dict[str, Path]):
+    """Change the catalogue as the folder that is served under `address` has changed, and say what
+    vanished.
+    """
+    listed = set()
+    for period, path in found_lists.items():
+        listed.update((row["url"], period) for row in read_list(path))
+    with Catalogue(data) as catalogue:
+        for note in imports.follow_lists(catalogue, address, listed):
+            print(note)
 
 
 def fetch_canvases(data, canvases: int = CANVASES, **options):
@@ -130,28 +152,94 @@ def fetch_canvases(data, canvases: int = CANVASES, **options):
         return fetch_lists(lists, data, allowed_address=address, **options)
 
 
-def import_folder(folder, data, manifest=None, label_column: str | None = None):
-    """Copy the pictures of `FOLDER/<class>/` into `data`; return what this run did, as
-    `fetch_lists` does.
+def import_folder(
+    folder,
+    data,
+    manifest=None,
+    label_column: str | None = None,
+    layout: str | None = None,
+    file_names: bool = True,
+    max_unpacked: float = archives.MAX_GIGABYTES,
+):
+    """Copy the pictures of a folder, or of a zip or tar file of one, into `data`; return what this
+    run did, as `fetch_lists` does.
 
-    The class is the folder, or the column `label_column` of the manifest (a CSV file; if not named,
-    the `manifest.csv` in the folder or above it). The manifest's other columns are facts. A
-    picture's URL is `import:<sha256 of its bytes>`. Raises FileNotFoundError, InputError for a
-    folder without pictures, OSError where a file can't be read or `data` can't be written.
+    `data.galleries.read_gallery` says how classes, parts and facts are read from folders, manifest
+    and names of files; what it left out is printed. An archive may unpack to `max_unpacked` GB. A
+    picture's URL is `import:<sha256 of its bytes>`. Where the folder was imported before, the
+    catalogue follows what has changed there since (see `data.imports`), and what that is is
+    printed. Raises FileNotFoundError, InputError for a folder that can't be read or has no
+    pictures, StepError where another process writes to `data`, OSError where it can't be written.
     """
-    run = Intake(Path(data))
-    pictures = []
-    for picture in progress_bar(list(read_gallery(folder, manifest, label_column)), desc="read"):
-        pictures.append({**picture, "url": f"import:{sha256_of(picture['file'])}"})
-    files = {(picture["url"], picture["period"]): picture["file"] for picture in pictures}
-    with run.writing(), Catalogue(data) as catalogue:
-        catalogue.add(pictures)
-        pending = catalogue.select("status = 'pending' AND url LIKE 'import:%'")
-        for row in progress_bar(pending, desc="import"):
-            file = files.get((row["url"], row["period"]))
-            if file is not None:
-                run.take_in(catalogue, row, file)
+    data = Path(data)
+    run = Intake(data)
+    with archives.as_folder(folder, data, max_unpacked) as place:
+        reading = read_gallery(place, manifest, label_column, layout, file_names)
+        notes = list(reading.notes)
+        pictures = _with_urls(reading, place, notes)
+        notes += _choose_parts(pictures)
+        keys = {
+            picture["file"].relative_to(place).as_posix(): (picture["url"], picture["period"])
+            for picture in pictures
+        }
+        files = {(picture["url"], picture["period"]): picture["file"] for picture in pictures}
+        with run.writing(), Catalogue(data) as catalogue:
+            source = str(origins.portable(Path(folder), data))
+            notes += imports.follow(catalogue, data, source, keys, reading.unreadable)
+            catalogue.add(pictures)
+            for note in notes:
+                print(note)
+            pending = catalogue.select("status = 'pending' AND url LIKE 'import:%'")
+            for row in progress_bar(pending, desc="import"):
+                file = files.get((row["url"], row["period"]))
+                if file is not None:
+                    run.take_in(catalogue, row, file)
     return run.summary()
+
+
+def _with_urls(reading: Reading, folder: Path, notes: list[str]) -> list[dict]:
+    """The pictures with their URLs, without those that can't be read, which `notes` then name."""
+    pictures = []
+    unreadable = []
+    for picture in progress_bar(reading.pictures, desc="read"):
+        try:
+            pictures.append({**picture, "url": f"import:{sha256_of(picture['file'])}"})
+        except OSError as error:
+            name = picture["file"].relative_to(folder).as_posix()
+            unreadable.append(f"{name} ({error.strerror})")
+            reading.unreadable.append(name)
+    if unreadable:
+        examples = " and ".join(unreadable[:2])
+        notes.append(f"{len(unreadable)} files can't be read and are left out, such as {examples}")
+    return pictures
+
+
+def _choose_parts(pictures: list[dict]) -> list[str]:
+    """Give a picture that lies in several parts, byte for byte, the first of them, so that no
+    picture of train is tested on; a note says so.
+    """
+    parts_of: dict[tuple[str, str], set[str]] = {}
+    for picture in pictures:
+        if picture.get("split"):
+            key = (picture["url"], picture["period"])
+            parts_of.setdefault(key, set()).add(picture["split"])
+    in_several = []
+    for picture in pictures:
+        parts = parts_of.get((picture["url"], picture["period"]), set())
+        if len(parts) > 1:
+            in_several.append(f"{picture['file']} ({picture['split']})")
+            picture["split"] = min(parts, key=_rank_of_part)
+    if not in_several:
+        return []
+    return [
+        f"{len(in_several)} files are in several parts, byte for byte, such as "
+        f"{' and '.join(in_several[:2])}: such a picture is in the first of train, valid and test "
+        "alone"
+    ]
+
+
+def _rank_of_part(part: str) -> int:
+    return PARTS.index(part) if part in PARTS else len(PARTS)
 
 
 def data_folder(source, kind: str) -> Path:
@@ -161,22 +249,36 @@ def data_folder(source, kind: str) -> Path:
     `kind` says what `source` is (see `data.origins.claim`). Raises InputError where that data set
     holds the pictures of another source of the same name.
     """
-    name = Path(source).resolve().name
+    name = archives.name_of(source)
     if kind == "lists":
         name = name.removesuffix("_urls")
     data = Path("data") / name
-    if Path(source).is_dir():  # else reading it says what is wrong
+    if Path(source).exists():  # else reading it says what is wrong
         origins.claim(data, kind, source)
     return data
 
 
-def import_levelled(source, data, manifest=None, label_column: str | None = None):
+def import_levelled(
+    source,
+    data,
+    manifest=None,
+    label_column: str | None = None,
+    layout: str | None = None,
+    file_names: bool = True,
+):
     """Make a data set of levelled pictures in `data` (see `level_sources`), and return how many
     images of each period have which status.
 
     Near-duplicates are looked for where `source` is a gallery folder; a data folder tells its own.
     """
-    level_sources(source, data, manifest=manifest, label_column=label_column)
+    level_sources(
+        source,
+        data,
+        manifest=manifest,
+        label_column=label_column,
+        layout=layout,
+        file_names=file_names,
+    )
     if not (Path(source) / "catalogue.db").exists():
         duplicates.mark(data)
     return cleaning.counts(data)

@@ -25,11 +25,13 @@ from fastcore.foundation import L
 from artclf import predict
 from artclf.base import settings as ranges
 from artclf.base.errors import InputError
+from artclf.base.locks import locked
 from artclf.data import cleaning
+from artclf.data.classes import in_order
 from artclf.data.pictures import RESIZE
-from artclf.data.splits import fingerprint, items
+from artclf.data.splits import AUTO, choose, cut_name, fingerprint, items, record
 from artclf.model import backbones, engine, network
-from artclf.model.keep import BestEpoch, CheckFit, History, Resume
+from artclf.model.keep import BestEpoch, CheckFit, History, OneRun, Resume
 from artclf.model.loaders import data_loaders
 from artclf.model.store import store_file
 from artclf.results.recipe import DEFAULTS, EXPERIMENTS
@@ -71,32 +73,33 @@ def fit(
     and Ruder 2018), before all learn. Further arguments go to `learner`; `split` must be a name
     here, because the export divides the data again by it. Raises InputError where `split` isn't a
     name, or where `gradual` finds a single block to unfreeze, SettingError for a setting that makes
-    no sense, StepError where the loss becomes NaN.
+    no sense, StepError where the loss becomes NaN or another process trains into `out`.
     """
     ranges.check(epochs=epochs, unfrozen_epochs=unfrozen_epochs, lr=lr)
     if not isinstance(kwargs.get("split", ""), str):
         raise InputError(
             "an export needs a split by name: for a table, use train.learner and its fits"
         )
-    learn = learner(data, out, **kwargs)
-    groups = network.parameter_groups(learn.model, learn.config["unfreeze_from"])
-    if gradual and len(groups) < 3:
-        raise InputError(
-            "--gradual has a single block to unfreeze: give it more by --unfreeze-from 3 or lower"
-        )
-    # in a file, a progress bar would be one line per step
-    bar = nullcontext() if sys.stdout.isatty() else learn.no_bar()
-    with bar:
-        learn.fit_one_cycle(epochs, lr)
-        learn.save("stage-1")
-        if gradual:
-            for learning_groups in range(2, len(learn.opt.param_lists)):
-                learn.freeze_to(-learning_groups)
-                learn.fit_one_cycle(1, slice(lr / 100, lr / 10))
-        learn.unfreeze()
-        learn.fit_one_cycle(unfrozen_epochs, slice(lr / 100, lr / 10))
-        learn.save("stage-2")
-    predict.export(learn, out)
+    with locked(out):
+        learn = learner(data, out, **kwargs)
+        groups = network.parameter_groups(learn.model, learn.config["unfreeze_from"])
+        if gradual and len(groups) < 3:
+            raise InputError(
+                "--gradual has a single block to unfreeze: give it more by --unfreeze-from 3 or lower"
+            )
+        # in a file, a progress bar would be one line per step
+        bar = nullcontext() if sys.stdout.isatty() else learn.no_bar()
+        with bar:
+            learn.fit_one_cycle(epochs, lr)
+            learn.save("stage-1")
+            if gradual:
+                for learning_groups in range(2, len(learn.opt.param_lists)):
+                    learn.freeze_to(-learning_groups)
+                    learn.fit_one_cycle(1, slice(lr / 100, lr / 10))
+            learn.unfreeze()
+            learn.fit_one_cycle(unfrozen_epochs, slice(lr / 100, lr / 10))
+            learn.save("stage-2")
+        predict.export(learn, out)
     return learn
 
 
@@ -169,8 +172,17 @@ def learner(
     }
     _check_settings(settings)
     backbone = backbones.find(arch, pretrained)
-    table = items(data, split, parts, seed, exclude) if isinstance(split, str) else split
     settings["max_size"] = _max_size(data, size)
+    if isinstance(split, str) and split == AUTO:
+        split, why = choose(data, exclude)
+        settings["split"] = split
+        if why:
+            print(why)
+    if isinstance(split, str):
+        table = items(data, split, parts, seed, exclude)
+        record(data, table, cut_name(split, parts, seed, exclude))
+    else:
+        table = split
     config = _config(settings, backbone, table)
     cleaning.check_copies(data, table.file)
     set_seed(seed, reproducible=True)
@@ -188,7 +200,7 @@ def learner(
         config,
         path=Path(out),
         train_bn=not pretrained,
-        cbs=[CheckFit(), History(), BestEpoch(), Resume(config)],
+        cbs=[CheckFit(), OneRun(), History(), BestEpoch(), Resume(config)],
         metrics=[*L(metrics), _macro_f1()],
         **{"wd": weight_decay, **kwargs},
     )
@@ -251,7 +263,7 @@ def _config(settings: dict, backbone: backbones.Backbone, table: pd.DataFrame) -
         raise InputError("batch normalisation needs two images or more in a batch")
     return {
         **asdict(backbone),
-        "vocab": sorted(table.period.unique()),
+        "vocab": in_order(table.period.unique()),
         **settings,
         "batch_size": batch_size,
         "data_hash": fingerprint(table),
@@ -260,10 +272,11 @@ def _config(settings: dict, backbone: backbones.Backbone, table: pd.DataFrame) -
 
 
 def class_weights(table) -> torch.Tensor:
-    """The weight of each period in the loss, in sorted order: N / (K n), for n of N images and K
-    periods.
+    """The weight of each period in the loss, in the order of classes: N / (K n), for n of N images
+    and K periods.
     """
-    counts = table[table.part == "train"].period.value_counts().sort_index()
+    counts = table[table.part == "train"].period.value_counts()
+    counts = counts[in_order(counts.index)]
     weights = counts.sum() / (len(counts) * counts)
     return torch.tensor(weights.to_numpy(), dtype=torch.float32)
 

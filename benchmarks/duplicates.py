@@ -39,7 +39,7 @@ from artclf.base.progress import progress_bar
 from artclf.data import duplicates
 from artclf.data.candidates import close_pairs
 from artclf.data.catalogue import clean_path, read_catalogue
-from artclf.data.galleries import find_manifest
+from artclf.data.galleries import find_manifests
 from artclf.data.matching import MAX_BITS, MIRROR_BITS
 from artclf.data.names import artist_keys
 from artclf.results import plots
@@ -374,9 +374,10 @@ def report_precision(args, table, kinds: dict, data: Path):
 
 def painters(folder: Path) -> Callable[[str], str]:
     """A function of a file: its painter, '' where the manifest above `folder` doesn't name one."""
-    manifest = find_manifest(folder)
-    if manifest is None:
+    manifests = find_manifests(folder)
+    if not manifests:
         return lambda file: ""
+    [manifest] = manifests
     table = pd.read_csv(manifest).dropna(subset="artist")
     keys = artist_keys(table.artist)
     painter_of = {}

@@ -117,7 +117,7 @@ def test_fit_is_exactly_the_lines_of_the_notebook(drawn, export, tmp_path):
         "UNFROZEN_EPOCHS": 1,
         "UNFREEZE_FROM": 4,
         "LR": 1e-3,
-        "SPLIT": "grouped",
+        "SPLIT": "auto",
         "PARTS": (70, 15, 15),
         "SEED": 42,
         "RESIZE": "squish",
@@ -801,3 +801,53 @@ def test_the_size_of_clean_copies_is_kept_and_a_larger_network_is_warned_of(fres
     cleaning.normalise(fresh, max_size=60, workers=1)
     with pytest.warns(UserWarning, match="--size 64 enlarges .* at most 60 px.*--max-size 64"):
         assert learner(fresh, tmp_path).config["max_size"] == 60
+
+
+def test_the_parts_of_folders_are_taken_by_default_and_a_line_says_so(tmp_path, no_workers, capsys):
+    from made_pictures import encoded, noise
+
+    from artclf import clean, download
+
+    folder, data, out = tmp_path / "folder", tmp_path / "data", tmp_path / "out"
+    for seed, name in enumerate([*["train/a", "train/b"] * 3, *["val/a", "val/b"] * 2]):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / f"{seed}.png").write_bytes(encoded(noise(seed=seed)))
+    download.import_folder(folder, data)
+    clean.clean_all(data, near_duplicates=False)
+    with pytest.warns(UserWarning, match="figures are measured on valid"):
+        learn = learner(data, out)
+    assert "the column `split` (--split own)" in capsys.readouterr().out
+    assert learn.config["split"] == "own"
+    assert (len(learn.dls.train_ds), len(learn.dls.valid_ds)) == (6, 4)
+    assert set(splits.recorded(data)["own 70,15,15 seed 42"]) == {"train", "valid"}
+    assert learner(data, out, split="grouped").config["split"] == "grouped"
+    assert "grouped 70,15,15 seed 42" in splits.recorded(data)
+
+
+def test_a_second_run_into_one_folder_stops_before_it_writes(drawn, tmp_path, no_workers):
+    import subprocess
+    import sys
+
+    out = tmp_path / "out"
+    program = (
+        "import sys, time\n"
+        "from artclf.base.locks import locked\n"
+        "with locked(sys.argv[1]):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    learn = learner(drawn, out)
+    other = subprocess.Popen([sys.executable, "-c", program, out], stdout=subprocess.PIPE)
+    try:
+        other.stdout.readline()
+        before = sorted(out.rglob("*"))
+        with pytest.raises(StepError, match="another run is writing to"):
+            learn.fit_one_cycle(1, 1e-3)
+        with pytest.raises(StepError, match="another run is writing to"):
+            train.fit(drawn, out, 1, 0, arch="efficientnet_lite0", size=64, batch_size=8)
+        assert sorted(out.rglob("*")) == before
+    finally:
+        other.kill()
+        other.communicate()
+    learn.fit_one_cycle(1, 1e-3)
+    assert (out / "history.csv").exists()

@@ -21,10 +21,21 @@ from PIL import Image
 
 from artclf.base import settings as ranges
 from artclf.base.files import replace_whole
+from artclf.base.locks import locked
 from artclf.base.processes import map_in_processes
 from artclf.base.progress import progress_bar
 from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue, require
-from artclf.data.pictures import MAX_SIZE, Rejected, open_rgb
+from artclf.data.classes import in_order
+from artclf.data.pictures import (
+    MAX_PIXELS,
+    MAX_SIZE,
+    MEGAPIXELS,
+    MISSING,
+    NO_MEMORY,
+    UNREADABLE,
+    Rejected,
+    open_rgb,
+)
 
 VERSION = 2  # to be raised when the same raw picture gives another clean copy than before
 NEAR_DUPLICATE = "near-duplicate"  # how reasons begin that module `duplicates` gives
@@ -68,16 +79,18 @@ def normalise(data, max_size: int = MAX_SIZE, quality: int = 90, workers: int | 
     """Clean what is new, find exact duplicates, and return the counts: a DataFrame, one row per
     period, one column per status.
 
-    A second run decodes only what is new, unless the settings changed. Uses `workers` processes
-    (all cores); a picture that crashes the decoder gets that as its reason. Raises
+    A second run decodes only what is new, unless the settings changed, and what was rejected for a
+    reason that may have passed: a file that was missing, a moment without memory. Uses `workers`
+    processes (all cores); a picture that crashes the decoder gets that as its reason. Raises
     FileNotFoundError where there is no catalogue, SettingError for a size or quality that makes no
-    sense.
+    sense, StepError where another process writes to `data`.
     """
     ranges.check(max_size=max_size, quality=quality)
     data = require(data)
     settings = Settings(max_size, quality)
-    with Catalogue(data) as cat:
+    with locked(data), Catalogue(data) as cat:
         _forget_verdicts_of_other_settings(cat, settings)
+        _judge_again(cat, data)
         _mark_exact_duplicates(cat)
         while rows := _rows_to_clean(cat, data):
             _clean_pictures(cat, data, rows, settings, workers or os.cpu_count() or 1)
@@ -91,7 +104,8 @@ def counts(data):
     import pandas as pd
 
     table = read_catalogue(data).dropna(subset="clean_status")
-    return pd.crosstab(table.period, table.clean_status)
+    counted = pd.crosstab(table.period, table.clean_status)
+    return counted.loc[in_order(counted.index)]
 
 
 def check_copies(data, files):
@@ -134,6 +148,27 @@ def _forget_verdicts_of_other_settings(cat: Catalogue, settings: Settings):
     with cat.transaction() as db:
         db.execute("UPDATE images SET clean_status = NULL, clean_reason = NULL")
     cat.set_setting("clean", current)
+
+
+def _judge_again(cat: Catalogue, data: Path):
+    """Forget the verdict `rejected` where its reason may have passed."""
+    rows = cat.select("status = 'ok' AND clean_status = 'rejected'")
+    cat.update(
+        {"url": row["url"], "period": row["period"], **Verdict(None, None)._asdict()}
+        for row in rows
+        if _may_have_passed(row, data)
+    )
+
+
+def _may_have_passed(row: dict, data: Path) -> bool:
+    """Whether the reason for which a picture was rejected may no longer hold."""
+    reason = row["clean_reason"]
+    if reason == MISSING:
+        return (data / row["file"]).exists()
+    if MEGAPIXELS in reason:
+        return row["width"] * row["height"] <= MAX_PIXELS
+    # a worker that the system ends for want of memory looks like a decoder that crashed
+    return reason.startswith((NO_MEMORY, UNREADABLE, CRASHED.clean_reason))
 
 
 def _rows_to_clean(cat: Catalogue, data: Path) -> list[dict]:
@@ -220,7 +255,7 @@ def _verdict_in_group(row: dict, group: list[dict]) -> Verdict:
         # a decision is about what a picture shows: it holds for its copies, too
         return Verdict("duplicate", f"same picture twice ({first['file']}, dropped by review)")
     used = [other for other in group if other["review"] != "drop"]
-    other_periods = sorted({label(other) for other in used} - {label(row)})
+    other_periods = in_order({label(other) for other in used} - {label(row)})
     if row in used and other_periods:
         return Verdict(
             "conflict", f"same picture under another period ({', '.join(other_periods)})"

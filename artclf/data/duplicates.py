@@ -25,6 +25,7 @@ import numpy as np
 from artclf.base.progress import progress_bar
 from artclf.data.candidates import by_hash, by_words
 from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue
+from artclf.data.classes import in_order
 from artclf.data.cleaning import NEAR_DUPLICATE
 from artclf.data.groups import components
 from artclf.data.matching import (
@@ -238,15 +239,15 @@ def _judge_row(
     """The judgement on a row of `period`, where `kept` is the largest of its copies, and `periods`
     are those of all of them.
     """
-    other_periods = sorted(periods - {period})
+    other_periods = in_order(periods - {period})
     if row is kept and not other_periods:
         return _stays(row)
     kind = _kind_in_group(row["clean_sha256"], kept["clean_sha256"], kinds)
     if other_periods:
         reason = f"{NEAR_DUPLICATE} under another period ({', '.join(other_periods)})"
-        return _set_aside(row, "conflict", reason, SetAside(kind, None, sorted(periods)))
+        return _set_aside(row, "conflict", reason, SetAside(kind, None, in_order(periods)))
     reason = f"{NEAR_DUPLICATE} of {kept['file']} ({kind})"
-    return _set_aside(row, "duplicate", reason, SetAside(kind, kept["file"], sorted(periods)))
+    return _set_aside(row, "duplicate", reason, SetAside(kind, kept["file"], in_order(periods)))
 
 
 def _set_aside(row: dict, status: str, reason: str, facts: SetAside) -> Judgement:

@@ -1,6 +1,6 @@
 """A gallery folder as a web server on this machine, with the URL lists that lead to its pictures.
 
-Reads `FOLDER/<class>/*.jpg` (and its `manifest.csv`); writes `LISTS/urls_<class>.csv`. In a process
+Reads a folder of pictures as `galleries` does; writes `LISTS/urls_<class>.csv`. In a process
 of its own: `python -m artclf.data.gallery FOLDER LISTS`.
 """
 
@@ -23,6 +23,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 from artclf.base.errors import InputError
 from artclf.base.files import replace_whole
 from artclf.data.catalogue import FACTS
+from artclf.data.classes import in_order
 from artclf.data.galleries import read_gallery
 from artclf.data.lists import read_list
 
@@ -65,7 +66,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Gallery(ThreadingTCPServer):
-    """The server: `url`, `address`, `port`, `lists`, and `requests`, a count per decoded path."""
+    """The server: `url`, `address`, `port`, `lists`, `notes` on how the folder was read, and
+    `requests`, a count per decoded path.
+    """
 
     daemon_threads = True
     request_queue_size = 128
@@ -79,6 +82,7 @@ class Gallery(ThreadingTCPServer):
         self.address = f"127.0.0.1:{port}"
         self.url = f"http://{self.address}"
         self.files: dict[bytes, tuple[str, Path]] = {}  # path -> fault ('' for none) and file
+        self.notes: list[str] = []
         self.requests: Counter[str] = Counter()
         self.lock = threading.Lock()
 
@@ -108,12 +112,14 @@ def serve(folder, lists, faults: bool = False, port: int | None = None) -> Itera
     """
     folder = Path(folder)
     lists = Path(lists)
+    reading = read_gallery(folder)
     by_period: dict[str, list[dict]] = {}
-    for picture in read_gallery(folder):
+    for picture in reading.pictures:
         by_period.setdefault(picture["period"], []).append(picture)
     with _bind(port or _known_port(lists), folder, lists) as gallery:
+        gallery.notes = reading.notes
         texts = {}
-        for number, period in enumerate(sorted(by_period)):
+        for number, period in enumerate(in_order(by_period)):
             faults_of_list = FAULTS[number % len(FAULTS)] if faults else ()
             texts[period] = _list_text(gallery, folder, by_period[period], faults_of_list)
         _claim(folder, lists)

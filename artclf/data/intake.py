@@ -19,7 +19,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from artclf.base.locks import locked
 from artclf.data.catalogue import Catalogue
+from artclf.data.classes import in_order
 from artclf.data.formats import EXTENSIONS, FORMATS
 from artclf.data.pictures import MAX_PIXELS
 
@@ -106,6 +108,17 @@ def _counts_by_period() -> dict[str, Counter]:
     return defaultdict(Counter)
 
 
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[None]:
+    """An empty `folder` while the `with` block lasts."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @dataclass
 class Intake:
     """What one run takes into the data set in folder `data`, and its counts.
@@ -122,19 +135,18 @@ class Intake:
     def writing(self) -> Iterator[None]:
         """Make `DATA/tmp/`, without what a killed run left there; where the disk fails, the error
         says what to do.
+
+        Raises StepError where another process writes to the data set.
         """
         tmp = self.data / "tmp"
         try:
-            shutil.rmtree(tmp, ignore_errors=True)
-            tmp.mkdir(parents=True)
-            yield
+            with locked(self.data), _new_folder(tmp):
+                yield
         except (OSError, sqlite3.OperationalError) as error:
             raise OSError(
                 f"{error}: make sure that there is room in {self.data} and that it may be written, "
                 "then start again; what is done stays done"
             ) from error
-        finally:
-            shutil.rmtree(tmp, ignore_errors=True)
 
     def take_in(self, catalogue: Catalogue, row: dict, file: Path):
         """Copy a picture from a folder of the user, for a row of the catalogue."""
@@ -188,10 +200,12 @@ class Intake:
 
         with Catalogue(self.data) as catalogue:
             numbers = catalogue.db.execute(
-                "SELECT period, count(*) FROM images GROUP BY period ORDER BY period"
+                "SELECT period, count(*) FROM images GROUP BY period"
             ).fetchall()
+        number_of = dict(numbers)
         rows = []
-        for period, number in numbers:
+        for period in in_order(number_of):
+            number = number_of[period]
             outcomes = self.outcomes[period]
             done = outcomes.total()
             rows.append(

@@ -28,15 +28,17 @@ def level_sources(
     manifest=None,
     label_column: str | None = None,
     workers: int | None = None,
+    layout: str | None = None,
+    file_names: bool = True,
 ) -> Path:
     """Write the data folder `out`, in which every picture of `source` is a JPEG of `size` x `size`
     px and `quality`, and clean it; return `out`.
 
-    `source` is a data folder, whose usable images are taken, or a gallery folder (`manifest` and
-    `label_column` as in `download.import_folder`). URLs, periods, facts and duplicate groups stay.
-    A second run does only what is new; what `source` no longer uses is dropped by the column
-    `review`, which holds nothing else here. Raises InputError where `out` holds anything else, or
-    pictures of another size or quality, and what reading raises.
+    `source` is a data folder, whose usable images are taken, or a gallery folder (`manifest`,
+    `label_column`, `layout` and `file_names` as in `galleries.read_gallery`). URLs, periods, facts
+    and duplicate groups stay. A second run does only what is new; what `source` no longer uses is
+    dropped by the column `review`, which holds nothing else here. Raises InputError where `out`
+    holds anything else, or pictures of another size or quality, and what reading raises.
     """
     settings.check(max_size=size, quality=quality)
     source = Path(source)
@@ -44,7 +46,7 @@ def level_sources(
     if (source / "catalogue.db").exists():
         pictures = _pictures_of_data(source)
     else:
-        pictures = _pictures_of_gallery(source, manifest, label_column)
+        pictures = _pictures_of_gallery(source, manifest, label_column, layout, file_names)
     files = {(picture["url"], picture["period"]): picture["file"] for picture in pictures}
     _claim(out, f"{source.resolve().name}, {size} px, quality {quality}")
     intake = Intake(out)
@@ -77,9 +79,12 @@ def _pictures_of_data(data: Path) -> list[dict]:
     return pictures
 
 
-def _pictures_of_gallery(folder: Path, manifest, label_column) -> list[dict]:
+def _pictures_of_gallery(folder: Path, *how_to_read) -> list[dict]:
     pictures = []
-    for picture in progress_bar(list(read_gallery(folder, manifest, label_column)), desc="read"):
+    reading = read_gallery(folder, *how_to_read)
+    for note in reading.notes:
+        print(note)
+    for picture in progress_bar(reading.pictures, desc="read"):
         pictures.append({**picture, "url": f"import:{sha256_of(picture['file'])}"})
     return pictures
 

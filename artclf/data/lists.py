@@ -17,6 +17,7 @@ from urllib.parse import unquote_plus
 
 from artclf.base.errors import InputError
 from artclf.data.catalogue import FACTS
+from artclf.data.classes import in_order
 
 # the header of a list that a search begins
 LIST_COLUMNS = ["url", "title", "artist", "year", "licence", "source_page", "query", "page"]
@@ -47,7 +48,7 @@ class ListForm:
 
 
 def find_lists(folder) -> dict[str, Path]:
-    """The URL lists of a folder: class name -> path, in sorted order (`urls_10-impressionism.csv`:
+    """The URL lists of a folder: class name -> path, in the order of classes (`urls_10-impressionism.csv`:
     `10-impressionism`).
 
     Raises FileNotFoundError where the folder holds none, InputError where two would be one class.
@@ -67,7 +68,7 @@ def find_lists(folder) -> dict[str, Path]:
         raise FileNotFoundError(
             f"no urls_*.csv in {folder}: name a folder of URL lists with --lists"
         )
-    return lists
+    return {name: lists[name] for name in in_order(lists)}
 
 
 def check_lists(lists: dict[str, Path]):

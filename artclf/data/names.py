@@ -1,16 +1,21 @@
 """Names of painters: a key that all spellings of one painter share.
 
-Works on texts; reads and writes no files. A name goes through `PASSES`, one after the other: each
-reads something off the text (who painted after whom, which generation) or removes something from it
-(accents, dates). What remains is split into surname and forenames.
+Works on texts, with the table of module `aliases` for names that share no words. A name goes through
+`PASSES`, one after the other: each reads something off the text (who painted after whom, which
+generation) or removes something from it (accents, dates). What remains is split into surname and
+forenames.
 """
 
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
+
+from artclf.base.errors import InputError
+from artclf.data.aliases import FILE, known_aliases
 
 
 def _words(text: str) -> set[str]:
@@ -96,7 +101,9 @@ class Name(NamedTuple):
         return " ".join(word for word in words if word)
 
 
-def artist_keys(names: Iterable[str]) -> dict[str, str]:
+def artist_keys(
+    names: Iterable[str], own_aliases: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """The painter of every name: a key that the spellings of one painter share, '' where a name
     names nobody.
 
@@ -105,17 +112,71 @@ def artist_keys(names: Iterable[str]) -> dict[str, str]:
     (Leonardo) the only one who is named by it and a place (Leonardo da Vinci). A name that fits
     several painters joins none. Elder and younger stay apart, and so do workshops, followers and
     attributions.
+
+    Names that share no words (Titian, Tiziano Vecellio) are joined by the table of module
+    `aliases`, and by `own_aliases`, alias -> painter, which come before it.
     """
     parsed = {name: _parse(name) for name in names}
     people = {name._replace(attribution="") for name in parsed.values() if name is not None}
-    fullest = _fullest_names(people)
+    key_of = _keys_of_people(people, _alias_keys(own_aliases or {}))
     keys = {}
     for name, person in parsed.items():
         if person is None:
             keys[name] = ""
         else:
-            full = fullest[person._replace(attribution="")]
-            keys[name] = full._replace(attribution=person.attribution).key
+            key = key_of[person._replace(attribution="")]
+            keys[name] = f"{person.attribution} {key}".strip()
+    return keys
+
+
+def _alias_keys(own_aliases: Mapping[str, str]) -> dict[str, str]:
+    """The key of the painter of each key that an alias, or a painter with aliases, has."""
+    table = dict(_known_alias_keys())
+    table.update(_keys_of_aliases(own_aliases))
+    resolved = {}
+    for key in table:
+        painter = key
+        seen = set()
+        while painter in table and painter not in seen:  # an alias of an alias
+            seen.add(painter)
+            painter = table[painter]
+        resolved[key] = painter
+    return resolved
+
+
+@cache
+def _known_alias_keys() -> dict[str, str]:
+    return _keys_of_aliases(known_aliases())
+
+
+def _keys_of_aliases(aliases: Mapping[str, str]) -> dict[str, str]:
+    table: dict[str, str] = {}
+    for alias, artist in aliases.items():
+        person, painter = _parse(alias), _parse(artist)
+        if person is None or painter is None:
+            raise InputError(f"{alias if person is None else artist!r} in {FILE} names no painter")
+        table.setdefault(painter.key, painter.key)
+        table[person.key] = painter.key
+    return table
+
+
+def _keys_of_people(people: set[Name], alias_keys: dict[str, str]) -> dict[Name, str]:
+    """The key of each person: that of the painter whose alias it is, or of a name that it is
+    joined with; else that of its fullest name.
+    """
+    fullest = _fullest_names(people)
+    painter_of: dict[Name, str] = {}  # of fullest names
+    for person in sorted(people):
+        if person.forenames and person.key in alias_keys:
+            painter_of.setdefault(fullest[person], alias_keys[person.key])
+    keys = {}
+    for person in people:
+        full = fullest[person]
+        if person.key in alias_keys:
+            # a single name in the table, such as Caravaggio, is no surname of somebody else
+            keys[person] = alias_keys[person.key]
+        else:
+            keys[person] = painter_of.get(full) or alias_keys.get(full.key, full.key)
     return keys
 
 

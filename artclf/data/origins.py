@@ -19,7 +19,7 @@ def claim(data, kind: str, source):
     Raises InputError, which says what to do, where `data` holds pictures of another source.
     """
     data = Path(data)
-    wanted = f"{kind} {_portable(Path(source), data)}"
+    wanted = f"{kind} {portable(Path(source), data)}"
     with Catalogue(data) as catalogue:
         noted = catalogue.setting("origin") or _kind_of_rows(catalogue)
         if noted not in (None, kind, wanted):
@@ -30,7 +30,7 @@ def claim(data, kind: str, source):
         catalogue.set_setting("origin", wanted)
 
 
-def _portable(source: Path, data: Path) -> Path:
+def portable(source: Path, data: Path) -> Path:
     """The absolute path of `source`; relative to `data` if it is in it, because a clone may move."""
     source = source.resolve()
     if source.is_relative_to(data.resolve()):

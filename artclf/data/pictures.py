@@ -22,6 +22,11 @@ from artclf.data.colours import to_srgb
 
 MAX_PIXELS = 100_000_000
 MAX_SIZE = 500  # px, the longer side of clean copies, unless asked otherwise
+# reasons that may pass: the picture itself is not to blame
+MISSING = "file is missing"
+NO_MEMORY = "not enough memory"
+UNREADABLE = "can't be read"
+MEGAPIXELS = "megapixels"
 _CHANGING_FILTERS = threading.Lock()
 SIZE = 320  # px, the sides of what a network sees, unless asked otherwise
 RESIZE = ("squish", "crop", "pad")  # fastai's ways to bring a picture to a square
@@ -165,7 +170,7 @@ def resizing(size: int, resize: str):
 def _from_bytes(content: bytes, max_size: int | None) -> Image.Image:
     im = _open(content)
     if im.width * im.height > MAX_PIXELS:
-        raise Rejected("over 100 megapixels")
+        raise Rejected(_over_limit())
     if getattr(im, "n_frames", 1) > 1 and im.format != "MPO":
         raise Rejected("animated or of several pages")
     factor = _reduction(max(im.size), max_size)
@@ -239,13 +244,21 @@ def _of_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels[:, :, 0] if is_grey else pixels)
 
 
+def _over_limit() -> str:
+    return f"over {MAX_PIXELS // 10**6} {MEGAPIXELS}"
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
-        return "over 100 megapixels"
+        return _over_limit()
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image"
     if isinstance(error, FileNotFoundError):
-        return "file is missing"
+        return MISSING
+    if isinstance(error, MemoryError):
+        return NO_MEMORY
+    if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of a decoder
+        return f"{UNREADABLE} ({error.strerror})"
     if "truncated" in str(error):
         return "truncated"
     return f"cannot be decoded ({str(error) or type(error).__name__})"

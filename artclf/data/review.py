@@ -251,10 +251,13 @@ def _move_copies(cat: Catalogue, data, changes: list[Change]):
     for row, new in changes:
         if row["file"]:
             after = clean_path({**row, "review": new})
-            _move_copy(cat, Path(data), clean_path(row), after, row["url"])
+            move_copy(cat, Path(data), clean_path(row), after, row["url"])
 
 
-def _move_copy(cat: Catalogue, data: Path, before: str, after: str, url: str):
+def move_copy(cat: Catalogue, data: Path, before: str, after: str, url: str):
+    """Move the clean copy of a picture, paths relative to `data`, or copy it where another row of
+    its URL still uses it; nothing where there is none.
+    """
     if before == after or not (data / before).exists():
         return
     (data / after).parent.mkdir(parents=True, exist_ok=True)
@@ -264,6 +267,25 @@ def _move_copy(cat: Catalogue, data: Path, before: str, after: str, url: str):
         shutil.copyfile(data / before, data / after)
     else:
         (data / before).replace(data / after)
+
+
+def relabel(cat: Catalogue, new_periods: dict[tuple[str, str], str], renamed: dict[str, str]):
+    """Carry decisions along, inside a transaction, after rows got another period.
+
+    `new_periods` gives it by URL and old period; `renamed` are classes with another name now, which
+    decisions to move a picture there mean from now on. A picture that lies now where a person moved
+    it to is kept there.
+    """
+    db = cat.db
+    db.execute(DECISIONS)
+    db.executemany(
+        "UPDATE decisions SET period = ? WHERE url = ? AND period = ?",
+        [(new, url, old) for (url, old), new in new_periods.items()],
+    )
+    moves = [(f"move:{new}", f"move:{old}") for old, new in renamed.items()]
+    for table, column in (("images", "review"), ("decisions", "old"), ("decisions", "new")):
+        db.executemany(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", moves)
+        db.execute(f"UPDATE {table} SET {column} = 'keep' WHERE {column} = 'move:' || period")
 
 
 def _rows(cat: Catalogue) -> dict[tuple, dict]:

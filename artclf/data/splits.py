@@ -1,17 +1,21 @@
 """Splits: which images a network learns from, which choose the epoch, which measure it.
 
-Reads the catalogue's clean images, their duplicate groups and painters; writes its columns
-`split_random`, `split_grouped` and `split_artist`.
+Reads the catalogue's clean images, their duplicate groups and painters. A cut follows from its
+name, which is that of the split, the shares and the seed, so `items` writes nothing; `record` notes
+that of a training in the catalogue's table `cuts`.
 """
 
 import hashlib
+import sqlite3
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from artclf.base import settings
 from artclf.base.errors import InputError
-from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue
+from artclf.data.aliases import aliases_of
+from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue, require
+from artclf.data.classes import in_order
 from artclf.data.groups import joined
 from artclf.data.names import artist_keys
 
@@ -23,6 +27,15 @@ SPLITS = {
     "artist": ["clean_sha256", "dup_group", "painter"],
 }
 OWN = "own"  # the parts that the user gave in the column `split`
+AUTO = "auto"  # `own` where all images have a part, else `grouped`
+CUTS = """
+CREATE TABLE IF NOT EXISTS cuts (
+    cut TEXT NOT NULL,
+    file TEXT NOT NULL,
+    part TEXT NOT NULL,
+    PRIMARY KEY (cut, file)
+) WITHOUT ROWID
+"""
 USABLE = ("ok", "flagged")  # flagged images stay in until a person decides
 COLUMNS = ["file", "period", "part", "sha256", "clean_sha256"]
 
@@ -40,28 +53,87 @@ def items(
     `shares` are those of train, valid and test; they needn't sum to 1. `random` divides every
     period by chance; `grouped` keeps images of one duplicate group in one part; `artist` also keeps
     those of one painter together, across all periods (`cut` says what holds for these three). `own`
-    takes the parts from the catalogue's column `split`, which comes from a manifest or URL list.
+    takes the parts from the catalogue's column `split`, which comes from folders, a manifest or a
+    URL list; where it has no valid, that is cut from its train as in `grouped`. `auto` is what
+    `choose` chooses.
 
-    A UserWarning names the periods that lack a part which others have. Raises FileNotFoundError
+    A UserWarning names the periods that lack a part which others have; with `own`, also parts that
+    are missing altogether, and copies of one picture in several parts. Raises FileNotFoundError
     without a catalogue, InputError where the images are too few, SettingError where an option makes
     no sense.
     """
-    settings.check_choice("--split", split, (*SPLITS, OWN))
+    settings.check_choice("--split", split, (*SPLITS, OWN, AUTO))
     settings.check_parts(shares)
     settings.check(seed=seed)
+    if split == AUTO:
+        split, _ = choose(data, exclude)
     table = usable(data, exclude)
     _check_number_of_classes(table, data)
     if split == OWN:
         table["part"] = _own_parts(table, data)
+        _add_valid(table, shares, seed)
         _check_parts(table, split, [])
+        _warn_of_missing_test(table)
+        _warn_of_copies(table, data)
     else:
         wanted = [part for part, share in zip(PARTS, shares, strict=True) if share > 0]
         _check_number_of_images(table, len(wanted))
         groups = joined(table.sha256, [table[column] for column in SPLITS[split]])
         table["part"] = cut(table.period, groups, shares, seed)
         _check_parts(table, split, wanted)
-        _record(data, table, f"split_{split}")
     return table[COLUMNS].reset_index(drop=True)
+
+
+def choose(data, exclude: Sequence[str] = ()) -> tuple[str, str]:
+    """The split of `auto`, and a sentence that says why: `own` where every usable image has a part
+    in the column `split`, else `grouped`. The sentence is '' where no image has one.
+    """
+    table = usable(data, exclude)
+    has_part = table.split != ""
+    if has_part.all():
+        return OWN, "The parts are those of the column `split` (--split own)."
+    if not has_part.any():
+        return "grouped", ""
+    return "grouped", (
+        f"The column `split` names a part for {has_part.sum()} of {len(table)} images, and none for "
+        f"{table.url[~has_part].iloc[0]}: so all are cut anew (--split grouped)."
+    )
+
+
+def cut_name(split: str, shares: Sequence[float], seed: int, exclude: Sequence[str] = ()) -> str:
+    """The name of a cut, `grouped 70,15,15 seed 42`: all that it follows from, besides the
+    images.
+    """
+    name = f"{split} {','.join(f'{share:g}' for share in shares)} seed {seed}"
+    return name + (f" without {', '.join(in_order(exclude))}" if exclude else "")
+
+
+def record(data, table, name: str):
+    """Note the parts of a table of `items` in the catalogue, under the `name` of its cut.
+
+    Where the catalogue can't be written, a line says so, since `items` can make the cut again.
+    """
+    rows = [(name, *row) for row in zip(table.file, table.part, strict=True)]
+    try:
+        with Catalogue(data) as catalogue, catalogue.transaction() as db:
+            db.execute(CUTS)
+            db.execute("DELETE FROM cuts WHERE cut = ?", (name,))
+            db.executemany("INSERT INTO cuts VALUES (?, ?, ?)", rows)
+    except sqlite3.OperationalError as error:
+        print(f"The parts ({name}) are not noted in the catalogue of {data}: {error}")
+
+
+def recorded(data):
+    """The cuts that trainings noted: a DataFrame, a row for each clean image by its `file`, a column
+    for each cut by its name; empty where an image was not in it.
+    """
+    import pandas as pd
+
+    require(data)
+    with Catalogue(data) as catalogue:
+        catalogue.db.execute(CUTS)
+        rows = pd.read_sql_query("SELECT * FROM cuts", catalogue.db)
+    return rows.pivot(index="file", columns="cut", values="part").fillna("")
 
 
 def fingerprint(table) -> str:
@@ -188,7 +260,7 @@ def usable(data, exclude: Sequence[str] = ()):
     table = table[is_used & (table.review != "drop")]
     if table.empty:
         raise InputError(f"no clean images in {data}: run `artclf clean --data {data}` first")
-    painters = artist_keys(table.artist.dropna())
+    painters = artist_keys(table.artist.dropna(), aliases_of(data))
     table = table.assign(
         listed=table.period,
         period=table.apply(label, axis=1),
@@ -197,7 +269,7 @@ def usable(data, exclude: Sequence[str] = ()):
     )
     unknown = set(exclude) - set(table.period)
     if unknown:
-        names = ", ".join(sorted(unknown))
+        names = ", ".join(in_order(unknown))
         raise InputError(f"--exclude names {names}, but {data} has no such class")
     table = table[~table.period.isin(exclude)]
     if table.empty:
@@ -224,10 +296,76 @@ def _own_parts(table, data):
     )
 
 
+def _add_valid(table, shares: Sequence[float], seed: int):
+    """Where the user's parts lack valid, cut it from train, as it chooses the epoch."""
+    train = table[table.part == "train"]
+    if train.empty or (table.part == "valid").any():
+        return
+    groups = joined(train.sha256, [train[column] for column in SPLITS["grouped"]])
+    share_of_valid = shares[1] or shares[0] / 4
+    parts = cut(train.period, groups, (shares[0], share_of_valid, 0), seed)
+    table.loc[train.index, "part"] = parts
+    warnings.warn(
+        f"--split own has no valid images, which choose the epoch: {parts.count('valid')} of its "
+        f"{len(train)} train images are valid now, chosen by the seed",
+        stacklevel=3,
+    )
+
+
+def _warn_of_missing_test(table):
+    if not (table.part == "test").any():
+        warnings.warn(
+            "--split own has no test images: figures are measured on valid, which also chooses the "
+            "epoch, and are somewhat too good",
+            stacklevel=3,
+        )
+
+
+def _warn_of_copies(table, data):
+    """Warn of copies of one picture in several of the user's parts: those that are used, and those
+    that cleaning has set aside, so that a part has fewer images than the user gave it.
+    """
+    rows = read_catalogue(data)
+    texts = ["clean_sha256", "dup_group", "split"]
+    rows[texts] = rows[texts].astype(object).fillna("")
+    rows = rows[rows.clean_status.isin((*USABLE, "duplicate"))].reset_index(drop=True)
+    part_of = dict(zip(zip(table.url, table.listed, strict=True), table.part, strict=True))
+    keys = list(zip(rows.url, rows.period, strict=True))
+    rows["used_as"] = [part_of.get(key, "") for key in keys]
+    rows["part"] = rows.used_as.where(rows.used_as != "", rows.split)
+    rows["group"] = joined(rows.sha256, [rows[column] for column in SPLITS["grouped"]])
+    rows = rows[rows.part.isin(PARTS)]
+    used = rows[rows.used_as != ""]
+    leaking = used[used.groupby("group").part.transform("nunique") > 1]
+    if len(leaking):
+        warnings.warn(
+            f"--split own has {leaking.group.nunique()} pictures whose copies are in several parts, "
+            f"such as {_copies_of_first(leaking)}: what was learned from one is measured on the "
+            "other, and figures are too good. Give copies one part, or drop some in the review",
+            stacklevel=3,
+        )
+    across = rows[rows.groupby("group").part.transform("nunique") > 1]
+    set_aside = across[across.used_as == ""]
+    if len(set_aside):
+        example = across[across.group == set_aside.group.iloc[0]]
+        warnings.warn(
+            f"--split own: {len(set_aside)} images are copies of images in another part and not "
+            f"used, since cleaning set them aside, such as {_copies_of_first(example)}",
+            stacklevel=3,
+        )
+
+
+def _copies_of_first(rows) -> str:
+    """Two copies of the first picture in different parts, with these parts."""
+    group = rows[rows.group == rows.group.iloc[0]].drop_duplicates("part")
+    pairs = zip(group.file[:2], group.part[:2], strict=True)
+    return " and ".join(f"{file} ({part})" for file, part in pairs)
+
+
 def _check_number_of_images(table, number_of_parts: int):
-    counts = table.period.value_counts().sort_index()
-    too_few = counts.index[counts < number_of_parts]
-    if len(too_few):
+    counts = table.period.value_counts()
+    too_few = in_order(counts.index[counts < number_of_parts])
+    if too_few:
         raise InputError(
             f"too few images for {number_of_parts} parts in {', '.join(too_few)}: add pictures, "
             "or leave the class out with --exclude"
@@ -262,20 +400,4 @@ def _check_parts(table, split: str, wanted: list[str]):
 
 def _periods_without(part: str, table) -> list[str]:
     has_part = table.part.eq(part).groupby(table.period).any()
-    return has_part.index[~has_part].tolist()
-
-
-def _record(data, table, column: str):
-    """Write the parts that changed to a column of the catalogue."""
-    changed = table[table.part != table[column]]
-    if changed.empty:
-        return
-    try:
-        catalogue = Catalogue(data)
-    except PermissionError as error:
-        print(f"The parts are not noted in the catalogue: {error}")
-        return
-    with catalogue:
-        catalogue.update(
-            {"url": row.url, "period": row.listed, column: row.part} for row in changed.itertuples()
-        )
+    return in_order(has_part.index[~has_part])

@@ -2,8 +2,8 @@
 same cut.
 
 Reads the catalogue and the clean images of DATA; writes a folder for every run to `OUT/runs/`,
-`OUT/results.csv`, the stored features, and by `splits.items` the catalogue's column
-`split_grouped`. The losses and the sampler are in `balance`. Notebook: `experiments/11_imbalance`.
+`OUT/results.csv` and the stored features. The losses and the sampler are in `balance`. Notebook:
+`experiments/11_imbalance`.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ from artclf.base import settings
 from artclf.base.errors import InputError
 from artclf.base.progress import progress_bar
 from artclf.data import splits
+from artclf.data.classes import in_order
 from artclf.lab import balance, experiment
 from artclf.results import evaluation, plots
 
@@ -95,8 +96,9 @@ def thin(table, shares: dict[str, float], seed: int = 42) -> pd.DataFrame:
 
 
 def train_counts(table) -> pd.Series:
-    """How many train images each period has, in sorted order."""
-    return table[table.part == "train"].period.value_counts().sort_index()
+    """How many train images each period has, in the order of classes."""
+    counts = table[table.part == "train"].period.value_counts()
+    return counts[in_order(counts.index)]
 
 
 def rare(table) -> list[str]:
@@ -200,7 +202,7 @@ def figures(predictions) -> dict[str, float]:
     test = evaluation.of_part(predictions, "test")
     metrics = evaluation.metrics(predictions)["test"]
     rare_periods = rare(predictions)
-    other_periods = sorted(set(test.period) - set(rare_periods))
+    other_periods = in_order(set(test.period) - set(rare_periods))
     return {
         "accuracy": metrics["accuracy"],
         "macro_f1": metrics["macro_f1"],

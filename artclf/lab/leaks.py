@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from artclf.base.errors import InputError
 from artclf.base.progress import progress_bar
+from artclf.data.aliases import aliases_of
 from artclf.data.catalogue import read_catalogue
 from artclf.data.groups import joined
 from artclf.data.names import artist_keys
@@ -87,7 +88,7 @@ def images(
     if with_duplicates:
         table = pd.concat([table, _copies(data)], ignore_index=True)
     table = table.reset_index(drop=True)
-    keys = artist_keys(table.artist.dropna())
+    keys = artist_keys(table.artist.dropna(), aliases_of(data))
     table["painter"] = table.artist.map(keys).astype(object).fillna("")
     for name in splits:
         columns = SPLITS[name]

@@ -1,8 +1,8 @@
 """Painters: small CNNs from scratch, as in old tutorials, beside transfer learning.
 
 Reads the catalogue and the clean images of DATA, whose classes are painters; writes a folder for
-every run to `OUT/runs/`, `OUT/results.csv`, and by `splits.items` the catalogue's column
-`split_grouped`. The CNNs are in `scratch`. Notebook: `experiments/13_painters`.
+every run to `OUT/runs/`, and `OUT/results.csv`. The CNNs are in `scratch`. Notebook:
+`experiments/13_painters`.
 """
 
 from collections.abc import Iterable, Sequence

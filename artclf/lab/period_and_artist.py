@@ -1,8 +1,7 @@
 """One body, two heads: the period and the artist of a picture, beside a network for each alone.
 
 Reads the catalogue and the clean images of DATA; writes a folder for every run to `OUT/runs/`,
-`OUT/results.csv`, the stored features, and by `splits.items` the catalogue's column
-`split_grouped`. Notebook: `experiments/12_period_and_artist`.
+`OUT/results.csv` and the stored features. Notebook: `experiments/12_period_and_artist`.
 """
 
 from collections.abc import Sequence

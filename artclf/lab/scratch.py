@@ -18,6 +18,7 @@ from torch import nn
 
 from artclf.base import settings
 from artclf.base.errors import SettingError
+from artclf.data.classes import in_order
 from artclf.data.pictures import open_reduced
 from artclf.model.keep import CheckFit
 
@@ -86,7 +87,7 @@ def learner(table, files: tuple[Path, ...], config: dict) -> vision.Learner:
     Raises what `cnn` does.
     """
     vision.set_seed(config["seed"], reproducible=True)
-    vocab = sorted(table.period.unique())
+    vocab = in_order(table.period.unique())
     model = cnn(
         len(vocab),
         config["size"],
@@ -125,10 +126,10 @@ def dataset(table, files: tuple[Path, ...], size: int) -> list[tuple]:
     """The pictures and labels of a table of `splits.items`, as pairs of `TensorImage` and
     `TensorCategory`.
     """
-    classes = table.period.astype("category").cat.codes  # numbers in sorted order of the names
+    numbers = {name: number for number, name in enumerate(in_order(table.period.unique()))}
     return [
-        (vision.TensorImage(picture), vision.TensorCategory(int(number)))
-        for picture, number in zip(pixels(files, size), classes, strict=True)
+        (vision.TensorImage(picture), vision.TensorCategory(numbers[name]))
+        for picture, name in zip(pixels(files, size), table.period, strict=True)
     ]
 
 

@@ -1,9 +1,9 @@
 """What a fit leaves behind: its history, its best epoch, and its last finished epoch to go on from.
 
-Callbacks of `train.learner`, which work across all fits of a learner: `CheckFit`, `History`,
-`BestEpoch`, and `Resume`, which also restores what the two before it had noted. They write
-`history.csv` and `models/` under the learner's path, and do nothing in `validate`, `get_preds` and
-`lr_find`. Fits are numbered from 0.
+Callbacks of `train.learner`, which work across all fits of a learner: `CheckFit`, `OneRun`,
+`History`, `BestEpoch`, and `Resume`, which also restores what the two before it had noted. They
+write `history.csv` and `models/` under the learner's path, and do nothing in `validate`,
+`get_preds` and `lr_find`. Fits are numbered from 0.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from fastcore.foundation import L, defaults
 from artclf.base import settings
 from artclf.base.errors import StepError
 from artclf.base.files import replace_whole, write_csv
+from artclf.base.locks import hold
 from artclf.model import network
 from artclf.model.settings import describe, versions
 
@@ -69,6 +70,23 @@ class CheckFit(Callback):
             f"learning rate than {rate:g} (--lr). Nothing was exported, and an export that is in "
             f"{self.learn.path} stays"
         )
+
+
+class OneRun(Callback):
+    """Keeps other processes from fitting into the same folder, whose checkpoints both would write.
+
+    A fit that was interrupted holds the folder until the next fit ends, or the process does.
+    """
+
+    order = 54  # before the others, which write
+
+    def before_fit(self):
+        if is_fitting(self.learn):
+            self.folder_lock = hold(self.learn.path)
+
+    def after_fit(self):
+        if is_fitting(self.learn):
+            self.folder_lock.release()
 
 
 class History(Callback):

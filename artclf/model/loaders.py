@@ -14,7 +14,7 @@ def data_loaders(files, valid, config: dict, path="."):
     normalise = vision.Normalize.from_stats(config["mean"], config["std"])
     valid_places = [place for place, is_valid in enumerate(valid) if is_valid]
     block = vision.DataBlock(
-        blocks=(vision.ImageBlock, vision.CategoryBlock(vocab=config["vocab"])),
+        blocks=(vision.ImageBlock, vision.CategoryBlock(vocab=config["vocab"], sort=False)),
         get_y=vision.parent_label,
         splitter=vision.IndexSplitter(valid_places),
         item_tfms=resizing(config["size"], config["resize"]),

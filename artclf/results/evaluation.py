@@ -13,7 +13,9 @@ import numpy as np
 
 from artclf.base.errors import InputError
 from artclf.base.files import finish_replacing
+from artclf.data.aliases import aliases_of
 from artclf.data.catalogue import clean_path, read_catalogue
+from artclf.data.classes import in_order
 from artclf.data.names import artist_keys
 from artclf.data.splits import PARTS
 
@@ -33,8 +35,9 @@ def read(out, data):
     image.
 
     Columns as in `predictions.csv` of folder `out`, and `FACTS` of the catalogue in `data` (''
-    where unknown). Warns of pictures that are no longer in the catalogue. Raises FileNotFoundError
-    where a step before this one is missing, InputError for a file that holds no predictions.
+    where unknown), with painters named as the user's table `DATA/artists.csv` says. Warns of
+    pictures that are no longer in the catalogue. Raises FileNotFoundError where a step before this
+    one is missing, InputError for a file that holds no predictions.
     """
     path = Path(out) / "predictions.csv"
     finish_replacing(path.parent)
@@ -42,6 +45,7 @@ def read(out, data):
         raise FileNotFoundError(f"no {path}: run `artclf train` first")
     predictions = _read_table(path)
     facts = read_catalogue(data).dropna(subset="file")
+    facts["artist"] = facts.artist.replace(aliases_of(data))
     facts["file"] = [clean_path(row) for row in facts.to_dict("records")]
     facts = facts.drop_duplicates("file")
     lost = int((~predictions.file.isin(facts.file)).sum())
@@ -81,11 +85,9 @@ def _read_table(path: Path):
 
 
 def classes(predictions) -> list[str]:
-    """All classes, also those without images, in time order: by the number of `NN-name`, then by
-    name.
-    """
+    """All classes, also those without images, in their order (see `data.classes`)."""
     names = set(scores(predictions)) | set(predictions.period) | set(predictions.predicted)
-    return sorted(names, key=lambda name: (_number(name), name))
+    return in_order(names)
 
 
 def positions(names: list[str]) -> np.ndarray:

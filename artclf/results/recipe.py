@@ -27,7 +27,7 @@ class Recipe:
     size: int = 320
     resize: str = "squish"
     batch_size: int = 32
-    split: str = "grouped"
+    split: str = "auto"
     parts: tuple[float, ...] = (70, 15, 15)
     seed: int = 42
     exclude: tuple[str, ...] = ()

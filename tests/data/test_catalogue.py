@@ -144,7 +144,7 @@ def test_the_columns_and_their_types(tmp_path):
     }
     names = """url period file status reason http_status tries bytes sha256 width height format
         phash dup_group title artist year licence source source_page split clean_status
-        clean_reason clean_sha256 split_random split_grouped split_artist review doubt likelier
+        clean_reason clean_sha256 review doubt likelier
         likelier_probability outlier"""
     assert types == {name: numbers.get(name, "TEXT") for name in names.split()}
     assert [column["name"] for column in columns if column["pk"]] == ["url", "period"]

@@ -16,7 +16,7 @@ import pytest
 from made_pictures import encoded, noise
 from PIL import Image
 
-from artclf.data import cleaning
+from artclf.data import cleaning, pictures
 from artclf.data.catalogue import Catalogue, read_catalogue
 from artclf.data.cleaning import normalise
 
@@ -320,6 +320,50 @@ def test_a_decision_ends_a_conflict_and_taking_it_back_brings_it_back(
         assert {name: found[f"http://a.example/{name[2:]}"] for name in statuses} == statuses
 
 
+def test_a_raw_file_that_was_missing_is_judged_again_when_it_is_there(data, in_this_process):
+    data.add("a", "0.png", encoded(noise())).add("a", "1.png", encoded(noise(seed=1)))
+    raw = data.folder / "raw/a/0.png"
+    raw.rename(data.folder / "away.png")
+    normalise(data.folder)
+    assert data.statuses() == {"a/0.png": "rejected", "a/1.png": "ok"}
+    normalise(data.folder)
+    assert in_this_process == ["0.png", "1.png"]  # it is still missing
+    (data.folder / "away.png").rename(raw)
+    normalise(data.folder)
+    assert data.verdicts()["a/0.png"] == ("ok", None) and in_this_process[2:] == ["0.png"]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(5, "Input/output error")])
+def test_a_moment_without_memory_or_disk_passes(data, in_this_process, monkeypatch, error):
+    data.add("a", "0.png", encoded(noise())).add("a", "bad.png", b"no picture")
+    with monkeypatch.context() as patch:
+
+        def fail(*_):
+            raise error
+
+        patch.setattr(Path, "read_bytes", fail)
+        normalise(data.folder)
+    assert set(data.statuses().values()) == {"rejected"}
+    normalise(data.folder)
+    assert data.statuses() == {"a/0.png": "ok", "a/bad.png": "rejected"}
+    decoded = len(in_this_process)
+    normalise(data.folder)
+    assert len(in_this_process) == decoded  # what is no picture stays rejected
+
+
+def test_a_higher_limit_of_pixels_judges_again(data, in_this_process, monkeypatch):
+    data.add("a", "0.png", encoded(noise(100, 90)))
+    for module in (pictures, cleaning):
+        monkeypatch.setattr(module, "MAX_PIXELS", 8_000)
+    for _ in range(2):
+        normalise(data.folder)
+        assert data.statuses() == {"a/0.png": "rejected"} and len(in_this_process) == 1
+    for module in (pictures, cleaning):
+        monkeypatch.setattr(module, "MAX_PIXELS", 9_000)
+    normalise(data.folder)
+    assert data.statuses() == {"a/0.png": "ok"}
+
+
 # Processes
 
 
@@ -342,6 +386,10 @@ def test_a_picture_that_crashes_the_decoder_has_that_as_its_reason(data, monkeyp
         **{f"a/{i}.png": ("ok", None) for i in range(5)},
         "a/killer.png": ("rejected", "crashed the decoder"),
     }
+    # a process may also have been ended for want of memory: the next run tries once more
+    monkeypatch.setattr(cleaning, "_clean_picture", clean_picture)
+    normalise(data.folder, workers=2)
+    assert data.verdicts()["a/killer.png"] == ("ok", None)
 
 
 def test_a_script_without_a_main_guard_is_told_and_nothing_is_rejected(data):

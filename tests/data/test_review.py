@@ -136,7 +136,7 @@ def test_a_move_that_was_killed_before_the_copy_followed_loses_nothing(data, mon
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(review, "_move_copy", killed)
+    monkeypatch.setattr(review, "move_copy", killed)
     with pytest.raises(KeyboardInterrupt):
         review.decide(data, [a], f"move:{EARLY}")
     assert decided(data) == {a["url"]: f"move:{EARLY}"}

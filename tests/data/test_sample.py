@@ -67,7 +67,7 @@ def test_files_sizes_and_manifest(tmp_path):
         "licence",
         "source",
     ]
-    pictures = list(read_gallery(tmp_path))
+    pictures = read_gallery(tmp_path).pictures
     assert {p["file"].relative_to(tmp_path).as_posix() for p in pictures} == set(rows) and len(
         rows
     ) == 36
@@ -201,7 +201,7 @@ def test_periods_are_told_apart_with_errors_close_to_the_diagonal(tmp_path):
     net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
     features, truth = [], []
     with torch.inference_mode():
-        for picture in read_gallery(tmp_path):
+        for picture in read_gallery(tmp_path).pictures:
             pixels = (
                 np.asarray(Image.open(picture["file"]).resize((224, 224)), dtype=np.float32) / 127.5
                 - 1

@@ -4,6 +4,7 @@ are too few.
 
 import hashlib
 import random
+import sqlite3
 import warnings
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -135,15 +136,44 @@ def test_the_order_in_which_images_came_changes_nothing(tmp_path):
     assert splits.items(tmp_path / "one").equals(splits.items(tmp_path / "two"))
 
 
-def test_each_cut_is_written_into_its_column_of_the_catalogue(tmp_path):
+def test_a_cut_writes_nothing(tmp_path):
+    fill(tmp_path, a=20, b=20)
+    before = read_catalogue(tmp_path)
+    tables = sqlite3.connect(tmp_path / "catalogue.db").execute("SELECT name FROM sqlite_master")
+    names = sorted(tables.fetchall())
+    for seed, name in enumerate(("random", "grouped", "artist", "auto")):
+        splits.items(tmp_path, name, seed=seed)
+    after = sqlite3.connect(tmp_path / "catalogue.db").execute("SELECT name FROM sqlite_master")
+    assert sorted(after.fetchall()) == names and read_catalogue(tmp_path).equals(before)
+
+
+def test_cuts_are_noted_by_split_shares_and_seed_and_none_replaces_another(tmp_path):
     fill(tmp_path, a=20, b=20)
     made = {}
-    for seed, name in enumerate(("random", "grouped", "artist", "random")):
-        made[name] = parts_of(splits.items(tmp_path, name, seed=seed))
-        rows = read_catalogue(tmp_path)
-        for other, parts in made.items():
-            written = dict(zip(rows.file.str[4:-4], rows[f"split_{other}"], strict=True))
-            assert written == {file[6:-4]: part for file, part in parts.items()}
+    for options in (("grouped", (70, 15, 15), 42), ("grouped", (70, 15, 15), 43),
+                    ("grouped", (80, 20, 0), 42), ("random", (70, 15, 15), 42)):  # fmt: skip
+        table = splits.items(tmp_path, *options)
+        made[splits.cut_name(*options)] = parts_of(table)
+        splits.record(tmp_path, table, splits.cut_name(*options))
+    assert list(made)[0] == "grouped 70,15,15 seed 42" and len(made) == 4
+    assert {name: cut.to_dict() for name, cut in splits.recorded(tmp_path).items()} == made
+    smaller = splits.items(tmp_path).iloc[:5]
+    splits.record(tmp_path, smaller, "grouped 70,15,15 seed 42")
+    assert (splits.recorded(tmp_path)["grouped 70,15,15 seed 42"] != "").sum() == 5
+    assert splits.cut_name("artist", (0.7, 0.3, 0), 1, ["10", "9"]).endswith("seed 1 without 9, 10")
+
+
+def test_a_catalogue_that_cannot_be_written_is_no_reason_not_to_train(
+    tmp_path, monkeypatch, capsys
+):
+    table = splits.items(fill(tmp_path, a=20, b=20))
+
+    def refuse(*_):
+        raise sqlite3.OperationalError("attempt to write a readonly database")
+
+    monkeypatch.setattr(splits, "Catalogue", refuse)
+    splits.record(tmp_path, table, "a cut")
+    assert "(a cut) are not noted" in capsys.readouterr().out
 
 
 def test_the_fingerprint_changes_with_image_copy_label_and_part(tmp_path):
@@ -183,7 +213,7 @@ def test_the_fingerprint_changes_with_image_copy_label_and_part(tmp_path):
         (
             {"a": 20, "b": 20},
             {"split": "painter"},
-            "--split is 'painter': take one of random, grouped, artist, own",
+            "--split is 'painter': take one of random, grouped, artist, own, auto",
         ),
         ({"a": 20, "b": 2}, {"split": "artist"}, "too few images for 3 parts in b"),
         (
@@ -198,8 +228,6 @@ def test_what_cannot_be_cut_is_an_error_that_says_what_to_do(tmp_path, periods, 
         fill(tmp_path, **periods)
     with pytest.raises(ValueError, match=message):
         splits.items(tmp_path, **options)
-    columns = [f"split_{name}" for name in splits.SPLITS]
-    assert read_catalogue(tmp_path)[columns].isna().all(axis=None)
 
 
 def test_images_of_which_none_is_clean_are_no_images(tmp_path):
@@ -371,7 +399,6 @@ def test_periods_of_one_painter_each_cannot_be_cut_by_painter(tmp_path):
         ValueError, match="leaves no images for valid and test, .* take another --split"
     ):
         splits.items(tmp_path, "artist")
-    assert read_catalogue(tmp_path).split_artist.isna().all()
 
 
 # A split of the user's own
@@ -433,6 +460,58 @@ def test_a_split_of_ones_own_that_makes_no_sense_is_an_error_that_names_it(
         splits.items(own(tmp_path, *parts), "own")
 
 
+def test_parts_that_were_given_are_taken_unless_asked_otherwise(tmp_path):
+    given = ["train", "train", "test", "test", "valid", "valid"]
+    data = own(tmp_path / "all", *given)
+    assert splits.choose(data)[0] == "own"
+    assert splits.items(data, "auto").equals(splits.items(data, "own"))
+    assert splits.choose(fill(tmp_path / "none", a=9, b=9)) == ("grouped", "")
+    assert splits.items(tmp_path / "none", "auto").equals(splits.items(tmp_path / "none"))
+
+
+def test_parts_for_some_images_alone_are_not_taken_and_the_sentence_says_why(tmp_path):
+    data = own(tmp_path, *["train", "test", "valid", "train", None, None])
+    name, why = splits.choose(data)
+    assert name == "grouped"
+    assert "a part for 4 of 6 images, and none for http://a.example/4" in why
+
+
+def test_without_a_valid_part_train_gives_some_and_the_warning_says_so(tmp_path):
+    data = own(tmp_path, *["train"] * 40, *["test"] * 10)
+    with pytest.warns(UserWarning, match="8 of its 40 train images are valid now"):
+        table = splits.items(data, "own", shares=(80, 20, 0), seed=1)
+    assert table.part.value_counts().to_dict() == {"train": 32, "test": 10, "valid": 8}
+    with pytest.warns(UserWarning):
+        again = splits.items(data, "own", shares=(80, 20, 0), seed=1)
+    assert table.equals(again)
+
+
+def test_without_a_test_part_the_warning_says_what_is_measured_on(tmp_path):
+    data = own(tmp_path, *["train"] * 4, *["valid"] * 4)
+    with pytest.warns(UserWarning, match="no test images: figures are measured on valid"):
+        assert len(splits.items(data, "own")) == 8
+
+
+def test_copies_in_several_of_the_users_parts_give_a_warning(tmp_path):
+    images = [{"period": "ab"[i % 2], "split": "train"} for i in range(8)]
+    images += [
+        {"period": "ab"[i % 2], "split": part} for i in range(4) for part in ("valid", "test")
+    ]
+    with warnings.catch_warnings(action="error"):
+        splits.items(fill_groups(tmp_path / "none", images), "own")
+    images[0]["dup_group"] = images[9]["dup_group"] = "same"
+    data = fill_groups(tmp_path / "used", images)
+    with pytest.warns(UserWarning, match=r"1 pictures whose copies are in several parts, .*test\)"):
+        splits.items(data, "own")
+    images[9]["clean_status"] = "duplicate"
+    data = fill_groups(tmp_path / "aside", images)
+    with pytest.warns(UserWarning) as told:
+        splits.items(data, "own")
+    [text] = [str(warning.message) for warning in told]
+    assert "1 images are copies of images in another part and not used" in text
+    assert "0000.png (train)" in text and "0009.png (test)" in text
+
+
 # The review
 
 
@@ -462,10 +541,6 @@ def test_a_review_keeps_drops_and_moves(tmp_path):
     assert moved.listed == "a" and moved.file == f"clean/c/{Path(rows[4]['file']).stem}.jpg"
     parts = splits.items(data)
     assert parts.groupby("period").size().to_dict() == {"a": 5, "b": 3, "c": 5}
-    with Catalogue(data) as cat:
-        recorded = {row["url"]: row["split_grouped"] for row in cat.select()}
-    assert recorded[rows[4]["url"]] == parts.set_index("file").part[moved.file]
-    assert recorded[rows[0]["url"]] is None
 
 
 def test_copies_with_the_same_pixels_are_in_one_part(tmp_path):
@@ -477,3 +552,20 @@ def test_copies_with_the_same_pixels_are_in_one_part(tmp_path):
         )
     parts = splits.items(data, shares=(60, 20, 20))
     assert (parts.groupby("clean_sha256").part.nunique() == 1).all()
+
+
+def test_painters_with_several_names_stay_in_one_part_also_those_of_ones_own_table(tmp_path):
+    images = [{"period": "ab"[i % 2], "artist": f"Somebody Else{i}"} for i in range(60)]
+    names = ["Titian", "Tiziano Vecellio", "Banksy", "R. Gunningham"] * 3
+    images += [{"period": "ab"[i % 2], "artist": name} for i, name in enumerate(names)]
+    data = fill_groups(tmp_path, images)
+    (data / "artists.csv").write_text("alias,artist\nR. Gunningham,Banksy\n", encoding="utf-8")
+    rows = splits.usable(data)
+    painters = rows.groupby("artist").painter.first()
+    assert painters["Titian"] == painters["Tiziano Vecellio"] != painters["Banksy"]
+    assert painters["Banksy"] == painters["R. Gunningham"]
+    for seed in range(5):
+        part_of = splits.items(data, "artist", seed=seed).set_index("file").part
+        for pair in (names[:2], names[2:4]):
+            files = rows.file[rows.artist.isin(pair)]
+            assert part_of[files].nunique() == 1

@@ -2,6 +2,7 @@
 
 import collections
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,14 @@ def test_read_joins_the_facts_of_the_raw_file_to_the_prediction_of_the_clean_one
     assert len(predictions) == 150
     assert predictions.title[0] == "No. 0" and predictions.title[149] == "No. 149"
     assert set(predictions.year) == {"1650"} and set(predictions.source) == {""}
+
+
+def test_read_names_painters_as_the_users_table_does(errors_of_a_run, tmp_path):
+    data, out = errors_of_a_run
+    shutil.copytree(data, tmp_path / "data")
+    table = "alias,artist\nA. & B. <Painter>,Titian\n"
+    (tmp_path / "data/artists.csv").write_text(table, encoding="utf-8")
+    assert set(evaluation.read(out, tmp_path / "data").artist) == {"Titian"}
 
 
 def test_read_says_what_to_do_about_missing_or_foreign_tables(errors_of_a_run, tmp_path):

@@ -54,6 +54,7 @@ def test_an_export_holds_its_recipe(export, monkeypatch):
         "arch": "efficientnet_lite0",
         "epochs": 1,
         "unfrozen_epochs": 1,
+        "split": "grouped",  # what auto chose
         "size": 64,
         "batch_size": 8,
     }
@@ -61,7 +62,7 @@ def test_an_export_holds_its_recipe(export, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2] / "notebooks")
     assert command(metrics, "../data/my pictures", Path("..", "exports", "x")) == (
         "artclf train --data 'data/my pictures' --out exports/x --arch efficientnet_lite0 "
-        "--epochs 1 --size 64 --batch-size 8"
+        "--epochs 1 --size 64 --batch-size 8 --split grouped"
     )
     usual = command({"recipe": expected}, "../data/sample", "../exports/sample")
     assert "--data" not in usual and "--out" not in usual

@@ -1,0 +1,19 @@
+"""Classes: the order of their names, which is that of plots, tables and the network's outputs."""
+
+import math
+import re
+from collections.abc import Iterable
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The names of classes in their order: those that begin with a number by that number, then the
+    others by name.
+
+    So `2` comes before `10`, and `9-realism` before `10-impressionism`.
+    """
+    return sorted(names, key=_place)
+
+
+def _place(name: str) -> tuple[float, str]:
+    number = re.match(r"\d+", name)
+    return (float(number[0]) if number else math.inf, name)
