@@ -80,13 +80,13 @@ def fit(
         raise InputError(
             "an export needs a split by name: for a table, use train.learner and its fits"
         )
+    learn = learner(data, out, **kwargs)
+    groups = network.parameter_groups(learn.model, learn.config["unfreeze_from"])
+    if gradual and len(groups) < 3:
+        raise InputError(
+            "--gradual has a single block to unfreeze: give it more by --unfreeze-from 3 or lower"
+        )
     with locked(out):
-        learn = learner(data, out, **kwargs)
-        groups = network.parameter_groups(learn.model, learn.config["unfreeze_from"])
-        if gradual and len(groups) < 3:
-            raise InputError(
-                "--gradual has a single block to unfreeze: give it more by --unfreeze-from 3 or lower"
-            )
         # in a file, a progress bar would be one line per step
         bar = nullcontext() if sys.stdout.isatty() else learn.no_bar()
         with bar:

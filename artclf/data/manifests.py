@@ -88,11 +88,12 @@ def match(
         raise InputError(
             f"{manifest.path} has no column {label_column!r}: it has {', '.join(manifest.columns)}"
         )
+    if label_column:
+        _check_labels(manifest, label_column)
     found = Matches()
     finder = _Finder(manifest.path, folder, files)
     unmatched = []
     blank = []
-    label_of: dict[str, str] = {}  # class -> its label in the manifest
     for row in manifest.rows:
         name = row.get(manifest.file_column, "")
         picture = finder.find(name)
@@ -102,16 +103,9 @@ def match(
             continue
         facts = {fact: row[fact] for fact in FACTS if row.get(fact)}
         if label_column:
-            label = row.get(label_column, "").strip()
-            facts["period"] = class_name(label)
+            facts["period"] = class_name(row.get(label_column, ""))
             if not facts["period"]:
                 blank.append(name)
-            first_label = label_of.setdefault(facts["period"], label)
-            if facts["period"] and first_label != label:
-                raise InputError(
-                    f"{manifest.path}: the labels {first_label!r} and {label!r} would be one class, "
-                    f"{facts['period']}: rename one of them"
-                )
         found.facts[picture] = facts
     if must_match and not found.facts and unmatched:
         raise InputError(
@@ -121,6 +115,20 @@ def match(
         )
     found.notes = _notes(manifest, folder, finder, unmatched, blank, label_column)
     return found
+
+
+def _check_labels(manifest: Manifest, label_column: str):
+    """Raise InputError for two labels that would be one class."""
+    label_of: dict[str, str] = {}
+    for row in manifest.rows:
+        label = row.get(label_column, "").strip()
+        period = class_name(label)
+        first_label = label_of.setdefault(period, label)
+        if period and first_label != label:
+            raise InputError(
+                f"{manifest.path}: the labels {first_label!r} and {label!r} would be one class, "
+                f"{period}: rename one of them"
+            )
 
 
 def _notes(manifest, folder, finder, unmatched, blank, label_column) -> list[str]:

@@ -119,7 +119,7 @@ def record(data, table, name: str):
             db.execute(CUTS)
             db.execute("DELETE FROM cuts WHERE cut = ?", (name,))
             db.executemany("INSERT INTO cuts VALUES (?, ?, ?)", rows)
-    except sqlite3.OperationalError as error:
+    except (PermissionError, sqlite3.OperationalError) as error:
         print(f"The parts ({name}) are not noted in the catalogue of {data}: {error}")
 
 

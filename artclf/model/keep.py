@@ -24,7 +24,7 @@ from artclf.base.errors import StepError
 from artclf.base.files import replace_whole, write_csv
 from artclf.base.locks import hold
 from artclf.model import network
-from artclf.model.settings import describe, versions
+from artclf.model.descriptions import describe, versions
 
 
 def is_fitting(learn) -> bool:
@@ -49,6 +49,8 @@ class CheckFit(Callback):
     """Refuses a fit whose epochs or learning rates make no sense (SettingError), and ends one whose
     loss is NaN or infinite (StepError): such an epoch is neither kept nor exported.
     """
+
+    fit_depends_on_it = False
 
     def __call__(self, event_name: str):
         """As fastai's, without the words that it puts before the message of an error."""
@@ -79,6 +81,7 @@ class OneRun(Callback):
     """
 
     order = 54  # before the others, which write
+    fit_depends_on_it = False
 
     def before_fit(self):
         if is_fitting(self.learn):

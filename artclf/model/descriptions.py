@@ -1,4 +1,4 @@
-"""Settings: a description of an object that is equal for equal settings, in every process.
+"""Descriptions: one of an object that is equal for equal settings, in every process.
 
 `keep.Resume` tells by it whether a fit is the one that was interrupted. Reads the code of artclf.
 """

@@ -12,7 +12,7 @@ import torch
 from fastai.callback.mixup import CutMix, MixUp
 from fastai.losses import CrossEntropyLossFlat, FocalLossFlat
 
-from artclf.model.settings import describe, versions
+from artclf.model.descriptions import describe, versions
 
 
 def text(value) -> str:
@@ -32,7 +32,7 @@ objects = [MixUp(0.4), FocalLossFlat(gamma=1.5), Adam, {"b", "a", "c"}, lambda x
 
 
 def test_a_description_is_the_same_in_every_process():
-    code = "import json\nfrom artclf.model.settings import describe\n" + OBJECTS
+    code = "import json\nfrom artclf.model.descriptions import describe\n" + OBJECTS
     code += "print(json.dumps(describe(objects)))"
     found = set()
     for seed in "12":
@@ -63,7 +63,7 @@ def test_a_description_is_the_same_in_every_process():
         ([1, [2, {"a": 3}]], [1, [2, {"a": 4}]]),
         (torch.float32, torch.float16),
     ],
-    ids=str,
+    ids=range(12),
 )
 def test_other_settings_have_another_description(one, other):
     assert text(one) != text(other)
