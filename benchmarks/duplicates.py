@@ -8,9 +8,9 @@ are wrong, and what an index of hashes costs.
 FOLDER holds FOLDER/<class>/*.jpg. Of every change `--number` copies are made, each of another
 picture drawn by seed, and imported with the originals and `--distractors` further pictures, taken
 from the folders of `--more` (hard negatives: one painter's series), then from FOLDER. A pair is
-right where both files stem from one original. A tenth of `--number` collages, walls and fades are
-made of distractors: a collage and a wall should be set aside, a fade should not tie its two ends
-together, and the pictures that these are made of should stay.
+right where both files stem from one original. A quarter of `--number` collages, walls and fades
+are made of distractors, four of them each: a collage and a wall should be set aside, a fade should
+not tie its two ends together, and the pictures that these are made of should stay.
 
 Pairs of unchanged files may be duplicates that the collection itself has: they are listed with
 their painters, as a `manifest.csv` above FOLDER names them, drawn side by side into `--sheet` to be
@@ -172,7 +172,7 @@ def wall_of_four(images):
 
 def fade(images):
     """Steps from one picture to another, a tenth each, without the two."""
-    first, last = (image.resize((400, 400)) for image in images[:2])
+    first, last = (image.resize((200, 200)) for image in images[:2])
     return [Image.blend(first, last, step / 10) for step in range(1, 10)]
 
 
@@ -236,10 +236,10 @@ def make_gallery(args, folder: Path) -> Gallery:
     distractors = (more + files[copied:])[: args.distractors]
     for file in files[:copied] + distractors:
         put(f"{file.parent.name}/{file.name}", file.read_bytes(), file, "")
-    rest = iter(files[copied:])
+    rest = iter(reversed(distractors))
     for kind, (combine, number) in COMBINATIONS.items():
         gallery.combinations[kind] = []
-        for place in range(args.number // 10):
+        for place in range(args.number // 4):
             shown = [next(rest) for _ in range(4)]
             gallery.combinations[kind].append([str(file) for file in shown[:number]])
             images = [Image.open(file).convert("RGB") for file in shown]
@@ -247,7 +247,8 @@ def make_gallery(args, folder: Path) -> Gallery:
                 made = BytesIO()
                 image.save(made, "JPEG", quality=88)
                 name = f"{kind} {place:03}"
-                put(f"{shown[0].parent.name}/{name} {step}.jpg", made.getvalue(), Path(name), kind)
+                period = shown[0 if step < 5 else 1].parent.name  # a fade has nine steps
+                put(f"{period}/{name} {step}.jpg", made.getvalue(), Path(name), kind)
     return gallery
 
 
@@ -422,6 +423,8 @@ def main():
     parser.add_argument("--sheet", type=Path, default=Path("joined.png"))
     parser.add_argument("--hashes", type=int)
     args = parser.parse_args()
+    if args.distractors < 4 * args.number:
+        parser.error("--distractors: four times --number at least, for collages, walls and fades")
     if not (args.folder or args.hashes):
         parser.error("name a folder of pictures, or --hashes")
     if args.hashes:

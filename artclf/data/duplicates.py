@@ -48,7 +48,7 @@ DESCRIPTIONS_IN_MEMORY = 4000  # of about 50 kB
 LUMINANCES_IN_MEMORY = 500  # of 100 kB
 
 COLLAGE = "collage"
-MAX_OVERLAP = 0.2  # of the smaller of two pictures that are shown side by side
+MAX_OVERLAP = 0.3  # of the smaller of two pictures that are shown side by side
 
 
 @dataclass(frozen=True)

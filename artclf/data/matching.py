@@ -36,6 +36,7 @@ WINDOW = 21  # px; the surroundings of a pixel
 EDGE_REACH = 4  # px; so far from where it is looked for, an edge may be
 EDGE_SURROUNDINGS = 16  # px
 MIN_EDGE = 2.0  # times the median step in luminance around it
+CLEAR_EDGE = 5.0
 
 # All that a description depends on, and all that a verdict on a pair depends on besides. The first
 # number is to be raised when the code gives other results.
@@ -319,8 +320,11 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def stands_out(luminance: np.ndarray, rectangle: np.ndarray) -> bool:
-    """Whether a rectangle in a luminance has a straight edge at every side that isn't a side of the
-    luminance: a picture put beside others has, a detail cut out of a picture has not.
+    """Whether a rectangle in a luminance has straight edges, as a picture put beside others has, and
+    a detail cut out of a picture has not.
+
+    That is an edge at every side that isn't a side of the luminance, or a clear one at one of them:
+    where the picture was cropped, the others lie elsewhere.
     """
     left, top, right, bottom = rectangle
     steps = []
@@ -332,7 +336,7 @@ def stands_out(luminance: np.ndarray, rectangle: np.ndarray) -> bool:
     ):
         if EDGE_REACH < at < SIDE - EDGE_REACH:
             steps.append(_step(grey, at, start, end))
-    return bool(steps) and min(steps) >= MIN_EDGE
+    return bool(steps) and (min(steps) >= MIN_EDGE or max(steps) >= CLEAR_EDGE)
 
 
 def _step(grey: np.ndarray, at: float, start: float, end: float) -> float:
