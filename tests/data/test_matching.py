@@ -369,3 +369,51 @@ def test_a_descriptor_that_stands_twice_has_no_match():
     assert len(from_indices) == 0
     found = matching.matches(one, np.concatenate([others, one]))
     assert [indices.tolist() for indices in found] == [[0], [9]]
+
+
+# Pictures side by side
+
+
+def test_a_rectangle_is_where_a_square_is_laid():
+    affine = np.array([[0.5, 0.1, -20], [0, 0.5, 40]])
+    assert matching.rectangle_of(affine).tolist() == [0, 40, 172, 200]
+    mirrored = np.array([[-0.5, 0, 200], [0, 1, 0]])
+    assert matching.rectangle_of(mirrored).tolist() == [40, 0, 200, 320]
+
+
+@pytest.mark.parametrize(
+    "other, share", [([10, 0, 20, 10], 0), ([5, 0, 15, 20], 0.5), ([2, 2, 4, 4], 1)]
+)
+def test_the_overlap_is_a_share_of_the_smaller_rectangle(other, share):
+    one = np.array([0, 0, 10, 10])
+    assert matching.overlap(one, np.array(other)) == share
+    assert matching.overlap(np.array(other), one) == share
+
+
+def steps_of(left: int, right: int) -> np.ndarray:
+    """Noise with a dark and a light half; the step between the halves is at column 160."""
+    grey = np.random.default_rng(0).integers(0, 11, (320, 320))
+    grey[:, :160] += left
+    grey[:, 160:] += right
+    return grey.astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "right, rectangle, found",
+    [
+        (60, [160, 0, 320, 320], True),
+        (60, [157, 0, 320, 320], True),  # laid a little beside it
+        (60, [140, 0, 320, 320], False),
+        (60, [80, 0, 160, 320], True),  # one of two sides has a clear edge
+        (14, [80, 0, 160, 320], False),
+        (14, [160, 0, 320, 320], True),
+        (0, [160, 0, 320, 320], False),
+        (60, [0, 0, 320, 320], False),
+    ],
+)
+def test_a_picture_beside_others_stands_out_by_its_edges(right, rectangle, found):
+    for luminance in (steps_of(0, right), steps_of(0, right).T):
+        corners = np.array(rectangle, float)
+        if luminance.flags.f_contiguous and not luminance.flags.c_contiguous:
+            corners = corners[[1, 0, 3, 2]]
+        assert matching.stands_out(luminance, corners) == found
