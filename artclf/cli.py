@@ -16,6 +16,7 @@ import typer
 
 from artclf.base import settings
 from artclf.base.errors import InputError, SettingError, StepError
+from artclf.base.figures import figure
 from artclf.base.machine import keep_freed_memory
 from artclf.data.archives import MAX_GIGABYTES
 from artclf.results.recipe import DEFAULTS
@@ -113,7 +114,7 @@ def _print(summary, as_json: bool):
     elif is_table:
         print(summary.to_string())
     else:
-        print("\n".join(f"{name}: {value}" for name, value in summary.items()))
+        print("\n".join(f"{name}: {figure(value)}" for name, value in summary.items()))
 
 
 def _use_cache(folder: Path | None):

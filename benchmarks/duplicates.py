@@ -4,6 +4,7 @@ are wrong, and what an index of hashes costs.
     python benchmarks/duplicates.py FOLDER [--number 100] [--distractors 1000]
         [--more FOLDER ...] [--seed 1] [--work DIR] [--sheet FILE]
     python benchmarks/duplicates.py --hashes 100000
+    python benchmarks/duplicates.py --scale 10000 100000 [--work DIR]
 
 FOLDER holds FOLDER/<class>/*.jpg. Of every change `--number` copies are made, each of another
 picture drawn by seed, and imported with the originals and `--distractors` further pictures, taken
@@ -16,6 +17,9 @@ Pairs of unchanged files may be duplicates that the collection itself has: they 
 their painters, as a `manifest.csv` above FOLDER names them, drawn side by side into `--sheet` to be
 looked at, and counted apart. Hard negatives are the candidates of different originals: what the
 hash or the visual words take for most similar, most of it by one painter.
+
+`--scale` draws so many pictures, a tenth of them altered copies of others, and tells how long the
+first `mark` of them takes, and the memory that it needs. Each number has a process of its own.
 """
 
 import argparse
@@ -28,6 +32,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -412,6 +417,51 @@ def measure_index(number: int):
         )
 
 
+# Many pictures
+
+
+def draw_many(folder: Path, number: int):
+    """Fill `folder` with drawn pictures in one class, in tens: the last is a copy of the ninth,
+    smaller and in other colours.
+    """
+    (folder / "drawn").mkdir(parents=True, exist_ok=True)
+    for first in progress_bar(range(0, number, 10), desc="drawing"):
+        rng = np.random.default_rng(first)
+        pictures = [drawn(rng) for _ in range(9)]
+        pictures.append(colour_cast(half_the_size(pictures[-1], rng), rng))
+        for place, picture in enumerate(pictures, first):
+            picture.save(folder / "drawn" / f"{place:06}.jpg", "JPEG", quality=85)
+
+
+def drawn(rng) -> Image.Image:
+    """Coarse and fine patches of colour, 320 x 240 px: as many points as a painting has."""
+    size = (320, 240)
+    coarse, fine = (
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).resize(size)
+        for shape in ((6, 8, 3), (48, 64, 3))
+    )
+    return Image.blend(coarse, fine, 0.35)
+
+
+def measure_scale(number: int, work: Path):
+    """Print time and memory of the first `mark` of `number` drawn pictures."""
+    gallery = work / f"gallery-{number}"
+    data = work / f"data-{number}"
+    draw_many(gallery, number)
+    download.import_folder(gallery, data)
+    clean.normalise(data)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    started = time.perf_counter()
+    found = clean.mark_duplicates(data)
+    seconds = time.perf_counter() - started
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{number} pictures, {len(found)} set aside: {seconds:.0f} s, at most {memory:.0f} MB for the "
+        f"process, {before:.0f} MB before",
+        flush=True,
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?")
@@ -422,11 +472,19 @@ def main():
     parser.add_argument("--work", type=Path)
     parser.add_argument("--sheet", type=Path, default=Path("joined.png"))
     parser.add_argument("--hashes", type=int)
+    parser.add_argument("--scale", type=int, nargs="*", default=[])
     args = parser.parse_args()
     if args.distractors < 4 * args.number:
         parser.error("--distractors: four times --number at least, for collages, walls and fades")
-    if not (args.folder or args.hashes):
-        parser.error("name a folder of pictures, or --hashes")
+    if not (args.folder or args.hashes or args.scale):
+        parser.error("name a folder of pictures, --hashes or --scale")
+    for number in args.scale:
+        with tempfile.TemporaryDirectory() as temporary:
+            process = get_context("spawn").Process(
+                target=measure_scale, args=(number, args.work or Path(temporary))
+            )
+            process.start()
+            process.join()
     if args.hashes:
         measure_index(args.hashes)
     if args.folder:

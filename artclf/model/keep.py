@@ -227,7 +227,8 @@ class BestEpoch(Callback):
         verb = "Kept" if (self.fit_number, self.epoch_number) == last else "Put back"
         print(
             f"{verb} the weights of epoch {self.epoch_number} of fit {self.fit_number}, "
-            f"the best on valid: macro F1 {self.f1:.3f}."
+            f"the best on valid: macro F1 {self.f1:.3f}, loss {self.valid_loss:.3f} (an epoch of a "
+            "later fit with a higher loss does not count)."
         )
 
     def _is_linear_head_alone(self) -> bool:

@@ -6,18 +6,17 @@ import base64
 import html
 import io
 import json
-import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
+from artclf.base import figures
 from artclf.data.pictures import thumbnail
 
 TEMPLATES = Path(__file__).parent / "templates"
 DATA = '<script type="application/json" id="data">'  # the place of a page's content
 CARD_SIZE = 224  # px, of the pictures in a report
-NOTHING = "–"
 
 
 def render(template: str, **content) -> str:
@@ -27,28 +26,8 @@ def render(template: str, **content) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(percent=_percent, number=_number, fine=_fine, p=_p_value)
+    environment.filters.update(percent=figures.percent, figure=figures.figure, p=figures.p_value)
     return environment.get_template(template).render(**content)
-
-
-def _is_missing(value) -> bool:
-    return value is None or math.isnan(value)
-
-
-def _percent(value) -> str:
-    return NOTHING if _is_missing(value) else f"{100 * value:.1f}%"
-
-
-def _number(value) -> str:
-    return NOTHING if _is_missing(value) else f"{value:.2f}"
-
-
-def _fine(value) -> str:
-    return NOTHING if _is_missing(value) else f"{value:.3f}"
-
-
-def _p_value(value) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def cards(rows, data) -> list[tuple]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from artclf.base.figures import figure
 from artclf.base.files import NEW, UNFINISHED, finish_replacing
 
 FIGURES = ["macro_f1", "accuracy", "baseline_accuracy", "distance"]
@@ -92,7 +93,7 @@ def text(rows) -> str:
     shown["date"] = shown.date.str[:10]
     lines = [list(shown)]
     for row in shown.itertuples(index=False):
-        lines.append([_cell(value) for value in row])
+        lines.append(["" if pd.isna(value) else figure(value) for value in row])
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     aligned = []
     for line in lines:
@@ -138,9 +139,3 @@ def _short_commit(commit: str | None) -> str | None:
     if commit is None:
         return None
     return commit[:7] + commit[COMMIT_DIGITS:]
-
-
-def _cell(value) -> str:
-    if pd.isna(value):
-        return ""
-    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -83,7 +83,7 @@ def test_the_figures_have_their_intervals(predictions, errors_of_a_run, tmp_path
         and "bootstrap over 60 pictures" in html
     )
     row = next(row for row in cells(html, "figures") if row[0] == "mean period distance")
-    assert row[-1] == "{:.2f} to {:.2f}".format(*found["distance"])
+    assert row[-1] == "{:.3f} to {:.3f}".format(*found["distance"])
 
 
 def test_pictures_stand_in_the_order_of_what_they_are_called(
