@@ -516,6 +516,9 @@ def run(
         list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE for them.")
     ] = None,
     cache: Cache = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Run them even if nothing has changed since they ran.")
+    ] = False,
 ):
     """Run the notebooks 01 to 05 top to bottom: on drawn canvases, on a folder of your own, or on
     URL lists.
@@ -523,7 +526,7 @@ def run(
     from artclf.run import run_notebooks
 
     _use_cache(cache)
-    run_notebooks(gallery, lists, parameter or [])
+    run_notebooks(gallery, lists, parameter or [], again)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from artclf.base import settings
 from artclf.base.errors import InputError, StepError
 from artclf.base.extras import require
 from artclf.base.files import write_text
+from artclf.base.fingerprints import fingerprint
 
 STEPS = ("01_download", "02_clean", "03_train", "04_interpret", "05_predict")
 # how long these take with the drawn canvases on two cores
@@ -27,12 +28,16 @@ NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
 
 def run_notebooks(
-    folder: Path | None = None, lists: Path | None = None, assignments: Sequence[str] = ()
+    folder: Path | None = None,
+    lists: Path | None = None,
+    assignments: Sequence[str] = (),
+    again: bool = False,
 ):
     """Execute the notebooks of all steps, and print where the results are.
 
     The pictures come from `folder` (a gallery, which is served on loopback), from the URL lists in
-    `lists`, or are drawn. What is there already is not computed again. `assignments` are
+    `lists`, or are drawn. What is there already is not computed again, and where nothing has
+    changed since all of them ran, no notebook runs, unless `again` is set. `assignments` are
     `NAME=VALUE` for the cells tagged `parameters`. Raises FileNotFoundError where the notebooks or
     the folder are missing, ImportError without the extra `notebooks`, InputError for a folder and
     lists at once or an unknown parameter, StepError for a cell that failed.
@@ -69,9 +74,24 @@ def run_notebooks(
         "FIND_LR": False,
         **source,
     }
-    for step in STEPS:
-        copy = out / "notebooks" / f"{step}.ipynb"
-        execute(NOTEBOOKS / f"{step}.ipynb", copy, {**defaults, **parameters})
+    parameters = {**defaults, **parameters}
+    copies = out / "notebooks"
+    sources = [folder.resolve()] if folder else []
+    sources += [data.resolve(), lists_folder.resolve(), out.resolve()]
+
+    def state() -> str:
+        folders = [NOTEBOOKS, Path(__file__).parent, *sources]
+        return fingerprint(parameters, folders, without=copies.resolve())
+
+    done = copies / ".fingerprint"
+    if not again and done.exists() and done.read_text(encoding="utf-8") == state():
+        print(
+            "Nothing has changed since the notebooks ran: artclf run --again runs them once more."
+        )
+    else:
+        for step in STEPS:
+            execute(NOTEBOOKS / f"{step}.ipynb", copies / f"{step}.ipynb", parameters)
+        write_text(done, state())
     print(f"\nOpen {out / 'notebooks' / '04_interpret.html'}")
     print(f"     {out / 'report.html'}")
     print(f"     {out / 'notebooks'}")

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from artclf import download, run, train
-from artclf.base.errors import InputError
+from artclf.base.errors import InputError, StepError
 from artclf.data import catalogue, sample
 
 SMALL = [
@@ -98,6 +98,39 @@ def test_without_a_source_the_gallery_is_that_of_the_canvases(quiet_steps, tmp_p
     run.run_notebooks()
     assert quiet_steps[0][2]["GALLERY"] == str(tmp_path / "data/sample/gallery")
     assert "CANVASES" not in quiet_steps[0][2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: {"again": True},
+        lambda folder: {"assignments": ["SEED=7"]},
+        lambda folder: (folder / "data/sample/raw.jpg").write_text("a picture more") and {},
+        lambda folder: (folder / "exports/sample/config.json").unlink() or {},
+    ],
+    ids=["again", "parameter", "new picture", "export deleted"],
+)
+def test_notebooks_run_again_where_something_has_changed(quiet_steps, tmp_path, change, capsys):
+    for folder in ("data/sample", "exports/sample"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "config.json").write_text("{}")
+    run.run_notebooks()
+    assert len(quiet_steps) == 5
+    run.run_notebooks()
+    assert len(quiet_steps) == 5 and "Nothing has changed" in capsys.readouterr().out
+    run.run_notebooks(**change(tmp_path))
+    assert len(quiet_steps) == 10
+
+
+def test_notebooks_that_failed_run_again(quiet_steps, monkeypatch):
+    def fail(notebook, copy, parameters):
+        raise StepError("a cell failed")
+
+    with monkeypatch.context() as patch, pytest.raises(StepError):
+        patch.setattr(run, "execute", fail)
+        run.run_notebooks()
+    run.run_notebooks()
+    assert len(quiet_steps) == 5
 
 
 def test_two_folders_of_one_name_are_not_one_data_set(quiet_steps, tmp_path, drawn):
@@ -339,7 +372,10 @@ def test_a_second_run_fetches_and_computes_nothing(ran, monkeypatch, capsys):
     before = {file: file.stat().st_mtime_ns for file in kept}
     weights = (ran[0] / "exports/sample/model.safetensors").read_bytes()
     seconds = pd.read_csv(ran[0] / "exports/sample/history.csv").seconds.tolist()
+    capsys.readouterr()
     run.run_notebooks(assignments=SMALL)
+    assert "Nothing has changed since the notebooks ran" in capsys.readouterr().out
+    run.run_notebooks(assignments=SMALL, again=True)
     assert {file: file.stat().st_mtime_ns for file in before} == before
     assert (ran[0] / "exports/sample/model.safetensors").read_bytes() == weights
     assert pd.read_csv(ran[0] / "exports/sample/history.csv").seconds.tolist() == seconds
