@@ -201,8 +201,9 @@ class Canvas:
         lines = np.column_stack([x - dx, y - dy, x + dx, y + dy])
         broken = 50 * self.habits["jitter"] * self.rng.normal(0, 1, (number, 3))
         pen = ImageDraw.Draw(image)
-        for line, colour in zip(lines.tolist(), self.pixels[y, x] + broken, strict=True):
-            pen.line(line, _rgb(colour), width)
+        colours = np.clip(self.pixels[y, x] + broken, 0, 255).astype(int)  # at once: there are many
+        for line, colour in zip(lines.tolist(), colours.tolist(), strict=True):
+            pen.line(line, tuple(colour), width)
         return image.filter(ImageFilter.GaussianBlur(self.unit * 0.006 * self.habits["soft"]))
 
     def stretch(self, field) -> np.ndarray:

