@@ -149,12 +149,12 @@ def feature_views(
     total = sum(len(indices) for indices in missing.values())
     if not total:
         return table.array
-    net.eval()
+    body = network.fold_norms(net, pictures.size)
     keep_freed_memory()
     with progress_bar(desc=f"features of {backbone.name}", total=total) as bar:
         for view, key in keys.items():
             for hashes, pixels in _batches(pictures, missing[view]):
-                features = _compute(net, backbone, view_of(pixels, hashes, view))
+                features = _compute(body, backbone, view_of(pixels, hashes, view))
                 content = [row.tobytes() for row in features]
                 by_hash = dict(zip(hashes, content, strict=True))
                 store.write(key, by_hash)

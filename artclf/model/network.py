@@ -8,19 +8,21 @@ builds the same network from a `config.json` for training and for loading.
 """
 
 from contextlib import nullcontext
-from copy import copy
+from copy import copy, deepcopy
 
 import torch
 from fastai.learner import Learner
 from fastai.torch_core import norm_types, params
 from fastai.vision.learner import create_head
 from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from artclf.model import backbones
 
 POOLS = ("style", "stages", "last")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 MOST_CHANNELS = 128  # a stage with more channels would have too many pairs for covariances
+MAX_ROUNDING = 0.05  # of the length of the features, where norms are folded; 0.01 in bfloat16
 MOST_STAGES = 10  # in a network with more stages, only the last of each block is pooled
 
 
@@ -147,6 +149,61 @@ def _centred(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     pixels = maps.float().permute(0, 2, 3, 1).flatten(1, 2)
     mean = pixels.mean(1, keepdim=True)
     return mean[:, 0], pixels - mean
+
+
+@torch.no_grad()
+def fold_norms(body: nn.Module, size: int) -> nn.Module:
+    """A copy of `body` for inference, each batch norm folded into the convolution before it.
+
+    It gives the same features but for rounding, in three quarters of the time on a CPU. Returns
+    `body` itself where the output of a convolution goes elsewhere, too. `size` is that of the
+    pictures, in px.
+    """
+    body.eval()
+    folded = deepcopy(body)
+    device = next(body.parameters()).device
+    blank = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+    names = {module: name for name, module in folded.named_modules()}
+    for norm, convolution in _convolutions_before_norms(folded, blank).items():
+        convolution.weight, convolution.bias = fuse_conv_bn_weights(
+            convolution.weight,
+            convolution.bias,
+            norm.running_mean,
+            norm.running_var,
+            norm.eps,
+            norm.weight,
+            norm.bias,
+        )
+        # timm's norms contain an activation
+        folded.set_submodule(names[norm], getattr(norm, "act", nn.Identity()))
+    expected = body(blank)
+    difference = (folded(blank) - expected).norm() / expected.norm()
+    return folded if difference < MAX_ROUNDING else body
+
+
+def _convolutions_before_norms(body: nn.Module, blank: torch.Tensor) -> dict[nn.Module, nn.Module]:
+    """Each batch norm that takes the output of a convolution, and that convolution."""
+    outputs: list[tuple[torch.Tensor, nn.Module]] = []
+    found = {}
+
+    def after_convolution(convolution, inputs, output):
+        outputs.append((output, convolution))
+
+    def before_norm(norm, inputs):
+        for output, convolution in outputs:
+            if output is inputs[0]:
+                found[norm] = convolution
+
+    hooks = []
+    for module in body.modules():
+        if isinstance(module, nn.Conv2d):
+            hooks.append(module.register_forward_hook(after_convolution))
+        if isinstance(module, nn.BatchNorm2d):
+            hooks.append(module.register_forward_pre_hook(before_norm))
+    body(blank)
+    for hook in hooks:
+        hook.remove()
+    return found
 
 
 def _pool_last(maps: torch.Tensor) -> torch.Tensor:

@@ -43,6 +43,45 @@ def test_statistics_are_those_of_torchvisions_feature_extractor():
     assert [body_of("resnet18", pool=pool).n_features for pool in network.POOLS] == widths
 
 
+def with_learned_norms(net: nn.Module) -> nn.Module:
+    """`net` with norms that change their input, as those of a pretrained one do."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -1, 1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.uniform_(module.bias, -1, 1)
+    return net
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
+@torch.no_grad()
+def test_folded_norms_give_the_same_features(name):
+    body, x = with_learned_norms(body_of(name)), torch.randn(9, 3, 96, 96)
+    folded = network.fold_norms(body, 96)
+    kinds = {type(module).__name__ for module in folded.modules()}
+    assert not any("BatchNorm" in kind for kind in kinds)
+    expected = body(x)
+    error = (folded(x) - expected).abs().max() / expected.abs().max()
+    assert error < 1e-4
+
+
+@torch.no_grad()
+def test_a_norm_is_not_folded_where_the_convolution_is_used_without_it_too():
+    class Branch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolution = nn.Conv2d(3, 4, 3)
+            self.norm = nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            maps = self.convolution(x)
+            return (maps + self.norm(maps)).mean((2, 3))
+
+    net, x = with_learned_norms(Branch()).eval(), torch.randn(2, 3, 8, 8)
+    assert (network.fold_norms(net, 8)(x) == net(x)).all()
+
+
 def pairs(maps: torch.Tensor) -> torch.Tensor:
     """torch's own covariances of the channels, those above the diagonal, over the root of the mean
     variance.
