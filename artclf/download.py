@@ -258,27 +258,13 @@ def data_folder(source, kind: str) -> Path:
     return data
 
 
-def import_levelled(
-    source,
-    data,
-    manifest=None,
-    label_column: str | None = None,
-    layout: str | None = None,
-    file_names: bool = True,
-):
-    """Make a data set of levelled pictures in `data` (see `level_sources`), and return how many
-    images of each period have which status.
+def import_levelled(source, data, **options):
+    """Make a data set of levelled pictures in `data` (see `level_sources`, to which `options` go),
+    and return how many images of each period have which status.
 
     Near-duplicates are looked for where `source` is a gallery folder; a data folder tells its own.
     """
-    level_sources(
-        source,
-        data,
-        manifest=manifest,
-        label_column=label_column,
-        layout=layout,
-        file_names=file_names,
-    )
+    level_sources(source, data, **options)
     if not (Path(source) / "catalogue.db").exists():
         duplicates.mark(data)
     return cleaning.counts(data)

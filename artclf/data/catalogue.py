@@ -234,6 +234,18 @@ def label(row: dict) -> str:
     return row["period"]
 
 
+def label_of_copy(row: dict, first: dict) -> str | None:
+    """The class that an image is used under, None where a review dropped it, given that `first` is
+    the copy of it that stays.
+
+    A decision is about what a picture shows: that on `first` holds for undecided copies of its
+    period, too.
+    """
+    follows = not row["review"] and row["period"] == first["period"]
+    decided = first if follows else row
+    return None if decided["review"] == "drop" else label(decided)
+
+
 def clean_path(row: dict) -> str:
     """The path of an image's clean copy, relative to the data folder."""
     return f"clean/{label(row)}/{Path(row['file']).stem}.jpg"

@@ -24,7 +24,13 @@ from artclf.base.files import replace_whole
 from artclf.base.locks import locked
 from artclf.base.processes import map_in_processes
 from artclf.base.progress import progress_bar
-from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue, require
+from artclf.data.catalogue import (
+    Catalogue,
+    clean_path,
+    label_of_copy,
+    read_catalogue,
+    require,
+)
 from artclf.data.classes import in_order
 from artclf.data.pictures import (
     MAX_PIXELS,
@@ -241,27 +247,42 @@ def _mark_exact_duplicates(cat: Catalogue):
         groups[row["clean_sha256"]].append(row)
     changes = []
     for group in groups.values():
-        for row in group:
-            verdict = _verdict_in_group(row, group)
+        for row, verdict in zip(group, _verdicts_in_group(group), strict=True):
             if verdict != (row["clean_status"], row["clean_reason"]):
                 changes.append({"url": row["url"], "period": row["period"], **verdict._asdict()})
     cat.update(changes)
 
 
-def _verdict_in_group(row: dict, group: list[dict]) -> Verdict:
-    """The verdict on `row`, one of the rows with the same clean copy."""
-    first = next(other for other in group if other["period"] == row["period"])
-    if first["review"] == "drop" and not row["review"]:
-        # a decision is about what a picture shows: it holds for its copies, too
-        return Verdict("duplicate", f"same picture twice ({first['file']}, dropped by review)")
-    used = [other for other in group if other["review"] != "drop"]
-    other_periods = in_order({label(other) for other in used} - {label(row)})
-    if row in used and other_periods:
-        return Verdict(
-            "conflict", f"same picture under another period ({', '.join(other_periods)})"
-        )
-    if row in used[1:]:
-        return Verdict("duplicate", f"same picture twice ({used[0]['file']})")
+def _verdicts_in_group(group: list[dict]) -> list[Verdict]:
+    """The verdicts on rows with the same clean copy."""
+    first_in: dict[str, dict] = {}  # the first row of each period
+    for row in group:
+        first_in.setdefault(row["period"], row)
+    labels = [label_of_copy(row, first_in[row["period"]]) for row in group]
+    used = [row for row, period in zip(group, labels, strict=True) if period]
+    verdicts = []
+    for row, period in zip(group, labels, strict=True):
+        other_periods = in_order({other for other in labels if other} - {period})
+        if period is None:
+            verdicts.append(_verdict_on_dropped(row, first_in[row["period"]]))
+        elif other_periods:
+            reason = f"same picture under another period ({', '.join(other_periods)})"
+            verdicts.append(Verdict("conflict", reason))
+        elif row is not used[0]:
+            verdicts.append(Verdict("duplicate", f"same picture twice ({used[0]['file']})"))
+        else:
+            verdicts.append(_verdict_on_single(row))
+    return verdicts
+
+
+def _verdict_on_dropped(row: dict, first: dict) -> Verdict:
+    if row["review"] == "drop":
+        return _verdict_on_single(row)
+    return Verdict("duplicate", f"same picture twice ({first['file']}, dropped by review)")
+
+
+def _verdict_on_single(row: dict) -> Verdict:
+    """The verdict on a row that no other stands in the way of."""
     reason = row["clean_reason"] or ""
     was_set_aside = row["clean_status"] in ("duplicate", "conflict")
     if was_set_aside and not reason.startswith(NEAR_DUPLICATE):

@@ -24,7 +24,13 @@ import numpy as np
 
 from artclf.base.progress import progress_bar
 from artclf.data.candidates import by_hash, by_words
-from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue
+from artclf.data.catalogue import (
+    Catalogue,
+    clean_path,
+    label,
+    label_of_copy,
+    read_catalogue,
+)
 from artclf.data.classes import in_order
 from artclf.data.cleaning import NEAR_DUPLICATE
 from artclf.data.groups import components
@@ -191,24 +197,18 @@ def judge(group: list[dict], kinds: dict[tuple[str, str], str]) -> list[Judgemen
     if not has_copies or not judged:
         return [_stays(row) for row in judged]
     largest = max(judged, key=_size)
-    followers = [row for row in group if row is not largest and _follows(row, largest)]
-    out = [row for row in group if row["review"] == "drop"]
-    if largest["review"] == "drop":
-        out += followers
-    labels = {}
-    for row in group:
-        if row not in out:
-            labels[id(row)] = label(largest) if row in followers else label(row)
-    may_stay = [row for row in judged if row not in out]
-    kept = max(may_stay or judged, key=_size)
+    labels = [label_of_copy(row, largest) for row in group]
+    periods = {period for period in labels if period}
+    rows = [(row, period) for row, period in zip(group, labels, strict=True) if _is_judged(row)]
+    kept = max((row for row, period in rows if period), key=_size, default=largest)
     judgements = []
-    for row in judged:
+    for row, period in rows:
         if row["review"] == "drop":
             judgements.append(_stays(row))
-        elif row in out:
+        elif period is None:
             judgements.append(_judge_copy_of_dropped(row, largest, kinds))
         else:
-            judgements.append(_judge_row(row, kept, labels[id(row)], set(labels.values()), kinds))
+            judgements.append(_judge_row(row, kept, period, periods, kinds))
     return judgements
 
 
@@ -216,13 +216,6 @@ def _is_judged(row: dict) -> bool:
     """Whether a row is used, or was set aside by this module."""
     is_used = row["clean_status"] in ("ok", "flagged")
     return is_used or row["clean_reason"].startswith(NEAR_DUPLICATE)
-
-
-def _follows(row: dict, largest: dict) -> bool:
-    """Whether a decision on `largest` holds for its copy `row`, too: a decision is about what a
-    picture shows.
-    """
-    return not row["review"] and row["period"] == largest["period"]
 
 
 def _judge_copy_of_dropped(

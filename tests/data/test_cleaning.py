@@ -296,6 +296,31 @@ def test_when_the_kept_one_leaves_or_breaks_its_double_is_kept(data, in_this_pro
 @pytest.mark.parametrize(
     "review, expected",
     [
+        ({"a/1.png": "drop"}, ["ok", "duplicate", "ok"]),  # a/2 goes along, so b/3 is alone
+        ({"a/1.png": "move:b"}, ["ok", "duplicate", "duplicate"]),
+        ({"a/1.png": "drop", "a/2.png": "keep"}, ["ok", "conflict", "conflict"]),
+        ({"a/2.png": "drop"}, ["conflict", "ok", "conflict"]),
+        ({"b/3.png": "drop"}, ["ok", "duplicate", "ok"]),
+    ],
+)
+def test_a_decision_on_the_first_holds_for_its_undecided_copies(
+    data, in_this_process, review, expected
+):
+    files = ["a/1.png", "a/2.png", "b/3.png"]
+    for file in files:
+        data.add(*file.split("/"), encoded(noise()))
+    normalise(data.folder)
+    with Catalogue(data.folder) as cat:
+        for file, decision in review.items():
+            cat.db.execute("UPDATE images SET review = ? WHERE file = ?", (decision, f"raw/{file}"))
+    normalise(data.folder)
+    statuses = data.statuses()
+    assert [statuses[file] for file in files] == expected
+
+
+@pytest.mark.parametrize(
+    "review, expected",
+    [
         ({"a/1.png": "drop"}, {"a/1.png": "ok", "b/2.png": "ok"}),
         ({"a/1.png": "move:b"}, {"a/1.png": "ok", "b/2.png": "duplicate"}),
         ({"a/1.png": None}, {"a/1.png": "conflict", "b/2.png": "conflict"}),
