@@ -241,7 +241,7 @@ def import_(
         bool, typer.Option(help="Read artist, title and year from names like WikiArt's.")
     ] = True,
     max_unpacked: Annotated[
-        float, typer.Option(min=0, help="GB that an archive may unpack to.")
+        float, _number("max_unpacked", "GB that an archive may unpack to")
     ] = MAX_GIGABYTES,
     level: Annotated[
         bool, typer.Option("--level-sources", help="Squash and recompress all alike.")
@@ -251,15 +251,18 @@ def import_(
     """Take in a folder FOLDER/<class>/ of pictures, or one folder and a CSV of facts."""
     from artclf.download import data_folder, import_folder, import_levelled
 
-    how = layout.value if layout else None
+    options: dict[str, Any] = {
+        "manifest": manifest,
+        "label_column": label_column,
+        "layout": layout.value if layout else None,
+        "file_names": file_names,
+    }
     if level:
         data = data or Path("data") / f"{folder.resolve().name}-level"
-        summary = _call(import_levelled, folder, data, manifest, label_column, how, file_names)
+        summary = _call(import_levelled, folder, data, **options)
     else:
         data = data or _call(data_folder, folder, "folder")
-        summary = _call(
-            import_folder, folder, data, manifest, label_column, how, file_names, max_unpacked
-        )
+        summary = _call(import_folder, folder, data, max_unpacked=max_unpacked, **options)
     _print(summary, as_json)
 
 

@@ -171,6 +171,7 @@ def import_folder(
     printed. Raises FileNotFoundError, InputError for a folder that can't be read or has no
     pictures, StepError where another process writes to `data`, OSError where it can't be written.
     """
+    settings.check(max_unpacked=max_unpacked)
     data = Path(data)
     run = Intake(data)
     with archives.as_folder(folder, data, max_unpacked) as place:

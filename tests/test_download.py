@@ -209,11 +209,13 @@ def test_what_lists_hold_beside_urls_of_the_web_is_understood_or_counted(
             "file:///home/me/kiss.jpg",
             "images/kiss.jpg",
             "kiss",
+            f"{server.url}/picture {server.url}/picture",
         ],
     )
     [summary] = run(lists, data).to_dict("records")
-    assert (summary["ok"], summary["failed"]) == (4, 4)
+    assert (summary["ok"], summary["failed"]) == (4, 5)
     assert summary["reasons"] == {
+        "several URLs in one line": 1,
         "unsupported scheme: data": 1,
         "unsupported scheme: file": 1,
         "invalid URL": 2,

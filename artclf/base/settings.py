@@ -51,6 +51,7 @@ RANGES = {
     "deadline": Range(0, 86_400, is_whole=False, without=(0,)),  # seconds
     "max_bytes": Range(1, 1 << 40),
     "max_pixels": Range(1, 1 << 40),
+    "max_unpacked": Range(0, 1_000_000, is_whole=False, without=(0,)),  # GB
     "max_size": Range(64, 10_000),  # px
     "quality": Range(1, 100),  # of JPEG
     # training

@@ -37,6 +37,7 @@ NAT64 = ip_network("64:ff9b::/96")
 # an agent before a colon, and its rules; rules with a colon of their own name no agent
 ROBOTS_TAG = re.compile(r"(?:\s*(?!max-|unavailable)([\w-]+)\s*:)?(.*)", re.DOTALL)
 # the characters of a URL that stay as they are
+SECOND_URL = re.compile(r"\s(?:https?:)?//", re.IGNORECASE)
 URL_CHARACTERS = "!#$%&'()*+,/:;=?@[]~"
 # errors on the network: the reason in words, and whether another try makes sense; the first that
 # fits counts
@@ -255,8 +256,10 @@ def parse_url(text: str, base: URL | None = None) -> URL:
     """`text` as a URL, relative to `base`.
 
     Percent-encoding and query stay as they are; only characters that no URL may hold are encoded.
-    Raises `Failure` where it is no URL of a web page.
+    Raises `Failure` where it is no URL of a web page, or several.
     """
+    if SECOND_URL.search(text.strip()):
+        raise Failure("several URLs in one line")
     try:
         encoded = quote(text.strip(), safe=URL_CHARACTERS, errors="surrogateescape")
         url = URL(encoded, encoded=True)

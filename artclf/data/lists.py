@@ -21,7 +21,7 @@ from artclf.data.classes import in_order
 
 # the header of a list that a search begins
 LIST_COLUMNS = ["url", "title", "artist", "year", "licence", "source_page", "query", "page"]
-SEPARATORS = (",", ";", "\t")
+SEPARATORS = (",", ";", "\t", "|")
 END_OF_FILE = "\0"  # follows the last line, so that a quote that isn't closed is noticed
 # byte order marks, and the encodings that begin with them; spreadsheets write the last two
 ENCODINGS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
@@ -87,7 +87,7 @@ def read_list(path) -> Iterator[dict]:
     """The rows of a URL list, each a dict with `url` and any of the columns in `FACTS`.
 
     A list without a header has a URL a line, whole, whatever is in it. With a header, columns are
-    read by name; commas, semicolons or tabs separate them. A header without `url` is fine where a
+    read by name; commas, semicolons, tabs or `|` separate them. A header without `url` is fine where a
     single column holds URLs (`source_page` apart): that one is taken, and a UserWarning says so.
     Comments (`#`), blank lines, quotes and any line ending are fine, and so is UTF-16 with a byte
     order mark. URLs are given as `readable_url` reads them. Raises InputError, which names what was

@@ -36,6 +36,7 @@ def urls(path):
         f"url;title\n{A};Kiss\n{B}",
         f"Title;URL;artist\nKiss, The;{A};Klimt\n;{B};;\n",
         f"url\ttitle\n{A}\tKiss\n{B}\n",
+        f"url|title\n{A}|Kiss\n{B}|\n",
         f"title\turl\n\t{A}\nKiss\t{B}\n",
         f'title;url\n"Kiss; The";"{A}"\nt;{B}',
         f'title,url\nt, "{A}"\nt, "{B}" \n',
