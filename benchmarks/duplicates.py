@@ -41,7 +41,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from artclf import clean, download
 from artclf.base.progress import progress_bar
-from artclf.data import duplicates
+from artclf.data import comparison
 from artclf.data.candidates import close_pairs
 from artclf.data.catalogue import clean_path, read_catalogue
 from artclf.data.galleries import find_manifests
@@ -274,7 +274,7 @@ def measure(args):
         table["origin"] = table.sha256.map(gallery.origins)
         table["change"] = table.sha256.map(gallery.changes)
         files = {row["clean_sha256"]: data / clean_path(row) for row in table.to_dict("records")}
-        kinds = duplicates.compare(data, files).kinds
+        kinds = comparison.compare(data, files).kinds
         print(
             f"{len(table)} pictures with {args.number} copies of each of {len(CHANGES)} kinds; "
             f"{first_run:.0f} s, a second run {second_run:.0f} s\n"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from artclf import download
-from artclf.data import cleaning, duplicates, sample, splits
+from artclf.data import cleaning, comparison, duplicates, sample, splits
 from artclf.data.catalogue import Catalogue, read_catalogue
 
 FIRST, SECOND = list(sample.PERIODS)[4], list(sample.PERIODS)[9]
@@ -145,7 +145,7 @@ def test_a_rerun_says_the_same_computes_nothing_and_takes_back(canvas, tmp_path,
     before = read_catalogue(data)
     with monkeypatch.context() as patch:
         for name in ("describe_file", "read_luminance", "candidate_maps", "kind_of_copy"):
-            patch.delattr(duplicates, name)
+            patch.delattr(comparison, name)
         assert duplicates.mark(data).equals(found) and len(found) == 1
     assert read_catalogue(data).equals(before)
     with Catalogue(data) as cat:  # the larger one is found to be broken
@@ -199,7 +199,7 @@ def test_a_run_that_was_killed_goes_on(canvas, tmp_path, monkeypatch):
         f"{FIRST}/c.png": canvas[1],
     }
     with monkeypatch.context() as patch:
-        patch.setattr(duplicates, "kind_of_copy", lambda *_: 1 / 0)
+        patch.setattr(comparison, "kind_of_copy", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             marked(tmp_path, pictures)
     data = tmp_path / "data"
@@ -207,7 +207,7 @@ def test_a_run_that_was_killed_goes_on(canvas, tmp_path, monkeypatch):
     with sqlite3.connect(data / "duplicates.db") as db:
         assert db.execute("SELECT count(*) FROM descriptions").fetchone() == (3,)
     with monkeypatch.context() as patch:
-        patch.delattr(duplicates, "describe_file")
+        patch.delattr(comparison, "describe_file")
         assert len(duplicates.mark(data)) == 1
 
 
@@ -262,7 +262,7 @@ def test_pictures_that_fade_into_another_are_copies_of_their_neighbours_alone(ca
     used = table[table.clean_status == "ok"]
     assert table.file.iloc[0] in set(used.file) and 2 <= len(used) < 12
     assert table.dup_group.nunique() == 1  # splits keep all of them together
-    with_kept = duplicates.compare(data, files_of(data, table)).kinds
+    with_kept = comparison.compare(data, files_of(data, table)).kinds
     hashes = table.set_index("file").clean_sha256
     for row in found.itertuples():
         assert tuple(sorted((hashes[row.file], hashes[row.kept]))) in with_kept
@@ -340,6 +340,6 @@ def test_a_pair_stays_found_when_its_pictures_are_no_longer_candidates(
     data, found = marked(
         tmp_path, {"a/1.png": canvas[0], "a/2.png": CHANGES["cropped"][0](canvas[0])}
     )
-    monkeypatch.setattr(duplicates, "by_words", lambda number, descriptors: set())
-    monkeypatch.setattr(duplicates, "by_hash", lambda hashes: set())
+    monkeypatch.setattr(comparison, "by_words", lambda number, descriptors: set())
+    monkeypatch.setattr(comparison, "by_hash", lambda hashes: set())
     assert len(found) == 1 and duplicates.mark(data).equals(found)

@@ -1,0 +1,204 @@
+"""Comparison: what is described and compared, once, and what is stored of it."""
+
+import sqlite3
+
+import numpy as np
+import pytest
+
+from artclf.data import comparison
+from artclf.data.matching import Description
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A maker of stores on one database, whose pictures are files that hold a number."""
+    calls = []
+
+    def read_luminance(file):
+        calls.append(("luminance", file.name))
+        return int(file.read_text())
+
+    def describe_file(file):
+        number = int(file.read_text())
+        calls.append(("describe", number))
+        return Description(f"{number:016x}", *points_of(number))
+
+    def candidate_maps(a, b, mirrored):
+        calls.append(("maps", a.hash[-1], b.hash[-1], mirrored))
+        return ["wrong map", "good map"] if a.points.sum() <= b.points.sum() else []
+
+    def kind_of_copy(a, b, affine):
+        calls.append(("kind", a, b, affine))
+        return {2: "same", 3: "mirror"}.get(a * b, "") if affine == "good map" else ""
+
+    for function in (read_luminance, describe_file, candidate_maps, kind_of_copy):
+        monkeypatch.setattr(comparison, function.__name__, function)
+    databases = []
+
+    def make(*numbers):
+        files = {f"image {number}": tmp_path / str(number) for number in numbers}
+        for number, file in zip(numbers, files.values(), strict=True):
+            file.write_text(str(number))
+        databases.append(sqlite3.connect(tmp_path / "duplicates.db"))
+        return comparison.Store(databases[-1], files), calls
+
+    yield make
+    for database in databases:
+        database.close()
+
+
+def points_of(number: int) -> tuple[np.ndarray, np.ndarray]:
+    points = np.full((number, 2), number, np.float32)
+    return points, np.full((number, 128), number, np.uint8)
+
+
+def test_a_picture_is_described_once(store):
+    first, calls = store(1, 2)
+    first.describe_new()
+    second, _ = store(1, 2, 5)
+    second.describe_new()
+    assert sorted(calls) == [("describe", number) for number in (1, 2, 5)]
+    for number in (1, 2, 5):
+        description = second.description(f"image {number}")
+        points, descriptors = points_of(number)
+        assert description.hash == f"{number:016x}"
+        assert np.array_equal(description.points, points)
+        assert np.array_equal(description.descriptors, descriptors)
+        assert description.points.dtype == np.float32 and description.descriptors.dtype == np.uint8
+
+
+def test_descriptions_are_written_in_batches(store, monkeypatch):
+    full, calls = store(*range(70))
+    monkeypatch.setattr(
+        comparison,
+        "describe_file",
+        lambda file: Description(None, *points_of(1)) if int(file.name) < 69 else 1 / 0,
+    )
+    with pytest.raises(ZeroDivisionError):
+        full.describe_new()
+    [(number,)] = full.db.execute("SELECT count(*) FROM descriptions")
+    assert number == 64
+
+
+def test_a_picture_that_is_gone_is_an_error_before_any_work(store, tmp_path):
+    new, calls = store(1, 2)
+    (tmp_path / "2").unlink()
+    with pytest.raises(FileNotFoundError, match=r"2 is gone: run `artclf clean` first"):
+        new.describe_new()
+    assert calls == []
+
+
+def test_a_pair_is_compared_once_and_takes_the_first_map_that_fits(store):
+    first, calls = store(1, 2)
+    first.describe_new()
+    calls.clear()
+    pairs = [("image 1", "image 2", False)]
+    assert first.kinds_of(pairs) == {("image 1", "image 2"): "same"}
+    assert calls == [
+        ("maps", "1", "2", False),
+        ("luminance", "1"),
+        ("luminance", "2"),
+        ("kind", 1, 2, "wrong map"),
+        ("kind", 1, 2, "good map"),
+    ]
+    second, _ = store(1, 2)
+    calls.clear()
+    assert second.kinds_of(pairs) == {("image 1", "image 2"): "same"} and calls == []
+
+
+def test_pairs_that_show_nothing_in_common_are_remembered_and_left_out(store):
+    new, calls = store(1, 4, 3)
+    new.describe_new()
+    pairs = [("image 1", "image 4", False), ("image 3", "image 1", False)]
+    assert new.kinds_of(pairs) == {}
+    calls.clear()
+    assert new.kinds_of(pairs) == {} and calls == []
+    assert new.pairs_found_before() == set()
+
+
+def test_of_a_pair_the_first_kind_counts(store):
+    new, calls = store(1, 3)
+    new.describe_new()
+    pairs = [("image 1", "image 3", mirrored) for mirrored in (False, True)]
+    assert new.kinds_of(pairs) == {("image 1", "image 3"): "mirror"}
+    assert [call for call in calls if call[0] == "maps"] == [
+        ("maps", "1", "3", False),
+        ("maps", "1", "3", True),
+    ]
+    new.db.execute("UPDATE verdicts SET kind = 'detail' WHERE mirrored")
+    assert new.kinds_of(pairs) == {("image 1", "image 3"): "mirror"}
+    assert new.kinds_of(pairs[::-1]) == {("image 1", "image 3"): "detail"}
+
+
+def test_pairs_of_earlier_runs_are_known_while_both_pictures_are_there(store):
+    first, _ = store(1, 2, 3)
+    first.describe_new()
+    first.kinds_of([("image 1", "image 2", False), ("image 1", "image 3", True)])
+    assert first.pairs_found_before() == {
+        ("image 1", "image 2", False),
+        ("image 1", "image 3", True),
+    }
+    for numbers in ((1, 2), (2, 3), (2,)):
+        later, _ = store(*numbers)
+        expected = {("image 1", "image 2", False)} if numbers == (1, 2) else set()
+        assert later.pairs_found_before() == expected
+
+
+def test_kinds_are_written_in_batches(store, monkeypatch):
+    new, _ = store(1, 2)
+    new.describe_new()
+
+    def compare(pair, descriptions):
+        return "same" if pair[2] < 299 else 1 / 0
+
+    monkeypatch.setattr(new, "_compare", compare)
+    with pytest.raises(ZeroDivisionError):
+        new.kinds_of([("image 1", "image 2", number) for number in range(300)])
+    assert new.db.execute("SELECT count(*) FROM verdicts").fetchone() == (256,)
+
+
+def test_other_versions_are_not_taken(store, monkeypatch):
+    first, calls = store(1, 2)
+    first.describe_new()
+    first.kinds_of([("image 1", "image 2", False)])
+    calls.clear()
+    monkeypatch.setattr(comparison, "VERDICT_VERSION", "other")
+    assert first.pairs_found_before() == set()
+    first.kinds_of([("image 1", "image 2", False)])
+    assert len([call for call in calls if call[0] == "kind"]) == 2
+    monkeypatch.setattr(comparison, "DESCRIPTION_VERSION", "other")
+    first.describe_new()
+    assert len([call for call in calls if call[0] == "describe"]) == 2
+
+
+def test_candidates_of_both_kinds_and_pairs_of_earlier_runs_are_compared(
+    tmp_path, store, monkeypatch
+):
+    _, calls = store(1, 2, 3, 4)
+    files = {f"image {number}": tmp_path / str(number) for number in (4, 3, 2, 1)}
+
+    def by_hash(hashes):
+        assert hashes == [f"{number:016x}" for number in (1, 2, 3, 4)]
+        return {(0, 1, False)}
+
+    def by_words(number, descriptors):
+        assert number == 4 and descriptors(2).tolist() == points_of(3)[1].tolist()
+        return {(0, 2, True), (1, 3, False)}
+
+    monkeypatch.setattr(comparison, "by_hash", by_hash)
+    monkeypatch.setattr(comparison, "by_words", by_words)
+    result = comparison.compare(tmp_path, files)
+    kinds = {("image 1", "image 2"): "same", ("image 1", "image 3"): "mirror"}
+    assert result.kinds == kinds and list(result.kinds) == list(kinds)
+    assert result.phashes == {f"image {number}": f"{number:016x}" for number in (1, 2, 3, 4)}
+    assert [call[1:] for call in calls if call[0] == "maps"] == [
+        ("1", "2", False),
+        ("1", "3", True),
+        ("2", "4", False),
+        ("2", "3", False),  # 1 joins 3, the largest of its group, and 2: are they copies, too?
+        ("2", "3", True),
+    ]
+    assert result.kept == {"image 3": "image 3", "image 1": "image 3", "image 2": "image 2"}
+    monkeypatch.setattr(comparison, "by_hash", lambda hashes: set())
+    monkeypatch.setattr(comparison, "by_words", lambda number, descriptors: set())
+    assert comparison.compare(tmp_path, files) == result
