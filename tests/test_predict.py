@@ -688,6 +688,7 @@ def answers_of(out: Path) -> tuple:
     return classifier, table
 
 
+@pytest.mark.slow
 def test_an_export_is_replaced_as_a_whole_or_not_at_all(drawn, tmp_path, monkeypatch):
     out = tmp_path / "out"
     learn = train.learner(drawn, out, arch="efficientnet_lite0", size=64, batch_size=8)

@@ -112,6 +112,7 @@ def test_focal_loss_is_torchvisions():
     torch.testing.assert_close(balance.METHODS["focal"](COUNTS)(two, y), expected)
 
 
+@pytest.mark.slow
 def test_the_sampler_draws_what_torchs_would_expect_and_whole_batches_again_by_seed(drawn):
     config = imbalance.configuration(**TINY)
     table, counts = (

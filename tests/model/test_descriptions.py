@@ -31,6 +31,7 @@ objects = [MixUp(0.4), FocalLossFlat(gamma=1.5), Adam, {"b", "a", "c"}, lambda x
 """
 
 
+@pytest.mark.slow
 def test_a_description_is_the_same_in_every_process():
     code = "import json\nfrom artclf.model.descriptions import describe\n" + OBJECTS
     code += "print(json.dumps(describe(objects)))"
