@@ -19,7 +19,8 @@ looked at, and counted apart. Hard negatives are the candidates of different ori
 hash or the visual words take for most similar, most of it by one painter.
 
 `--scale` draws so many pictures, a tenth of them altered copies of others, and tells how long the
-first `mark` of them takes, and the memory that it needs. Each number has a process of its own.
+first `mark` of them takes, by the clock and in seconds of all processors, and the memory that it
+needs. Each number has a process of its own.
 """
 
 import argparse
@@ -452,12 +453,14 @@ def measure_scale(number: int, work: Path):
     clean.normalise(data)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     started = time.perf_counter()
+    processor_started = time.process_time()
     found = clean.mark_duplicates(data)
     seconds = time.perf_counter() - started
+    processor_seconds = time.process_time() - processor_started
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"{number} pictures, {len(found)} set aside: {seconds:.0f} s, at most {memory:.0f} MB for the "
-        f"process, {before:.0f} MB before",
+        f"{number} pictures, {len(found)} set aside: {seconds:.0f} s, {processor_seconds:.0f} s of "
+        f"processors, at most {memory:.0f} MB for the process, {before:.0f} MB before",
         flush=True,
     )
 

@@ -4,6 +4,7 @@ Works on what module `matching` describes pictures by: hashes, and descriptors a
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,8 @@ from artclf.data.matching import MAX_BITS, MIRROR_BITS, mirror_descriptors, root
 
 NEIGHBOURS = 8  # so many pictures are candidates by visual words
 HALF_WORDS = 512  # a visual word is a pair of half words, each one of so many
-BLOCK = 1024  # hashes that are compared at a time: memory stays flat
+MOST_PICTURES = 1000  # with a word; words that more have tell little, and would take most of the time
+BLOCK = 1024  # hashes, or pictures, that are looked at together: memory stays flat
 
 
 class Candidate(NamedTuple):
@@ -81,24 +83,24 @@ def by_words(number: int, descriptors: Callable[[int], np.ndarray]) -> set[Candi
     are and in the mirror.
 
     `descriptors(i)` are those of picture i, uint8 of shape (n, 128). Words weigh by rarity (Sivic
-    and Zisserman, Video Google, 2003). Each picture is compared with all, by a sparse product: the
-    time is quadratic, where that of `close_pairs` is not.
+    and Zisserman, Video Google, 2003), and those of more than MOST_PICTURES pictures are left out,
+    so that the time of the sparse product grows as the number of pictures, not as its square.
     """
     from sklearn import config_context
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.neighbors import NearestNeighbors
 
     vocabulary = Vocabulary.drawn_from(number, descriptors)
     if vocabulary is None:
         return set()
-    weights = TfidfVectorizer(analyzer=vocabulary.words, binary=True, dtype=np.float32)
-    weights.fit(descriptors(i) for i in range(number))
-    weights.idf_ = weights.idf_**2
-    plain = weights.transform(descriptors(i) for i in range(number))
-    mirrored = weights.transform(mirror_descriptors(descriptors(i)) for i in range(number))
+    has_word = _has_word(number, descriptors, vocabulary)
+    has_word_mirrored = _has_word(number, lambda i: mirror_descriptors(descriptors(i)), vocabulary)
+    pictures_with_word = has_word.sum(axis=0)
+    idf = np.log((1 + number) / (1 + pictures_with_word)) + 1
+    weights = np.where(pictures_with_word > MOST_PICTURES, 0, idf**2).astype(np.float32)
+    plain = _weighted(has_word, weights)
     index = NearestNeighbors(n_neighbors=min(1 + NEIGHBOURS, number), metric="cosine").fit(plain)
     candidates = set()
-    for is_mirrored, pictures in ((False, plain), (True, mirrored)):
+    for is_mirrored, pictures in ((False, plain), (True, _weighted(has_word_mirrored, weights))):
         with config_context(working_memory=64):  # MB
             neighbours = index.kneighbors(pictures, return_distance=False)
         for picture, others in enumerate(neighbours):
@@ -107,6 +109,36 @@ def by_words(number: int, descriptors: Callable[[int], np.ndarray]) -> set[Candi
                     first, second = sorted((picture, int(other)))
                     candidates.add(Candidate(first, second, is_mirrored))
     return candidates
+
+
+def _has_word(number: int, descriptors: Callable[[int], np.ndarray], vocabulary: "Vocabulary"):
+    """Which of `number` pictures has which word of `vocabulary`: a sparse array of ones, (number,
+    words).
+    """
+    from scipy.sparse import csr_array
+
+    def different_words(descriptors_of_one: np.ndarray) -> np.ndarray:
+        return np.unique(vocabulary.words(descriptors_of_one))
+
+    words_of_picture = [np.empty(0, np.int64)]
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, number, BLOCK):
+            # read here, because what reads them may belong to this thread
+            block = [descriptors(i) for i in range(start, min(start + BLOCK, number))]
+            words_of_picture += pool.map(different_words, block)
+    words = np.concatenate(words_of_picture)
+    starts = np.cumsum([len(words) for words in words_of_picture])
+    return csr_array((np.ones(len(words), np.float32), words, starts), (number, HALF_WORDS**2))
+
+
+def _weighted(has_word, weights: np.ndarray):
+    """The sparse array `has_word` with the weight of each word; words without weight are left
+    out.
+    """
+    weighted = has_word.copy()
+    weighted.data = weights[weighted.indices]
+    weighted.eliminate_zeros()
+    return weighted
 
 
 class Vocabulary:
@@ -134,13 +166,13 @@ class Vocabulary:
                 drawn.append(values[rng.integers(len(values))])
         return cls(np.stack(drawn)) if drawn else None
 
-    def words(self, descriptors: np.ndarray) -> list[int]:
+    def words(self, descriptors: np.ndarray) -> np.ndarray:
         """The word of each descriptor, (n, 128), as a number."""
         left, right = (
             _closest(halves, half_words)
             for halves, half_words in zip(_halves(descriptors), self.half_words, strict=True)
         )
-        return (left * HALF_WORDS + right).tolist()
+        return left * HALF_WORDS + right
 
 
 def _halves(descriptors: np.ndarray) -> np.ndarray:

@@ -77,7 +77,7 @@ def test_words_weigh_by_rarity_and_count_once_in_a_picture():
         chosen = rng.choice(60, size=25, p=frequency / frequency.sum())  # common ones repeatedly
         pictures.append(pool[chosen])
     vocabulary = Vocabulary.drawn_from(40, pictures.__getitem__)
-    words = [set(vocabulary.words(picture)) for picture in pictures]
+    words = [set(vocabulary.words(picture).tolist()) for picture in pictures]
     columns = sorted(set().union(*words))
     has_word = np.array([[word in own for word in columns] for own in words])
     idf = np.log((1 + 40) / (1 + has_word.sum(axis=0))) + 1
@@ -93,6 +93,17 @@ def test_words_weigh_by_rarity_and_count_once_in_a_picture():
     assert {pair for pair in by_words(40, pictures.__getitem__) if not pair.mirrored} == expected
 
 
+def test_words_that_many_pictures_have_are_left_out(monkeypatch):
+    monkeypatch.setattr(candidates, "MOST_PICTURES", 20)
+    common, rare = pictures_of_noise(2, points=40)
+    pictures = [np.concatenate([common, own]) for own in pictures_of_noise(30)]
+    pictures[3] = np.concatenate([rare, pictures[3][-10:]])
+    pictures[8] = np.concatenate([rare[:5], pictures[8]])
+    assert (3, 8, False) in by_words(30, pictures.__getitem__)
+    same = [common] * 30  # not a word is left
+    assert len(by_words(30, same.__getitem__)) <= 2 * 30 * candidates.NEIGHBOURS
+
+
 def test_without_a_second_picture_or_any_point_there_are_no_candidates():
     assert by_words(0, lambda i: 1 / 0) == by_words(1, lambda i: 1 / 0) == set()
     assert by_words(5, lambda i: np.empty((0, 128), np.uint8)) == set()
@@ -100,7 +111,7 @@ def test_without_a_second_picture_or_any_point_there_are_no_candidates():
 
 def test_a_word_is_the_pair_of_half_words_closest_to_the_halves_of_a_descriptor():
     descriptors = pictures_of_noise(2, points=40)
-    words = Vocabulary(descriptors[0]).words(descriptors[1])
+    words = Vocabulary(descriptors[0]).words(descriptors[1]).tolist()
     left = np.arange(128).reshape(4, 4, 8)[:, :2].ravel()  # the columns 0 and 1 of its 4 x 4 cells
     right = np.arange(128).reshape(4, 4, 8)[:, 2:].ravel()
     vectors, vocabulary = root_sift(descriptors[1]), root_sift(descriptors[0])
