@@ -4,6 +4,7 @@ are wrong, and what an index of hashes costs.
     python benchmarks/duplicates.py FOLDER [--number 100] [--distractors 1000]
         [--more FOLDER ...] [--seed 1] [--work DIR] [--sheet FILE]
     python benchmarks/duplicates.py --hashes 100000
+    python benchmarks/duplicates.py --words 10000 100000
     python benchmarks/duplicates.py --scale 10000 100000 [--work DIR]
 
 FOLDER holds FOLDER/<class>/*.jpg. Of every change `--number` copies are made, each of another
@@ -17,6 +18,9 @@ Pairs of unchanged files may be duplicates that the collection itself has: they 
 their painters, as a `manifest.csv` above FOLDER names them, drawn side by side into `--sheet` to be
 looked at, and counted apart. Hard negatives are the candidates of different originals: what the
 hash or the visual words take for most similar, most of it by one painter.
+
+`--words` searches candidates by visual words among so many pictures: of all that `mark` does, this
+and the index of hashes are what compares every picture with every other.
 
 `--scale` draws so many pictures, a tenth of them altered copies of others, and tells how long the
 first `mark` of them takes, by the clock and in seconds of all processors, and the memory that it
@@ -39,14 +43,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageOps
+from threadpoolctl import threadpool_limits
 
 from artclf import clean, download
 from artclf.base.progress import progress_bar
 from artclf.data import comparison
-from artclf.data.candidates import close_pairs
+from artclf.data.candidates import by_words, close_pairs
 from artclf.data.catalogue import clean_path, read_catalogue
 from artclf.data.galleries import find_manifests
-from artclf.data.matching import MAX_BITS, MIRROR_BITS
+from artclf.data.matching import MAX_BITS, MIRROR_BITS, describe
 from artclf.data.names import artist_keys
 from artclf.results import plots
 
@@ -418,6 +423,33 @@ def measure_index(number: int):
         )
 
 
+def measure_words(number: int):
+    """Time and memory of the candidates by visual words, of pictures with 400 points each that look
+    like points of drawn pictures.
+    """
+    rng = np.random.default_rng(0)
+    drawn_pictures = [np.asarray(drawn(rng).convert("L").resize((320, 320))) for _ in range(500)]
+    pool = np.concatenate([describe(picture).descriptors for picture in drawn_pictures])
+
+    def descriptors(picture: int) -> np.ndarray:
+        rng = np.random.default_rng(picture)
+        points = pool[rng.integers(len(pool), size=400)]
+        return points ^ rng.integers(0, 4, points.shape, dtype=np.uint8)  # each a little otherwise
+
+    started = time.perf_counter()
+    processor_started = time.process_time()
+    with threadpool_limits(1, "blas"):
+        pairs = by_words(number, descriptors)
+    seconds = time.perf_counter() - started
+    processor_seconds = time.process_time() - processor_started
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{number} pictures: {len(pairs)} candidates by words, {seconds:.0f} s, "
+        f"{processor_seconds:.0f} s of processors, at most {memory:.0f} MB for the process",
+        flush=True,
+    )
+
+
 # Many pictures
 
 
@@ -465,6 +497,13 @@ def measure_scale(number: int, work: Path):
     )
 
 
+def in_a_process(function: Callable, *args):
+    """Call `function` in a process of its own, whose memory is measured from nothing."""
+    process = get_context("spawn").Process(target=function, args=args)
+    process.start()
+    process.join()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?")
@@ -475,19 +514,18 @@ def main():
     parser.add_argument("--work", type=Path)
     parser.add_argument("--sheet", type=Path, default=Path("joined.png"))
     parser.add_argument("--hashes", type=int)
+    parser.add_argument("--words", type=int, nargs="*", default=[])
     parser.add_argument("--scale", type=int, nargs="*", default=[])
     args = parser.parse_args()
     if args.distractors < 4 * args.number:
         parser.error("--distractors: four times --number at least, for collages, walls and fades")
-    if not (args.folder or args.hashes or args.scale):
-        parser.error("name a folder of pictures, --hashes or --scale")
+    if not (args.folder or args.hashes or args.words or args.scale):
+        parser.error("name a folder of pictures, --hashes, --words or --scale")
+    for number in args.words:
+        in_a_process(measure_words, number)
     for number in args.scale:
         with tempfile.TemporaryDirectory() as temporary:
-            process = get_context("spawn").Process(
-                target=measure_scale, args=(number, args.work or Path(temporary))
-            )
-            process.start()
-            process.join()
+            in_a_process(measure_scale, number, args.work or Path(temporary))
     if args.hashes:
         measure_index(args.hashes)
     if args.folder:
