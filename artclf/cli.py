@@ -335,6 +335,13 @@ def train(
     gradual: Annotated[
         bool, typer.Option("--gradual", help="Unfreeze block by block, an epoch each.")
     ] = DEFAULTS.gradual,
+    final: Annotated[
+        bool,
+        typer.Option(
+            help="In the end, let the exported network learn from the images of all parts; the "
+            "figures stay those of the network that has not seen test."
+        ),
+    ] = DEFAULTS.final,
     balance: Annotated[
         bool, typer.Option(help="Let every period weigh the same in the loss.")
     ] = DEFAULTS.balance,
@@ -373,6 +380,7 @@ def train(
         unfrozen_epochs,
         lr,
         gradual,
+        final,
         arch=arch,
         size=size,
         resize=resize.value,

@@ -31,6 +31,7 @@ from artclf.base.files import (
 from artclf.base.machine import surroundings
 from artclf.data import splits
 from artclf.data.cleaning import check_copies
+from artclf.model import unseen
 from artclf.model.classifier import Classifier
 from artclf.model.exports import VERSIONS, load, load_learner, pickle_learner
 from artclf.model.features import of_images
@@ -67,7 +68,7 @@ def export(learn: Learner, out=None) -> Path:
     out = Path(out or learn.path)
     _check_weights(learn)
     data = learn.dls.path
-    images = _images_of_training(data, learn.config)
+    images = images_of_training(data, learn.config)
     check_copies(data, images.file)
     with replace_together(out) as new:
         _write_network(learn, new)
@@ -98,6 +99,64 @@ def _write_figures(out: Path, data: Path, images, fits: list[dict]):
         **surroundings(classifier.learner.dls.device),
     }
     write_json(out / "metrics.json", metrics)
+
+
+def export_final(learn: Learner, out) -> Path:
+    """Put `learn`, a network that learned from the images of all parts, into the export `out`;
+    return the folder.
+
+    Predictions and figures of valid and test stay those of the network that was exported before,
+    which had not learned from them. Those of train become out-of-fold predictions by linear heads
+    on the pretrained body (see `unseen.probabilities`), and so do the temperature and, under
+    `final` in `metrics.json`, figures of all images: of no picture had such a head seen the painter.
+    A network that did not start from pretrained weights has no such predictions: then all of these
+    stay as they are. Raises as `export` does.
+    """
+    out = Path(out)
+    _check_weights(learn)
+    measured = read_json(out / "config.json")
+    data = learn.dls.path
+    images = images_of_training(data, measured)
+    predictions = pd.read_csv(out / "predictions.csv", encoding="utf-8")
+    metrics = read_json(out / "metrics.json")
+    temperature = measured["temperature"]
+    final: dict = {"learned_from": list(splits.PARTS), "images": len(images)}
+    if measured["weights"] != "random":
+        probabilities = unseen.probabilities(data, images, measured)
+        given = pd.Index(measured["vocab"]).get_indexer(images.period)
+        temperature, why_not_fitted = calibration.fit(probabilities, given)
+        calibrated = calibration.temper(probabilities, temperature).astype(np.float32)
+        of_unseen = _predictions(calibrated, images, measured["vocab"])
+        is_train = predictions.part == "train"
+        predictions[is_train] = of_unseen[is_train]
+        everywhere = evaluation.metrics(of_unseen.assign(part="test"))["test"]
+        final |= {"temperature": temperature, "why": why_not_fitted, "unseen": everywhere}
+    learn.config = {**measured, "learned_from": list(splits.PARTS)}
+    with replace_together(out) as new:
+        _write_network(learn, new)
+        config = {**read_json(new / "config.json"), "temperature": temperature}
+        write_json(new / "config.json", config)
+        write_csv(new / "predictions.csv", predictions)
+        body = load(new).learner.model[0]
+        _write_embeddings(of_images(data, images, body, config)[:, 0], images, new)
+        recipe = metrics["recipe"] and {**metrics["recipe"], "final": True}
+        figures = {**evaluation.metrics(predictions)}
+        write_json(
+            new / "metrics.json",
+            {**metrics, "metrics": figures, "recipe": recipe, "final": final},
+        )
+    return out
+
+
+def images_of_training(data: Path, config: dict) -> pd.DataFrame:
+    """The table of images and parts that the learner with the settings `config` was trained on.
+    Raises InputError where the
+    images have changed since.
+    """
+    images = splits.items(data, config["split"], config["parts"], config["seed"], config["exclude"])
+    if splits.fingerprint(images) != config["data_hash"]:
+        raise InputError(f"the images in {data} have changed since training: train again")
+    return images
 
 
 def headline(out, part: str = "test") -> dict:
@@ -139,16 +198,6 @@ def _write_network(learn: Learner, out: Path):
         "temperature": 1.0,  # until it is fitted
     }
     write_json(out / "config.json", config)
-
-
-def _images_of_training(data: Path, config: dict) -> pd.DataFrame:
-    """The table of images and parts that the learner was trained on. Raises InputError where the
-    images have changed since.
-    """
-    images = splits.items(data, config["split"], config["parts"], config["seed"], config["exclude"])
-    if splits.fingerprint(images) != config["data_hash"]:
-        raise InputError(f"the images in {data} have changed since training: train again")
-    return images
 
 
 def _fit_temperature(probabilities, images, vocab: list[str]) -> tuple[float, str]:

@@ -25,6 +25,7 @@ from fastcore.foundation import L
 from artclf import predict
 from artclf.base import settings as ranges
 from artclf.base.errors import InputError
+from artclf.base.files import read_json
 from artclf.base.locks import locked
 from artclf.data import cleaning
 from artclf.data.classes import in_order
@@ -37,7 +38,7 @@ from artclf.model.store import store_file
 from artclf.results.recipe import DEFAULTS, EXPERIMENTS
 from artclf.results.runs import FIGURES, read_run, spread
 
-__all__ = ["fit", "learner", "repeat"]
+__all__ = ["fit", "learn_from_all", "learner", "repeat"]
 
 # the settings of a learner that have a range
 NUMBERS = (
@@ -51,6 +52,8 @@ NUMBERS = (
     "depth",
     "views",
 )
+# the others that a network for all images takes over
+SETTINGS_OF_FINAL = ("resize", "pool", "balance", "precision", "cached")
 FASTAI_WEIGHT_DECAY = 0.01  # AdamW's default in fastai
 STRONG_WEIGHT_DECAY = 3.0  # keeps a new head on a pretrained body small where there is no ridge
 
@@ -62,6 +65,7 @@ def fit(
     unfrozen_epochs: int = DEFAULTS.unfrozen_epochs,
     lr: float = DEFAULTS.lr,
     gradual: bool = DEFAULTS.gradual,
+    final: bool = DEFAULTS.final,
     **kwargs,
 ) -> Learner:
     """Train the head alone, then the upper blocks of the body, too, and export; return the learner
@@ -70,7 +74,8 @@ def fit(
     `lr` is the highest learning rate of the head. Once the body is unfrozen, the head learns at a
     tenth of it and the lowest block at a tenth of that (linear probing, then fine-tuning: Kumar et
     al. 2022). With `gradual`, the blocks are unfrozen one after the other, an epoch each (Howard
-    and Ruder 2018), before all learn. Further arguments go to `learner`; `split` must be a name
+    and Ruder 2018), before all learn. With `final`, the exported network then learns from the images
+    of all parts (see `learn_from_all`). Further arguments go to `learner`; `split` must be a name
     here, because the export divides the data again by it. Raises InputError where `split` isn't a
     name, or where `gradual` finds a single block to unfreeze, SettingError for a setting that makes
     no sense, StepError where the loss becomes NaN or another process trains into `out`.
@@ -87,20 +92,82 @@ def fit(
             "--gradual has a single block to unfreeze: give it more by --unfreeze-from 3 or lower"
         )
     with locked(out):
-        # in a file, a progress bar would be one line per step
-        bar = nullcontext() if sys.stdout.isatty() else learn.no_bar()
-        with bar:
-            learn.fit_one_cycle(epochs, lr)
-            learn.save("stage-1")
-            if gradual:
-                for learning_groups in range(2, len(learn.opt.param_lists)):
-                    learn.freeze_to(-learning_groups)
-                    learn.fit_one_cycle(1, slice(lr / 100, lr / 10))
-            learn.unfreeze()
-            learn.fit_one_cycle(unfrozen_epochs, slice(lr / 100, lr / 10))
-            learn.save("stage-2")
+        with _bar(learn):
+            _fit_stages(learn, epochs, unfrozen_epochs, lr, gradual)
         predict.export(learn, out)
+        if final:
+            learn_from_all(learn, out)
     return learn
+
+
+def learn_from_all(learn: Learner, out=None) -> Learner:
+    """Train the recipe of `learn` once more, on the images of all parts, and put that network into
+    the export `out`, which keeps the figures of `learn`; return its learner.
+
+    `out` is the export of `learn` (by default, its own path). The new network ends with the epoch
+    that was chosen for `learn`; nothing is chosen again. `predict.export_final` says what the export
+    then holds. Checkpoints are kept in `OUT/models/all/`, so a run that was killed goes on. Raises
+    InputError where `out` is no export of `learn`, or its recipe can't be repeated.
+    """
+    out = Path(out or learn.path)
+    recipe = read_json(out / "metrics.json").get("recipe")
+    config = read_json(out / "config.json")
+    if config.get("data_hash") != learn.config["data_hash"]:
+        raise InputError(
+            f"{out} is no export of this learner: call predict.export(learn, out) first"
+        )
+    if not recipe:
+        raise InputError(
+            f"the recipe of {out} can't be repeated, because parts, callbacks or arguments of your "
+            "own are in it: train on all images yourself, with a table as `split`"
+        )
+    images = predict.images_of_training(learn.dls.path, learn.config)
+    table = pd.concat([images.assign(part="train"), images[images.part == "valid"]])
+    print(
+        f"The network that is exported learns from all {len(images)} images. What follows of valid is "
+        "of images that it learns from, and says nothing of others:"
+    )
+    settings = {name: learn.config[name] for name in (*NUMBERS, *SETTINGS_OF_FINAL)}
+    again = learner(
+        learn.dls.path,
+        out / "models" / "all",
+        recipe["arch"],
+        split=table,
+        pretrained=recipe["pretrained"],
+        **settings,
+    )
+    best = learn.best_epoch
+    again.best_epoch.chosen = (best.fit_number, best.epoch_number)
+    again.config["chosen_epoch"] = list(again.best_epoch.chosen)
+    head_alone = best.fit_number == 0
+    with _bar(again):
+        _fit_stages(
+            again,
+            recipe["epochs"],
+            0 if head_alone else recipe["unfrozen_epochs"],
+            recipe["lr"],
+            recipe["gradual"] and not head_alone,
+        )
+    predict.export_final(again, out)
+    return again
+
+
+def _bar(learn: Learner):
+    """Shows a progress bar, except in a file, where it would be one line per step."""
+    return nullcontext() if sys.stdout.isatty() else learn.no_bar()
+
+
+def _fit_stages(learn: Learner, epochs: int, unfrozen_epochs: int, lr: float, gradual: bool):
+    """The fits of `fit`, with a checkpoint after each stage."""
+    learn.fit_one_cycle(epochs, lr)
+    learn.save("stage-1")
+    if gradual:
+        for learning_groups in range(2, len(learn.opt.param_lists)):
+            learn.freeze_to(-learning_groups)
+            learn.fit_one_cycle(1, slice(lr / 100, lr / 10))
+    learn.unfreeze()
+    learn.fit_one_cycle(unfrozen_epochs, slice(lr / 100, lr / 10))
+    learn.save("stage-2")
 
 
 def learner(

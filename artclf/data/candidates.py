@@ -13,7 +13,9 @@ from artclf.data.matching import MAX_BITS, MIRROR_BITS, mirror_descriptors, root
 
 NEIGHBOURS = 8  # so many pictures are candidates by visual words
 HALF_WORDS = 512  # a visual word is a pair of half words, each one of so many
-MOST_PICTURES = 1000  # with a word; words that more have tell little, and would take most of the time
+MOST_PICTURES = (
+    1000  # with a word; words that more have tell little, and would take most of the time
+)
 BLOCK = 1024  # hashes, or pictures, that are looked at together: memory stays flat
 
 

@@ -78,10 +78,14 @@ def items(
     else:
         wanted = [part for part, share in zip(PARTS, shares, strict=True) if share > 0]
         _check_number_of_images(table, len(wanted))
-        groups = joined(table.sha256, [table[column] for column in SPLITS[split]])
-        table["part"] = cut(table.period, groups, shares, seed)
+        table["part"] = cut(table.period, groups(table, split), shares, seed)
         _check_parts(table, split, wanted)
     return table[COLUMNS].reset_index(drop=True)
+
+
+def groups(rows, split: str) -> list[str]:
+    """The group of each of the `rows` of `usable`: a `split` (of `SPLITS`) keeps it in one part."""
+    return joined(rows.sha256, [rows[column] for column in SPLITS[split]])
 
 
 def choose(data, exclude: Sequence[str] = ()) -> tuple[str, str]:
@@ -301,9 +305,8 @@ def _add_valid(table, shares: Sequence[float], seed: int):
     train = table[table.part == "train"]
     if train.empty or (table.part == "valid").any():
         return
-    groups = joined(train.sha256, [train[column] for column in SPLITS["grouped"]])
     share_of_valid = shares[1] or shares[0] / 4
-    parts = cut(train.period, groups, (shares[0], share_of_valid, 0), seed)
+    parts = cut(train.period, groups(train, "grouped"), (shares[0], share_of_valid, 0), seed)
     table.loc[train.index, "part"] = parts
     warnings.warn(
         f"--split own has no valid images, which choose the epoch: {parts.count('valid')} of its "
@@ -333,7 +336,7 @@ def _warn_of_copies(table, data):
     keys = list(zip(rows.url, rows.period, strict=True))
     rows["used_as"] = [part_of.get(key, "") for key in keys]
     rows["part"] = rows.used_as.where(rows.used_as != "", rows.split)
-    rows["group"] = joined(rows.sha256, [rows[column] for column in SPLITS["grouped"]])
+    rows["group"] = groups(rows, "grouped")
     rows = rows[rows.part.isin(PARTS)]
     used = rows[rows.used_as != ""]
     leaking = used[used.groupby("group").part.transform("nunique") > 1]

@@ -63,12 +63,14 @@ def out_of_fold(
     folds: int,
     seed: int,
     fit_params: Callable[[np.ndarray], dict] | None = None,
+    threads: int | None = 1,
 ) -> OutOfFold:
     """The prediction for every image by a clone of `model` that has not learned from its fold.
 
     `x` has shape (images, inputs); `y` and `groups` hold the class and the group of each image.
     `fit_params` gives further arguments of `fit` for the places of the images to learn from. A fold
-    that leaves a single class to learn from gets no predictions.
+    that leaves a single class to learn from gets no predictions. On matrices of few columns, more
+    than one of `threads` cost more than they give; None takes all.
     """
     classes = np.unique(y)
     probabilities = np.full((len(y), len(classes)), np.nan)
@@ -78,7 +80,7 @@ def out_of_fold(
         if len(np.unique(y[train])) < 2:
             continue
         params = fit_params(train) if fit_params else {}
-        with threadpool_limits(1):  # on matrices of this size threads cost more than they give
+        with threadpool_limits(threads):
             fitted = clone(model).fit(x[train], y[train], **params)
             columns = np.searchsorted(classes, fitted.classes_)
             probabilities[np.ix_(test, columns)] = fitted.predict_proba(x[test])

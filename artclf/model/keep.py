@@ -170,6 +170,8 @@ class BestEpoch(Callback):
     of the fits before it. And while a linear head learns alone, only the last epoch of a fit
     counts: the loss has a single minimum, and the last epoch is nearest to it.
 
+    Where `chosen` names an epoch, as (fit, epoch), that one is kept, whatever its figures are.
+
     The weights of the best epoch are in `models/best-N.pth`, where N is its fit. fastai's
     SaveModelCallback has a single file: a rerun of the first fit would find the weights of a later
     one in it.
@@ -184,6 +186,7 @@ class BestEpoch(Callback):
         self.fit_number = 0
         self.epoch_number = -1  # until an epoch was taken
         self.loss_at_start = float("inf")
+        self.chosen: tuple[int, int] | None = None
 
     def before_fit(self):
         if is_fitting(self.learn):
@@ -193,7 +196,7 @@ class BestEpoch(Callback):
         if not is_fitting(self.learn) or is_replayed(self.learn):
             return
         is_last = self.epoch == self.n_epoch - 1
-        if is_last or not self._is_linear_head_alone():
+        if self.chosen is not None or is_last or not self._is_linear_head_alone():
             self._take_if_better()
 
     def after_fit(self):
@@ -212,7 +215,10 @@ class BestEpoch(Callback):
     def _take_if_better(self):
         row = self.learn.history.rows[-1]
         is_low_enough = row["valid_loss"] <= self.loss_at_start  # NaN isn't
-        if row["macro_f1"] > self.f1 and is_low_enough:
+        is_best = row["macro_f1"] > self.f1 and is_low_enough
+        if self.chosen is not None:
+            is_best = (row["fit"], row["epoch"]) == self.chosen
+        if is_best:
             self.f1 = row["macro_f1"]
             self.valid_loss = row["valid_loss"]
             self.fit_number = row["fit"]
@@ -225,10 +231,13 @@ class BestEpoch(Callback):
         self.learn.model.load_state_dict(weights)
         last = (self.learn.resume.fit_number, self.epoch)
         verb = "Kept" if (self.fit_number, self.epoch_number) == last else "Put back"
+        weights_of = f"{verb} the weights of epoch {self.epoch_number} of fit {self.fit_number}"
+        if self.chosen is not None:
+            print(f"{weights_of}, which was chosen before.")
+            return
         print(
-            f"{verb} the weights of epoch {self.epoch_number} of fit {self.fit_number}, "
-            f"the best on valid: macro F1 {self.f1:.3f}, loss {self.valid_loss:.3f} (an epoch of a "
-            "later fit with a higher loss does not count)."
+            f"{weights_of}, the best on valid: macro F1 {self.f1:.3f}, loss {self.valid_loss:.3f} "
+            "(an epoch of a later fit with a higher loss does not count)."
         )
 
     def _is_linear_head_alone(self) -> bool:

@@ -16,7 +16,8 @@ class Recipe:
     """The settings of `artclf train` and their defaults, for the command, `train.fit` and
     `train.learner` alike.
 
-    `lr` is the highest learning rate of the head; `parts` are the shares of train, valid and test.
+    `lr` is the highest learning rate of the head; `parts` are the shares of train, valid and test;
+    `final` says whether the exported network learns from all parts in the end.
     """
 
     arch: str = "auto"
@@ -38,6 +39,7 @@ class Recipe:
     pretrained: bool = True
     precision: str = "float32"
     cached: bool = True
+    final: bool = False
 
 
 DEFAULTS = Recipe()

@@ -1,0 +1,40 @@
+"""Unseen: predictions of every picture by heads that have seen neither it nor its painter.
+
+Reads the catalogue and, through `features`, the clean pictures; writes nothing else. The pictures
+are cut into folds, and a linear head learns from the features of all folds but one. That takes
+seconds, so every picture can be a test picture.
+"""
+
+import numpy as np
+
+from artclf.data import splits
+from artclf.model import backbones, network
+from artclf.model.features import of_images
+from artclf.model.folds import out_of_fold
+from artclf.model.heads import LinearHead
+
+FOLDS = 10
+RIDGE = 0.3  # for recipes without a penalty of their own
+
+
+def probabilities(data, images, config: dict, split: str = "artist") -> np.ndarray:
+    """The probability of each class for each of `images`, (images, classes), out of `FOLDS` folds.
+
+    `images` is a table of `splits.items`, `config` that of an export, whose body, settings and seed
+    are taken. Heads learn as in `heads.LinearHead`. A class that a fold did not learn is as unlikely
+    as can be there. No group of `split` (of `splits.SPLITS`) is in two folds.
+    """
+    rows = splits.usable(data, config["exclude"]).set_index("file").loc[images.file]
+    groups = np.array(splits.groups(rows, split))
+    x = of_images(data, images, frozen_body(config), config)[:, 0]
+    head = LinearHead(config["ridge"] or RIDGE, config["balance"])
+    y = images.period.to_numpy()
+    found = out_of_fold(head, x, y, groups, FOLDS, config["seed"], threads=None)
+    places = [list(found.classes).index(period) for period in config["vocab"]]
+    return np.nan_to_num(found.probabilities[:, places])
+
+
+def frozen_body(config: dict) -> network.Body:
+    """The body of a network as it was before any training."""
+    net = backbones.body(backbones.of_config(config))
+    return network.Body(net, config["pool"], config["size"], config["precision"])

@@ -1,0 +1,68 @@
+"""The linear head at the minimum of its loss, held against scikit-learn and fastai."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from artclf import train
+from artclf.data import splits
+from artclf.model import network
+from artclf.model.features import of_images
+from artclf.model.heads import LinearHead
+
+
+def classes_apart(images: int, features: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features of unlike scales, and classes of unlike sizes that they tell something of."""
+    rng = np.random.default_rng(0)
+    y = np.array(list("aaaaabbbcd"))[rng.integers(10, size=images)]
+    x = rng.normal(size=(images, features)) * rng.uniform(0.1, 5, features) + 3
+    x[:, :3] += np.searchsorted(np.unique(y), y)[:, None]
+    return x.astype(np.float32), y
+
+
+@pytest.mark.parametrize("features", [20, 500])  # fewer and more than images
+@pytest.mark.parametrize("balance", [True, False])
+def test_the_minimum_is_that_of_scikit_learn(features, balance):
+    x, y = classes_apart(200, features)
+    head = LinearHead(0.2, balance).fit(x, y)
+    scaled = StandardScaler().fit_transform(x)
+    other = LogisticRegression(
+        C=1 / (0.2 * len(y)),
+        class_weight="balanced" if balance else None,
+        max_iter=10_000,
+        tol=1e-8,
+    ).fit(scaled, y)
+    assert np.allclose(head.predict_proba(x), other.predict_proba(scaled), atol=1e-3)
+    assert (head.predict(x) == other.predict(scaled)).all() and list(head.classes_) == list("abcd")
+
+
+def test_every_view_teaches_and_the_first_is_asked():
+    x, y = classes_apart(100, 10)
+    views = np.stack([x, x + 1], axis=1)
+    head = LinearHead().fit(views, y)
+    both = LinearHead().fit(np.concatenate([x, x + 1]), np.concatenate([y, y]))
+    assert np.allclose(head.predict_proba(views), both.predict_proba(x), atol=1e-5)
+
+
+def test_a_fit_of_fastai_comes_close_to_the_minimum(drawn, tmp_path, no_workers):
+    learn = train.learner(
+        drawn, tmp_path, arch="efficientnet_lite0", size=64, batch_size=8, ridge=3.0
+    )
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(20, 2e-4)
+    rows = splits.items(drawn)
+    rows = rows[rows.part == "train"]
+    body, head = learn.model.eval()
+    x = of_images(drawn, rows, body, learn.config, (0, 1))
+    y = rows.period.to_numpy()
+    solved = LinearHead(3.0).fit(x, y)
+    with torch.no_grad():
+        fitted = head(torch.from_numpy(x[:, 0])).softmax(1).numpy()
+    untrained = network.new_head(x.shape[2], learn.config).eval()
+    with torch.no_grad():
+        before = untrained(torch.from_numpy(x[:, 0])).softmax(1).numpy()
+    expected = solved.predict_proba(x)
+    far = np.abs(before - expected).mean()
+    assert np.abs(fitted - expected).mean() < 0.1 * far

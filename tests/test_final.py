@@ -1,0 +1,119 @@
+"""A network that learned from all parts, in an export whose figures are those of one that did not."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from artclf import predict, train
+from artclf.base.errors import InputError
+from artclf.data import splits
+from artclf.data.catalogue import Catalogue
+from artclf.model import unseen
+from artclf.model.features import of_images
+from artclf.results import evaluation
+from artclf.results.recipe import command
+
+SMALL = {"arch": "efficientnet_lite0", "size": 64, "batch_size": 8}
+
+
+def read(out) -> tuple[dict, dict, pd.DataFrame]:
+    config, metrics = (
+        json.loads((out / name).read_text(encoding="utf-8"))
+        for name in ("config.json", "metrics.json")
+    )
+    return config, metrics, pd.read_csv(out / "predictions.csv")
+
+
+def test_figures_stay_and_the_network_learned_from_all(drawn, tmp_path, no_workers):
+    learn = train.fit(drawn, tmp_path, 2, 0, **SMALL)
+    config, metrics, before = read(tmp_path)
+    measured = predict.load(tmp_path).learner.model[1][-1].weight.clone()
+    again = train.learn_from_all(learn, tmp_path)
+    final_config, final_metrics, after = read(tmp_path)
+
+    images = splits.items(drawn)
+    assert len(again.dls.train_ds) == len(images)
+    shipped = predict.load(tmp_path).learner.model[1]
+    assert torch.equal(shipped[-1].weight, again.model[1][-1].weight)
+    assert not torch.equal(shipped[-1].weight, measured)
+    x = of_images(drawn, images, again.model[0], config, (0, 1))
+    assert np.allclose(shipped[0].running_mean, x.mean((0, 1)), atol=1e-4)
+
+    is_train = before.part == "train"
+    assert after[~is_train].equals(before[~is_train])
+    assert not np.allclose(after.loss[is_train], before.loss[is_train])
+    for part in ("valid", "test"):
+        assert final_metrics["metrics"][part] == metrics["metrics"][part]
+    assert predict.headline(tmp_path) == {"part": "test", **metrics["metrics"]["test"]}
+    assert final_metrics["metrics"]["train"] == evaluation.metrics(after)["train"]
+    assert final_metrics["final"]["learned_from"] == ["train", "valid", "test"]
+    assert final_metrics["final"]["images"] == len(images)
+    assert final_config == {
+        **config,
+        "learned_from": ["train", "valid", "test"],
+        "hashes": final_config["hashes"],
+        "temperature": final_metrics["final"]["temperature"],
+    }
+    assert command(final_metrics, drawn, tmp_path).endswith("--final")
+
+
+def test_predictions_of_train_are_of_heads_that_did_not_see_it(drawn, tmp_path, no_workers):
+    train.fit(drawn, tmp_path, 1, 0, final=True, **SMALL)
+    config, metrics, predictions = read(tmp_path)
+    images = splits.items(drawn)
+    expected = unseen.probabilities(drawn, images, config)
+    is_train = (images.part == "train").to_numpy()
+    places = pd.Index(config["vocab"]).get_indexer(predictions.predicted)
+    assert (places == expected.argmax(1))[is_train].all()
+    right = expected.argmax(1) == pd.Index(config["vocab"]).get_indexer(images.period)
+    assert metrics["final"]["unseen"]["accuracy"] == pytest.approx(right.mean())
+
+
+def test_no_fold_learns_from_the_painter_that_it_answers_for(drawn, tmp_path, monkeypatch):
+    data = shutil.copytree(drawn, tmp_path / "data")
+    painters = ["Anna Ancher", "Bo Bartlett", "Carl Larsson", "Dora Maar", "Edgar Degas"]
+    with Catalogue(data) as catalogue:
+        rows = catalogue.select()
+        catalogue.update(
+            {"url": row["url"], "period": row["period"], "artist": painters[place % 5]}
+            for place, row in enumerate(rows)
+        )
+    images = splits.items(data)
+    rows = splits.usable(data).set_index("file").loc[images.file]
+    learned = []
+
+    class Spy(unseen.LinearHead):
+        def fit(self, x, y):
+            learned.append(x)
+            return super().fit(x, y)
+
+    monkeypatch.setattr(unseen, "LinearHead", Spy)
+    config = train.learner(data, tmp_path, **SMALL).config
+    probabilities = unseen.probabilities(data, images, config)
+    assert np.allclose(probabilities.sum(1), 1, atol=1e-5)
+    x = of_images(data, images, unseen.frozen_body(config), config)[:, 0]
+    assert len(learned) == 5  # as many folds as painters
+    for of_fold in learned:
+        is_learned = (x[:, None] == of_fold[None]).all(2).any(1)
+        inside = set(rows.painter[is_learned])
+        assert len(inside) == 4 and inside.isdisjoint(rows.painter[~is_learned])
+
+
+def test_a_recipe_that_cannot_be_repeated_and_a_strange_export_are_refused(
+    drawn, export, tmp_path, no_workers
+):
+    learn = train.learner(drawn, tmp_path, **SMALL, seed=7)
+    with pytest.raises(InputError, match="no export of this learner"):
+        train.learn_from_all(learn, export)
+    table = splits.items(drawn, "grouped")
+    own = train.learner(drawn, tmp_path, **SMALL, split=table)
+    out = shutil.copytree(export, tmp_path / "out")
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    (out / "metrics.json").write_text(json.dumps({**metrics, "recipe": None}), encoding="utf-8")
+    with pytest.raises(InputError, match="can't be repeated"):
+        train.learn_from_all(own, out)
+    assert (out / "config.json").read_bytes() == (export / "config.json").read_bytes()
