@@ -64,7 +64,7 @@ Exclude = Annotated[list[str] | None, typer.Option(help="A class to leave out; m
 Resize = StrEnum("Resize", ["squish", "crop", "pad"])
 Precision = StrEnum("Precision", ["float32", "bfloat16"])
 Layout = StrEnum("Layout", ["class", "part-class", "class-part", "nearest"])
-Split = StrEnum("Split", ["auto", "random", "grouped", "artist", "own"])
+Split = StrEnum("Split", ["auto", "random", "grouped", "artist", "source", "own"])
 Part = StrEnum("Part", ["train", "valid", "test"])
 Pooling = StrEnum("Pooling", ["max", "avg"])
 Activation = StrEnum("Activation", ["relu", "leaky_relu", "elu", "gelu", "tanh", "sigmoid"])
@@ -318,7 +318,7 @@ def train(
     split: Annotated[
         Split,
         typer.Option(
-            help="What stays in one part: nothing, duplicates, painters; or (own) the parts of "
+            help="What stays in one part: nothing, duplicates, painters, sources; or (own) the parts of "
             "your folders or manifest. auto: own where there are parts, else grouped."
         ),
     ] = Split(DEFAULTS.split),
@@ -398,6 +398,37 @@ def train(
         cached=cached,
     )
     _print(predict.headline(out) if seeds == 1 else result, as_json)
+
+
+@app.command()
+def measure(
+    data: Annotated[Path, typer.Argument(help="Folder of a data set.")] = DATA,
+    levelled: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for a copy of the data set in which all pictures are made alike; made if "
+            "need be, and measured, too."
+        ),
+    ] = None,
+    arch: Annotated[
+        str, typer.Option(help="auto, or a name of torchvision or timm.")
+    ] = DEFAULTS.arch,
+    size: Annotated[int, _number("size", "Sides of the pictures in px")] = DEFAULTS.size,
+    cache: Cache = None,
+    as_json: Json = False,
+):
+    """Measure the recipe on painters and sources that it never saw."""
+    _use_cache(cache)
+    from artclf.data.levels import level_sources
+    from artclf.lab import protocols
+
+    if levelled:
+        _call(level_sources, data, levelled)
+    figures, believed = _call(protocols.measure, data, levelled, arch, size)
+    if as_json:
+        _print({"figures": figures.to_dict("index"), "believed": believed.to_dict("index")}, True)
+    else:
+        print(protocols.text(figures, believed))
 
 
 @app.command()

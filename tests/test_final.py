@@ -95,7 +95,7 @@ def test_no_fold_learns_from_the_painter_that_it_answers_for(drawn, tmp_path, mo
     config = train.learner(data, tmp_path, **SMALL).config
     probabilities = unseen.probabilities(data, images, config)
     assert np.allclose(probabilities.sum(1), 1, atol=1e-5)
-    x = of_images(data, images, unseen.frozen_body(config), config)[:, 0]
+    x = unseen.reduced(of_images(data, images, unseen.frozen_body(config), config)[:, 0])
     assert len(learned) == 5  # as many folds as painters
     for of_fold in learned:
         is_learned = (x[:, None] == of_fold[None]).all(2).any(1)

@@ -25,6 +25,7 @@ SPLITS = {
     "random": [],
     "grouped": ["clean_sha256", "dup_group"],
     "artist": ["clean_sha256", "dup_group", "painter"],
+    "source": ["clean_sha256", "dup_group", "source"],
 }
 OWN = "own"  # the parts that the user gave in the column `split`
 AUTO = "auto"  # `own` where all images have a part, else `grouped`
@@ -52,7 +53,8 @@ def items(
 
     `shares` are those of train, valid and test; they needn't sum to 1. `random` divides every
     period by chance; `grouped` keeps images of one duplicate group in one part; `artist` also keeps
-    those of one painter together, across all periods (`cut` says what holds for these three). `own`
+    those of one painter together, across all periods, `source` those of one source (`cut` says what
+    holds for these four). `own`
     takes the parts from the catalogue's column `split`, which comes from folders, a manifest or a
     URL list; where it has no valid, that is cut from its train as in `grouped`. `auto` is what
     `choose` chooses.
@@ -253,7 +255,7 @@ def usable(data, exclude: Sequence[str] = ()):
     `painter` the key of `artist_keys` or ''. Raises InputError where none is left.
     """
     table = read_catalogue(data)
-    texts = ["clean_sha256", "dup_group", "review", "split"]
+    texts = ["clean_sha256", "dup_group", "review", "split", "source"]
     table[texts] = table[texts].astype(object).fillna("")
     is_moved = table.review.str.startswith("move:")
     is_kept = table.review == "keep"

@@ -26,8 +26,8 @@ from artclf.data.names import artist_keys
 from artclf.data.splits import SPLITS, usable
 from artclf.model import features
 from artclf.model.folds import prediction_table
-from artclf.results import evaluation, plots
-from artclf.results.significance import FIGURES, bootstrap
+from artclf.results import plots
+from artclf.results.significance import FIGURES, bootstrap, figures, summary, with_intervals
 
 FREQUENT = "nothing: the most frequent period"
 SIZES = "width, height and file size"
@@ -69,7 +69,7 @@ def compare(
         name: prediction_table(HEAD, x, table.period, table[f"by_{name}"], folds, seeds)
         for name in progress_bar(list(splits), desc="splits")
     }
-    rows = {name: _row(run, resamples) for name, run in runs.items()}
+    rows = {name: summary(run, run.group, resamples) for name, run in runs.items()}
     for first, second in pairwise(splits):
         rows[f"{first} - {second}"] = _difference(runs[first], runs[second], resamples)
     return pd.DataFrame(rows.values(), index=list(rows))
@@ -137,36 +137,14 @@ def _testable(table, splits: Sequence[str], folds: int) -> pd.DataFrame:
     return table
 
 
-def _row(run, resamples: int) -> dict:
-    """The figures of a `prediction_table`, with intervals over its groups."""
-    return _with_intervals(run, run.group, _figures(run), bootstrap(run, run.group, resamples))
-
-
 def _difference(first, second, resamples: int) -> dict:
     """The figures of `first` minus those of `second`, both on the same draws of the groups of
     `second`.
     """
     units = second.group
     draws = bootstrap(first, units, resamples) - bootstrap(second, units, resamples)
-    return _with_intervals(first, units, _figures(first) - _figures(second), draws)
-
-
-def _figures(run) -> pd.Series:
-    return pd.Series(evaluation.metrics(run)["test"])[list(FIGURES)]
-
-
-def _with_intervals(run, units, figures: pd.Series, draws: pd.DataFrame) -> dict:
-    row = {
-        "periods": run.period.nunique(),
-        "images": run.image.nunique(),
-        "groups": units.nunique(),
-    }
-    low, high = draws.quantile(0.025), draws.quantile(0.975)
-    for name in FIGURES:
-        row[name] = figures[name]
-        row[f"{name}_low"] = low[name]
-        row[f"{name}_high"] = high[name]
-    return row
+    differences = figures(first) - figures(second)
+    return with_intervals(first, units, differences, draws)
 
 
 # The shortcuts
@@ -212,7 +190,7 @@ def shortcuts(
         index = subsets[pictures]
         groups = table[f"by_{by}"][index]
         run = prediction_table(model, x[index], table.period[index], groups, folds, seeds)
-        rows.append({"pictures": pictures, "sees": sees, **_row(run, resamples)})
+        rows.append({"pictures": pictures, "sees": sees, **summary(run, run.group, resamples)})
     return pd.DataFrame(rows)
 
 

@@ -88,7 +88,13 @@ def out_of_fold(
 
 
 def prediction_table(
-    model, x: np.ndarray, periods, groups, folds: int = 5, seeds: Sequence[int] = (1, 2, 3)
+    model,
+    x: np.ndarray,
+    periods,
+    groups,
+    folds: int = 5,
+    seeds: Sequence[int] = (1, 2, 3),
+    threads: int | None = 1,
 ) -> pd.DataFrame:
     """The predictions of `out_of_fold` for each seed: a DataFrame, a row an image and seed.
 
@@ -101,7 +107,7 @@ def prediction_table(
     groups = groups.to_numpy()
     tables = []
     for seed in seeds:
-        result = out_of_fold(model, x, y, groups, folds, seed)
+        result = out_of_fold(model, x, y, groups, folds, seed, threads=threads)
         if np.isnan(result.probabilities).all(axis=1).any():
             raise InputError("one period is left to learn from: groups are too large")
         probabilities = np.nan_to_num(result.probabilities)

@@ -19,13 +19,15 @@ class LinearHead(ClassifierMixin, BaseEstimator):
     """The head of `network.new_head`, without hidden layers or dropout, as an estimator of
     scikit-learn.
 
-    It standardises its inputs and minimises the mean cross-entropy plus `ridge` / 2 times the sum
-    of the squares of its weights. With `balance`, every class weighs the same in the loss.
+    It standardises its inputs, unless `standardise` is off, and minimises the mean cross-entropy
+    plus `ridge` / 2 times the sum of the squares of its weights. With `balance`, every class weighs
+    the same in the loss.
     """
 
-    def __init__(self, ridge: float = 0.3, balance: bool = True):
+    def __init__(self, ridge: float = 0.3, balance: bool = True, standardise: bool = True):
         self.ridge = ridge
         self.balance = balance
+        self.standardise = standardise
 
     def fit(self, x: np.ndarray, y: np.ndarray) -> "LinearHead":
         """Learn from features `x`, (images, features) or (images, views, features), and the class
@@ -37,16 +39,16 @@ class LinearHead(ClassifierMixin, BaseEstimator):
         self.classes_, targets = np.unique(y, return_inverse=True)
         labels = torch.as_tensor(targets, device=device).repeat_interleave(views.shape[1])
         rows = views.flatten(0, 1)
-        self.mean_ = rows.mean(0)
-        self.deviation_ = (rows.var(0, correction=0) + EPSILON).sqrt()
+        self.mean_, self.deviation_ = rows.new_zeros(()), rows.new_ones(())
+        if self.standardise:
+            self.mean_ = rows.mean(0)
+            self.deviation_ = (rows.var(0, correction=0) + EPSILON).sqrt()
         inputs = (rows - self.mean_) / self.deviation_
         weight = self._class_weights(labels) if self.balance else None
         loss = nn.CrossEntropyLoss(weight=weight)
         if inputs.shape[1] > len(inputs):
-            # The weights are sums of the inputs, which a triangle as wide as there are rows gives.
-            gram = (inputs @ inputs.T).double()
-            gram.diagonal().add_(1e-6 * gram.diagonal().mean())
-            triangle = torch.linalg.cholesky(gram)
+            # the weights are sums of the inputs
+            triangle = _triangle(inputs)
             solution, self.bias_ = _minimum(triangle.float(), labels, loss, self.ridge)
             in_rows = torch.linalg.solve_triangular(triangle.T, solution.double(), upper=True)
             self.weight_ = inputs.T @ in_rows.float()
@@ -70,6 +72,26 @@ class LinearHead(ClassifierMixin, BaseEstimator):
     def _class_weights(self, labels: torch.Tensor) -> torch.Tensor:
         counts = torch.bincount(labels)
         return len(labels) / (len(counts) * counts)
+
+
+def reduced(x: np.ndarray) -> np.ndarray:
+    """Features `x`, (images, features), standardised by all images and turned into no more columns
+    than there are images: (images, columns).
+
+    The turn keeps all inner products, so a `LinearHead` without standardising learns the same from
+    both, in a fraction of the time.
+    """
+    rows = torch.as_tensor(x, dtype=torch.float32, device=default_device())
+    rows = (rows - rows.mean(0)) / (rows.var(0, correction=0) + EPSILON).sqrt()
+    columns = _triangle(rows).float() if rows.shape[1] > len(rows) else rows
+    return columns.cpu().numpy()
+
+
+def _triangle(inputs: torch.Tensor) -> torch.Tensor:
+    """A square matrix whose rows have the inner products of the rows of `inputs`, as float64."""
+    gram = (inputs @ inputs.T).double()
+    gram.diagonal().add_(1e-6 * gram.diagonal().mean())  # rows may be equal
+    return torch.linalg.cholesky(gram)
 
 
 def _minimum(

@@ -11,7 +11,7 @@ from artclf.data import splits
 from artclf.model import backbones, network
 from artclf.model.features import of_images
 from artclf.model.folds import out_of_fold
-from artclf.model.heads import LinearHead
+from artclf.model.heads import LinearHead, reduced
 
 FOLDS = 10
 RIDGE = 0.3  # for recipes without a penalty of their own
@@ -21,13 +21,14 @@ def probabilities(data, images, config: dict, split: str = "artist") -> np.ndarr
     """The probability of each class for each of `images`, (images, classes), out of `FOLDS` folds.
 
     `images` is a table of `splits.items`, `config` that of an export, whose body, settings and seed
-    are taken. Heads learn as in `heads.LinearHead`. A class that a fold did not learn is as unlikely
+    are taken. Heads learn as in `heads.LinearHead`, from features of view 0 that are standardised by
+    all images, which takes no label. A class that a fold did not learn is as unlikely
     as can be there. No group of `split` (of `splits.SPLITS`) is in two folds.
     """
     rows = splits.usable(data, config["exclude"]).set_index("file").loc[images.file]
     groups = np.array(splits.groups(rows, split))
-    x = of_images(data, images, frozen_body(config), config)[:, 0]
-    head = LinearHead(config["ridge"] or RIDGE, config["balance"])
+    x = reduced(of_images(data, images, frozen_body(config), config)[:, 0])
+    head = LinearHead(config["ridge"] or RIDGE, config["balance"], standardise=False)
     y = images.period.to_numpy()
     found = out_of_fold(head, x, y, groups, FOLDS, config["seed"], threads=None)
     places = [list(found.classes).index(period) for period in config["vocab"]]

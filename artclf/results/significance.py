@@ -101,6 +101,38 @@ def interval(draws):
     return draws.quantile([0.025, 0.975]).T.set_axis(["low", "high"], axis=1)
 
 
+def figures(predictions):
+    """The `FIGURES` of a table of out-of-fold predictions, all of part test: a Series."""
+    import pandas as pd
+
+    return pd.Series(evaluation.metrics(predictions)["test"])[list(FIGURES)]
+
+
+def summary(predictions, units, resamples: int = 1000) -> dict:
+    """The `figures` of out-of-fold predictions with 95% intervals over their `units` (see
+    `bootstrap`), as `with_intervals` gives them.
+    """
+    draws = bootstrap(predictions, units, resamples)
+    return with_intervals(predictions, units, figures(predictions), draws)
+
+
+def with_intervals(predictions, units, values, draws) -> dict:
+    """A row of a table: the numbers of `periods`, `images` and `groups`, and each of `values` with
+    the 95% interval of its `draws`, `<figure>_low` to `<figure>_high`.
+    """
+    row = {
+        "periods": predictions.period.nunique(),
+        "images": predictions.image.nunique(),
+        "groups": units.nunique(),
+    }
+    table = interval(draws)
+    for name in FIGURES:
+        row[name] = values[name]
+        row[f"{name}_low"] = table.low[name]
+        row[f"{name}_high"] = table.high[name]
+    return row
+
+
 def mcnemar(one, other) -> dict:
     """Whether two runs are right equally often on the same images.
 

@@ -10,7 +10,7 @@ from artclf import train
 from artclf.data import splits
 from artclf.model import network
 from artclf.model.features import of_images
-from artclf.model.heads import LinearHead
+from artclf.model.heads import LinearHead, reduced
 
 
 def classes_apart(images: int, features: int) -> tuple[np.ndarray, np.ndarray]:
@@ -44,6 +44,20 @@ def test_every_view_teaches_and_the_first_is_asked():
     head = LinearHead().fit(views, y)
     both = LinearHead().fit(np.concatenate([x, x + 1]), np.concatenate([y, y]))
     assert np.allclose(head.predict_proba(views), both.predict_proba(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("features", [20, 500])
+def test_reduced_features_teach_the_same(features):
+    x, y = classes_apart(100, features)
+    scaled = StandardScaler().fit_transform(x)
+    columns = reduced(x)
+    assert columns.shape == (100, min(features, 100))
+    learned = slice(0, 70)
+    answers = [
+        LinearHead(standardise=False).fit(inputs[learned], y[learned]).predict_proba(inputs)
+        for inputs in (scaled, columns)
+    ]
+    assert np.allclose(*answers, atol=1e-3)
 
 
 def test_a_fit_of_fastai_comes_close_to_the_minimum(drawn, tmp_path, no_workers):
