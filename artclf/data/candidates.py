@@ -16,6 +16,7 @@ HALF_WORDS = 512  # a visual word is a pair of half words, each one of so many
 MOST_PICTURES = (
     1000  # with a word; words that more have tell little, and would take most of the time
 )
+SIMILARITIES = 1 << 24  # so many are in memory at a time, 64 MB
 BLOCK = 1024  # hashes, or pictures, that are looked at together: memory stays flat
 
 
@@ -88,28 +89,39 @@ def by_words(number: int, descriptors: Callable[[int], np.ndarray]) -> set[Candi
     and Zisserman, Video Google, 2003), and those of more than MOST_PICTURES pictures are left out,
     so that the time of the sparse product grows as the number of pictures, not as its square.
     """
-    from sklearn import config_context
-    from sklearn.neighbors import NearestNeighbors
+    from sklearn.preprocessing import normalize
 
     vocabulary = Vocabulary.drawn_from(number, descriptors)
     if vocabulary is None:
         return set()
     has_word = _has_word(number, descriptors, vocabulary)
-    has_word_mirrored = _has_word(number, lambda i: mirror_descriptors(descriptors(i)), vocabulary)
     pictures_with_word = has_word.sum(axis=0)
     idf = np.log((1 + number) / (1 + pictures_with_word)) + 1
     weights = np.where(pictures_with_word > MOST_PICTURES, 0, idf**2).astype(np.float32)
-    plain = _weighted(has_word, weights)
-    index = NearestNeighbors(n_neighbors=min(1 + NEIGHBOURS, number), metric="cosine").fit(plain)
+    plain = normalize(_weighted(has_word, weights))
+    by_word = plain.T.tocsr()
+    candidates = _most_similar(plain, by_word, mirrored=False)
+    del has_word, plain  # with many pictures, each takes hundreds of megabytes
+    has_word = _has_word(number, lambda i: mirror_descriptors(descriptors(i)), vocabulary)
+    return candidates | _most_similar(_weighted(has_word, weights), by_word, mirrored=True)
+
+
+def _most_similar(pictures, by_word, mirrored: bool) -> set[Candidate]:
+    """The NEIGHBOURS with the highest cosine for each row of the sparse array `pictures`; `by_word`
+    has a column for each picture, all equally long.
+    """
+    number = by_word.shape[1]
+    count = min(1 + NEIGHBOURS, number)  # a picture is most similar to itself
+    rows = max(1, SIMILARITIES // number)
     candidates = set()
-    for is_mirrored, pictures in ((False, plain), (True, _weighted(has_word_mirrored, weights))):
-        with config_context(working_memory=64):  # MB
-            neighbours = index.kneighbors(pictures, return_distance=False)
-        for picture, others in enumerate(neighbours):
+    for start in range(0, number, rows):
+        similarity = (pictures[start : start + rows] @ by_word).toarray()
+        nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
+        for picture, others in enumerate(nearest.tolist(), start):
             for other in others:
                 if other != picture:
-                    first, second = sorted((picture, int(other)))
-                    candidates.add(Candidate(first, second, is_mirrored))
+                    first, second = sorted((picture, other))
+                    candidates.add(Candidate(first, second, mirrored))
     return candidates
 
 
@@ -120,16 +132,16 @@ def _has_word(number: int, descriptors: Callable[[int], np.ndarray], vocabulary:
     from scipy.sparse import csr_array
 
     def different_words(descriptors_of_one: np.ndarray) -> np.ndarray:
-        return np.unique(vocabulary.words(descriptors_of_one))
+        return np.unique(vocabulary.words(descriptors_of_one)).astype(np.int32)
 
-    words_of_picture = [np.empty(0, np.int64)]
+    words_of_picture = [np.empty(0, np.int32)]
     with ThreadPoolExecutor() as pool:
         for start in range(0, number, BLOCK):
             # read here, because what reads them may belong to this thread
             block = [descriptors(i) for i in range(start, min(start + BLOCK, number))]
             words_of_picture += pool.map(different_words, block)
     words = np.concatenate(words_of_picture)
-    starts = np.cumsum([len(words) for words in words_of_picture])
+    starts = np.cumsum([len(words) for words in words_of_picture], dtype=np.int32)
     return csr_array((np.ones(len(words), np.float32), words, starts), (number, HALF_WORDS**2))
 
 
