@@ -13,6 +13,8 @@ import torch
 from fastai.torch_core import norm_types
 from torch import nn
 
+from artclf.base.errors import InputError
+
 VERSION = 2  # exports of another version are built as they were: 1 knew no tokens and no layouts
 
 
@@ -64,14 +66,14 @@ def cut(net: nn.Module, blank: torch.Tensor, version: int = VERSION) -> Cut:
     ends with a pooling layer or before the next container, or a quarter of the blocks of a
     transformer. `blank` is a batch of pictures to try on whether the stages give what `net` gives.
     Takes transformers apart, so that `net` is of no use afterwards. `version` 1 cuts as artclf did
-    before there was a `VERSION`.
+    before there was a `VERSION`. Raises InputError where `net` can't take pictures of that size.
     """
-    net.eval()
+    expected, widths = _run(net.eval(), blank)
     if version > 1:
         tokens = _of_tokens(getattr(net, "model", net), blank)
         if tokens is not None:
             return tokens
-    parts = _grouped(_chain(net, blank, version))
+    parts = _grouped(_chain(net, blank, expected, widths if version > 1 else {}))
     shapes = _shapes(parts, blank)
     if version > 1 and len(parts) > 1 and any(len(shape) != 4 for shape in shapes):
         parts = [net]
@@ -105,15 +107,15 @@ def _grouped(chain: list[nn.Module]) -> list[nn.Module]:
 
 
 @torch.no_grad()
-def _chain(net: nn.Module, x: torch.Tensor, version: int) -> list[nn.Module]:
-    """The parts of `net` that, called one after the other, give its feature maps; `net` alone where
-    there are none.
+def _chain(
+    net: nn.Module, x: torch.Tensor, expected: torch.Tensor, widths: dict[nn.Module, int]
+) -> list[nn.Module]:
+    """The parts of `net` that, called one after the other, give the maps that are expected; `net`
+    alone where there are none.
     """
-    widths: dict[nn.Module, int] = {}
-    expected = _run(net, x, widths)
     parts: list[nn.Module] = []
     chain: list[nn.Module] = []
-    for part in _parts(net, widths if version > 1 else {}):
+    for part in _parts(net, widths):
         # The maps may be complete before a last norm, which changes nothing until it has learned.
         # It belongs to the chain all the same; a part without weights after the maps doesn't.
         if chain and not part.state_dict():
@@ -133,18 +135,26 @@ def _chain(net: nn.Module, x: torch.Tensor, version: int) -> list[nn.Module]:
     return chain or [net]
 
 
-def _run(net: nn.Module, x: torch.Tensor, widths: dict[nn.Module, int]) -> torch.Tensor:
-    """The output of `net`; puts the width of the maps after each of its modules into `widths`."""
+@torch.no_grad()
+def _run(net: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, dict[nn.Module, int]]:
+    """The output of `net`, and the width of the maps after each of its modules."""
+    widths: dict[nn.Module, int] = {}
 
     def keep_width(module, inputs, output):
         if isinstance(output, torch.Tensor) and output.ndim == 4:
             widths[module] = output.shape[2]  # a side of the maps, wherever the channels are
 
     hooks = [module.register_forward_hook(keep_width) for module in net.modules()]
-    output = net(x)
-    for hook in hooks:
-        hook.remove()
-    return output
+    try:
+        output = net(x)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(
+            f"this network can't take pictures of {x.shape[-1]} px ({error}): take another --size"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return output, widths
 
 
 def _is_layer(part: nn.Module) -> bool:
@@ -241,9 +251,11 @@ def _of_tokens(model: nn.Module, blank: torch.Tensor) -> Cut | None:
     if not all(hasattr(model, name) for name in names):
         return None
     expected = model.forward_features(blank)
+    if not isinstance(expected, torch.Tensor) or expected.ndim != 3:
+        return None
     prefix = getattr(model, "num_prefix_tokens", 0)
     side = isqrt(max(0, expected.shape[1] - prefix))
-    if expected.ndim != 3 or prefix + side * side != expected.shape[1]:
+    if prefix + side * side != expected.shape[1]:
         return None
     rope = getattr(model, "rope", None)
     places = None if rope is None else rope.get_embed(shape=[side, side])
@@ -292,7 +304,8 @@ def _own_pool(model: nn.Module, tokens: torch.Tensor) -> tuple[nn.Module | None,
     expected = model.pool(tokens)
     for first in (0, getattr(model, "num_prefix_tokens", 0)):
         found = pool(tokens[:, first:])
-        if found.ndim == 2 and torch.allclose(found, expected, atol=1e-4):
+        has_the_channels = found.shape == (len(tokens), tokens.shape[2])
+        if has_the_channels and torch.allclose(found, expected, atol=1e-4):
             return pool, first
     return None, 0
 

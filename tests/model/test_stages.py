@@ -107,8 +107,7 @@ def test_torchvisions_swin_has_its_channels_last_until_the_end():
     model = get_model("swin_t").eval()
     net = nn.Sequential(*list(model.children())[:3])
     body, x = network.Body(net, "stages", 64).eval(), pictures(64)
-    nodes = [f"features.{number}.add" for number in ()] + ["features.1.1.add_1", "permute"]
-    maps = create_feature_extractor(model, nodes)(x)
+    maps = create_feature_extractor(model, ["features.1.1.add_1", "permute"])(x)
     close(body(x)[:, 2 * 96 : 4 * 96], mean_and_std(maps["features.1.1.add_1"].permute(0, 3, 1, 2)))
     close(body(x)[:, body.last_means], maps["permute"].mean((2, 3)))
 
@@ -143,11 +142,18 @@ def test_maps_of_equal_sides_are_laid_out_like_those_that_follow():
         close(body(x)[:, :16], mean_and_std(maps))
 
 
-@pytest.mark.parametrize("name", ["xcit_nano_12_p16_224", "deit_tiny_distilled_patch16_224"])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("xcit_nano_12_p16_224", 64),
+        ("deit_tiny_distilled_patch16_224", 64),
+        ("crossvit_tiny_240", 240),
+    ],
+)
 @torch.no_grad()
-def test_a_network_that_is_no_chain_gives_what_its_own_pooling_gives(name):
-    net, model = net_and_model(name, 64)
-    body, x = network.Body(net, size=64).eval(), pictures(64)
+def test_a_network_that_is_no_chain_gives_what_its_own_pooling_gives(name, size):
+    net, model = net_and_model(name, size)
+    body, x = network.Body(net, size=size).eval(), pictures(size)
     assert body.pool == "last" and not body.has_maps and body.blocks == [4]
     close(body(x), model(x))
     assert body.last_means == slice(0, body.n_features)
@@ -194,7 +200,7 @@ def test_few_blocks_are_in_quarters_that_end_with_the_fourth(depth, blocks):
         ("vit_small_patch14_reg4_dinov2", 56),
         ("eva02_tiny_patch14_224", 56),
         ("vit_pe_core_tiny_patch16_384", 48),
-        ("swin_tiny_patch4_window7_224", 64),
+        ("mambaout_femto", 64),  # with its channels last
         ("convnext_atto", 64),
     ],
 )
@@ -211,6 +217,14 @@ def test_a_size_that_cannot_be_divided_into_patches_is_an_error_that_names_sizes
     taken = backbones.find("vit_small_patch14_dinov2", pretrained=False)
     with pytest.raises(InputError, match=r"--size 320 is no multiple of 14 px.*take 308 or 322"):
         backbones.body(taken, 320)
+
+
+def test_a_size_that_a_network_fails_with_is_an_error_in_words():
+    net = backbones.body(backbones.find("crossvit_tiny_240", pretrained=False), 64)
+    with pytest.raises(
+        InputError, match=r"can't take pictures of 64 px \(.*\): take another --size"
+    ):
+        network.Body(net, size=64)
 
 
 @torch.no_grad()
