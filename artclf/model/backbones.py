@@ -285,9 +285,11 @@ def _with_weights(model, name: str, options: dict, weights):
     if any(tensor.shape != expected[key].shape for key, tensor in found.items()):
         overlay = {"state_dict": dict(found)}
         resized = timm.create_model(name, True, pretrained_cfg_overlay=overlay, **options)
-        for key, tensor in resized.state_dict().items():
-            if found[key].shape != tensor.shape:
-                found[key] = tensor
+        own = resized.state_dict()
+        found = {
+            key: own[key] if tensor.shape != own[key].shape else tensor
+            for key, tensor in found.items()
+        }
     model.load_state_dict(found, strict=False)  # `match` has compared the names
     return model
 

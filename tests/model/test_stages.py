@@ -54,6 +54,14 @@ def mean_and_std(maps: torch.Tensor) -> torch.Tensor:
     return torch.cat([pixels.mean(2), (pixels.var(2, correction=0) + 1e-6).sqrt()], 1)
 
 
+def maps_of_stages(body: network.Body, x: torch.Tensor) -> list[torch.Tensor]:
+    found = []
+    for stage, layout in zip(body.stages, body.layouts, strict=True):
+        x = stage(x)
+        found.append(layout.maps(x))
+    return found
+
+
 def close(found, expected):
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
 
@@ -66,6 +74,8 @@ def test_features_of_a_transformer_are_those_of_timms_own_pass(name, size, prefi
     assert body.blocks == [0, 1, 2, 3, 4] and body.has_maps
     last_of_quarters = {12: [2, 5, 8], 10: [1, 4, 6]}
     tokens, maps = model.forward_intermediates(x, indices=last_of_quarters[len(model.blocks)])
+    for found, expected in zip(maps_of_stages(body, x)[1:4], maps, strict=True):
+        close(found, expected)
     last_maps = tokens[:, prefix:].transpose(1, 2)
     features = [mean_and_std(stage_maps) for stage_maps in [*maps, last_maps]]
     if model.attn_pool is not None:
@@ -92,6 +102,9 @@ def test_features_of_stages_are_those_of_timms_own_pass_wherever_the_channels_ar
     net, model = net_and_model(name, size)
     body, x = network.Body(net, "stages", size).eval(), pictures(size)
     _, maps = model.forward_intermediates(x)
+    maps = maps[-4:]  # some have the stem's, too
+    for found, stage_maps in zip(maps_of_stages(body, x)[1:5], maps, strict=True):
+        close(found, stage_maps)
     expected = torch.cat([mean_and_std(stage_maps) for stage_maps in maps], 1)
     first = body.n_features - expected.shape[1]
     if body.layouts[0].kind == "channels last":  # with a last norm

@@ -65,6 +65,31 @@ def test_positions_are_brought_to_the_size_of_the_pictures_as_timm_does_it(tmp_p
     torch.testing.assert_close(found.model.forward_features(x), model.forward_features(x))
 
 
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("eva02_tiny_patch14_224", 56),
+        pytest.param("swin_tiny_patch4_window7_224", 64, marks=pytest.mark.slow),
+    ],
+)
+@torch.no_grad()
+def test_tables_of_positions_of_every_kind_are_those_that_timm_makes(tmp_path, name, size):
+    model = model_of(name)
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    state = model.state_dict()
+    save_file(state, tmp_path / "mine.safetensors")
+    found = body_with(tmp_path / "mine.safetensors", name, size).model
+    expected = timm.create_model(
+        name, True, pretrained_cfg_overlay={"state_dict": state}, num_classes=0, img_size=size
+    )
+    resized = 0
+    for key, tensor in expected.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[key], tensor)
+        resized += tensor.shape != model.state_dict()[key].shape
+    assert resized
+
+
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
 @torch.no_grad()
 def test_torchvisions_names_are_those_of_its_whole_networks(tmp_path, name):
