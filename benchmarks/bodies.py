@@ -20,7 +20,7 @@ from fastai.torch_core import default_device
 from train import pictures
 
 from artclf.base.files import sha256_of
-from artclf.model import backbones, features, network, stages
+from artclf.model import backbones, features, network
 from artclf.model.doubts import HEAD
 from artclf.model.engine import measure_settings
 from artclf.model.folds import prediction_table
@@ -40,7 +40,7 @@ def row_of(table: pd.DataFrame, named: str, args) -> dict:
     timed = measure_settings(network.fold_norms(body, size), size)
     here = timed[(timed.precision == "float32") & (timed.threads == torch.get_num_threads())]
     hashes = [sha256_of(Path(file)) for file in table.file]
-    settings = {"name": name, "pool": body.pool, "precision": "float32", "stages": stages.VERSION}
+    settings = {"name": name, "pool": body.pool, "precision": "float32", "stages": body.version}
     x = features.feature_views(
         features.Pictures(args.data, table.file, hashes, size),
         body,

@@ -23,7 +23,7 @@ from artclf.base.progress import progress_bar
 from artclf.base.threads import prefetch
 from artclf.data.catalogue import clean_path
 from artclf.data.pictures import SIZE, Rejected, square
-from artclf.model import backbones, network, stages
+from artclf.model import backbones, network
 from artclf.model.store import Store, store_file
 
 BATCH = 16  # pictures; of more, the activations leave the processor's cache
@@ -48,7 +48,7 @@ def extract(data, rows, arch: str = "auto", size: int = SIZE, mirror: bool = Fal
     body = network.Body(backbones.body(backbone, size), size=size)
     body.to(default_device(), memory_format=torch.channels_last)
     settings = {"name": backbone.name, "pool": body.pool, "precision": "float32"}
-    name = body_name({**settings, "stages": stages.VERSION})
+    name = body_name({**settings, "stages": body.version})
     view = 1 if mirror else 0
     return feature_views(pictures, body, backbone, name, [view], body.last_means)[:, 0]
 
@@ -164,7 +164,8 @@ def feature_views(
 
 def body_name(config: dict) -> str:
     """The name under which the features of a body of `network.new_learner` are stored."""
-    return f"{config['name']} {config['pool']} {config['precision']} stages {config['stages']}"
+    name = f"{config['name']} {config['pool']} {config['precision']}"
+    return name if config["stages"] == 1 else f"{name} stages {config['stages']}"
 
 
 def _read_stored(store: Store, keys: dict[int, str], hashes: list[str], table: "_FeatureTable"):

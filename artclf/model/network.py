@@ -55,6 +55,7 @@ class Body(nn.Module):
         super().__init__()
         blank = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
         cut = stages.cut(net, blank, version)
+        self.version = cut.version
         self.stages = nn.ModuleList(cut.parts)
         self.layouts = cut.layouts
         self.blocks = cut.blocks
@@ -278,14 +279,15 @@ def new_learner(dls, config: dict, weights=None, **kwargs) -> Learner:
     group; the blocks below never learn. The memory format is channels last, which is faster on CPUs
     and GPUs. `weights` is a file of weights to start from (see `backbones.find`). Further arguments
     go to `Learner`. Changes `config["pool"]` to `last` where the backbone has no stages, and notes
-    in `config["stages"]` which version of `stages` cut the network.
+    in `config["stages"]` the first version of `stages` that cuts the network so.
     """
     backbone = backbones.of_config(config)
     size = config["size"]
     precision = config.get("precision", "float32")  # exports of version 0.1 don't name it
-    version = config.setdefault("stages", stages.VERSION)
+    version = config.get("stages", stages.VERSION)
     body = Body(backbones.body(backbone, size, weights), config["pool"], size, precision, version)
     config["pool"] = body.pool
+    config["stages"] = body.version
     model = nn.Sequential(body, new_head(body.n_features, config))
     model.to(dls.device, memory_format=torch.channels_last)
     pretrained = backbone.weights != "random"

@@ -48,7 +48,7 @@ class Cut:
     `blocks` says which block each stage belongs to: 1 to 4, 0 for the stem. Where there are tokens,
     `summary_tokens` is how many of the first ones stand for the whole picture (the class token;
     registers don't), or `pool` is the network's own pooling by attention of the tokens from
-    `pooled_from` on.
+    `pooled_from` on. `version` is the first `VERSION` that cuts the network so.
     """
 
     parts: list[nn.Module]
@@ -57,6 +57,7 @@ class Cut:
     summary_tokens: int = 0
     pool: nn.Module | None = None
     pooled_from: int = 0
+    version: int = VERSION
 
 
 def cut(net: nn.Module, blank: torch.Tensor, version: int = VERSION) -> Cut:
@@ -73,15 +74,18 @@ def cut(net: nn.Module, blank: torch.Tensor, version: int = VERSION) -> Cut:
         tokens = _of_tokens(getattr(net, "model", net), blank)
         if tokens is not None:
             return tokens
-    parts = _grouped(_chain(net, blank, expected, widths if version > 1 else {}))
+    if version == 1 or _parts(net, widths) == _parts(net, {}):
+        widths = {}
+    parts = _grouped(_chain(net, blank, expected, widths))
     shapes = _shapes(parts, blank)
     if version > 1 and len(parts) > 1 and any(len(shape) != 4 for shape in shapes):
         parts = [net]
         shapes = shapes[-1:]
     if len(shapes[-1]) != 4:
-        return Cut(parts, [Layout("vector")] * len(parts), _blocks(shapes))
+        return Cut(parts, [Layout("vector")], [4], version=1)
     layouts = _layouts(shapes) if version > 1 else [Layout()] * len(parts)
-    return Cut(parts, layouts, _blocks(shapes))
+    is_as_before = not widths and layouts == [Layout()] * len(parts)
+    return Cut(parts, layouts, _blocks(shapes), version=1 if is_as_before else version)
 
 
 def _grouped(chain: list[nn.Module]) -> list[nn.Module]:

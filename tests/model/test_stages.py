@@ -10,7 +10,7 @@ from torchvision.models import get_model
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from artclf.base.errors import InputError
-from artclf.model import backbones, network, stages
+from artclf.model import backbones, features, network, stages
 
 # a name of each kind, the size of its pictures, and how many tokens are no places
 TRANSFORMERS = [
@@ -238,6 +238,24 @@ def test_a_size_that_a_network_fails_with_is_an_error_in_words():
         InputError, match=r"can't take pictures of 64 px \(.*\): take another --size"
     ):
         network.Body(net, size=64)
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [("resnet18", 1), ("densenet121", 1), ("efficientnet_lite0", 1), ("xcit_nano_12_p16_224", 1)]
+    + [("convnext_atto", 2), ("vit_tiny_patch16_224", 2), ("mambaout_femto", 2)],
+)
+def test_a_network_that_is_cut_as_before_says_so_and_keeps_its_stored_features(name, version):
+    """Names of parameters and of stored features are those of before."""
+    taken = backbones.find(name, pretrained=False)
+    before, now = (
+        network.Body(backbones.body(taken, 64), "stages", 64, version=number) for number in (1, 2)
+    )
+    assert before.version == 1 and now.version == version
+    same = list(before.state_dict()) == list(now.state_dict())
+    assert same == (version == 1)
+    settings = {"name": name, "pool": now.pool, "precision": "float32", "stages": now.version}
+    assert (features.body_name(settings) == f"{name} {now.pool} float32") == (version == 1)
 
 
 @torch.no_grad()
