@@ -346,8 +346,12 @@ def train(
         bool, typer.Option(help="Let every period weigh the same in the loss.")
     ] = DEFAULTS.balance,
     pretrained: Annotated[
-        bool, typer.Option(help="Start from ImageNet weights.")
+        bool, typer.Option(help="Start from the pretrained weights of ARCH.")
     ] = DEFAULTS.pretrained,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Start from the weights of ARCH in this safetensors or state dict file."),
+    ] = DEFAULTS.weights,
     precision: Annotated[
         Precision, typer.Option(help="Of the body; bfloat16 is fast on some processors and GPUs.")
     ] = Precision(DEFAULTS.precision),
@@ -394,6 +398,7 @@ def train(
         unfreeze_from=unfreeze_from,
         balance=balance,
         pretrained=pretrained,
+        weights=weights,
         precision=precision.value,
         cached=cached,
     )

@@ -186,6 +186,7 @@ def learner(
     unfreeze_from: int = DEFAULTS.unfreeze_from,
     balance: bool = DEFAULTS.balance,
     pretrained: bool = DEFAULTS.pretrained,
+    weights=DEFAULTS.weights,
     precision: str = DEFAULTS.precision,
     cached: bool = DEFAULTS.cached,
     width: int = EXPERIMENTS["width"],
@@ -199,7 +200,8 @@ def learner(
     """A fastai `Learner` on the clean images of `data`, its body frozen, that keeps its best epoch
     under `out`.
 
-    `arch` is a name that `backbones.find` knows. Pictures are brought to `size` x `size` px by
+    `arch` is a name that `backbones.find` knows; it starts from pretrained weights, or from those in
+    the file `weights` (safetensors or a state dict). Pictures are brought to `size` x `size` px by
     `resize` (squish, crop or pad). `splits.items` divides them by `split`, or `split` is a table
     that it returned. The head has `depth` hidden layers of `width` units on the features of the
     body (`pool`, see `network.Body`). A head without hidden layers is regularised by `ridge` (see
@@ -238,7 +240,7 @@ def learner(
         "arguments": sorted(kwargs),
     }
     _check_settings(settings)
-    backbone = backbones.find(arch, pretrained)
+    backbone = backbones.find(arch, pretrained, weights)
     settings["max_size"] = _max_size(data, size)
     if isinstance(split, str) and split == AUTO:
         split, why = choose(data, exclude)
@@ -265,6 +267,7 @@ def learner(
     learn = network.new_learner(
         dls,
         config,
+        weights,
         path=Path(out),
         train_bn=not pretrained,
         cbs=[CheckFit(), OneRun(), History(), BestEpoch(), Resume(config)],

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from sklearn.metrics import accuracy_score, f1_score
 
 from artclf import train
@@ -86,6 +88,26 @@ def test_each_unfrozen_variant_moves_the_network_in_a_way_of_its_own(
     assert len({probabilities.to_csv() for probabilities in runs.values()}) == 7
     moved = {name: (runs[name] - runs["224 px"]).abs().to_numpy().mean() for name in stages}
     assert moved["unfrozen, averaged"] < moved["unfrozen, to the end"]
+
+
+@pytest.mark.slow
+def test_bodies_are_a_table_and_those_that_cannot_be_had_are_named(
+    script, fresh, tmp_path, capsys, no_workers
+):
+    torch.manual_seed(0)
+    file = tmp_path / "vit.safetensors"
+    save_file(timm.create_model("test_vit").state_dict(), file)
+    names = "efficientnet_lite0", "test_vit@96", "resnet50", "nonsense"
+    options = "--size", 64, "--seeds", 1, "--weights", f"test_vit={file}"
+    script(of("bodies"), fresh, "--archs", *names, *options)
+    told = capsys.readouterr().out
+    assert "resnet50 is left out: no ImageNet weights" in told
+    assert "nonsense is left out: no architecture is called" in told
+    rows = {line.split()[0]: line.split() for line in told.splitlines() if line.strip()}
+    lite, vit = rows["efficientnet_lite0"], rows["test_vit@96"]
+    assert lite[4] == "apache-2.0" and vit[4:7] == ["of", "the", "file"]
+    assert float(lite[-2]) > 0.5 and 0 <= float(vit[-1]) <= 1
+    assert float(vit[2]) == pytest.approx(4 * 370_000 / 1e6, rel=0.2)
 
 
 @pytest.fixture

@@ -358,6 +358,7 @@ def test_train_hands_every_option_on(artclf, monkeypatch, tmp_path):
         "out": "o",
         "unfreeze_from": 1,
         "precision": "bfloat16",
+        "weights": "mine.pth",
     }
     args = []
     for name, value in options.items():

@@ -83,6 +83,15 @@ def test_a_network_of_another_kind_says_train_again(export, tmp_path):
         artclf.load(out)
 
 
+def test_an_export_of_before_there_were_versions_of_stages_is_loaded(clf, copy, files):
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    assert config.pop("stages") == 1
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    older = artclf.load(copy)
+    assert older.config["stages"] == 1
+    assert_equal(older.predict(files[:4]), clf.predict(files[:4]))
+
+
 def test_answers_are_fastais_own(clf, files):
     learn = clf.learner
     expected = learn.get_preds(dl=learn.dls.test_dl(files, num_workers=0))[0].numpy()

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from fastai.callback.core import Callback, CancelFitException
 from fastai.vision.all import (
@@ -34,12 +35,15 @@ from fastai.vision.all import (
     error_rate,
     top_k_accuracy,
 )
+from safetensors.torch import save_file
 
+import artclf
 from artclf import predict, train
 from artclf.base.errors import SettingError, StepError
 from artclf.data import cleaning, splits
 from artclf.data.catalogue import Catalogue
-from artclf.model import descriptions, exports
+from artclf.model import backbones, descriptions, exports, network
+from artclf.results import recipe, saliency
 from artclf.results.recipe import DEFAULTS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -102,6 +106,35 @@ def whole(drawn, tmp_path_factory, no_workers):
     learn = learner(drawn, out)
     learn.fit_one_cycle(3, 2e-3)
     return learn, out, weights(learn)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["test_vit", "test_convnext"])
+def test_a_body_of_a_file_learns_from_block_3_on_and_its_export_needs_no_file(
+    drawn, tmp_path, arch
+):
+    torch.manual_seed(1)
+    file, out = tmp_path / "mine.safetensors", tmp_path / "out"
+    save_file(timm.create_model(arch).state_dict(), file)
+    learn = train.fit(drawn, out, 1, 1, **{**SMALL, "arch": arch}, weights=file, unfreeze_from=3)
+    taken = backbones.find(arch, weights=file)
+    fresh = network.Body(backbones.body(taken, 64, file), size=64)
+    for stage, before, block in zip(learn.model[0].stages, fresh.stages, fresh.blocks, strict=True):
+        assert block >= 3 or same(stage.state_dict(), before.state_dict())
+        assert all(p.requires_grad == (block >= 3) for p in stage.parameters())
+    file.unlink()
+    clf = artclf.load(out)
+    assert clf.config["weights"] == taken.weights
+    command = recipe.command(json.loads((out / "metrics.json").read_text()), drawn, out)
+    assert "--weights mine.safetensors" in command and f"--arch {arch}" in command
+    table = pd.read_csv(out / "predictions.csv").iloc[::5]
+    found = clf.probabilities([drawn / name for name in table.file])[0]
+    np.testing.assert_allclose(found, table.filter(regex="^p_"), atol=1e-4)
+    opened = artclf.load_learner(out, trust=True).model.eval()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(opened(x), clf.learner.model(x), atol=1e-3, rtol=1e-3)
+    assert saliency.worst(out, drawn, n=3)
 
 
 def test_fit_is_exactly_the_lines_of_the_notebook(drawn, export, tmp_path):

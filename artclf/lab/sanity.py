@@ -156,6 +156,8 @@ def randomised(explainer: Explainer, x, seed: int = 0) -> Iterator[tuple[str, Ex
         for i, block_of_stage in enumerate(body.blocks):
             if block_of_stage == block:
                 body.stages[i] = fresh.stages[i].to(x.device).requires_grad_(False)
+        if fresh.own_pool is not None and block == max(body.blocks):
+            body.own_pool = fresh.own_pool.to(x.device).requires_grad_(False)
         _take_statistics(body, x, block)
         name = f"block {block}" if block else "stem"
         yield name, Explainer(explainer.classifier, nn.Sequential(body, head))
@@ -165,7 +167,9 @@ def _random_body(config: dict) -> network.Body:
     backbone = backbones.Backbone(
         config["name"], config["library"], "random", config["mean"], config["std"]
     )
-    return network.Body(backbones.body(backbone), config["pool"], config["size"])
+    size = config["size"]
+    net = backbones.body(backbone, size)
+    return network.Body(net, config["pool"], size, version=config["stages"])
 
 
 @torch.no_grad()

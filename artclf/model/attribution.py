@@ -81,8 +81,16 @@ def grad_cam(explainer, x, weights, stage: int = -1) -> torch.Tensor:
     `last`, the head reads earlier stages, too, and the last stage does not show those. It is also
     blind to standard deviations and covariances: their gradient has the mean 0 over a map.
     """
-    method = attr.LayerGradCam(explainer.score, explainer.body.stages[stage])
-    maps = method.attribute(x, additional_forward_args=(weights,))
+    outputs: list[torch.Tensor] = []
+    hook = explainer.body.stages[stage].register_forward_hook(
+        lambda module, inputs, output: outputs.append(output)
+    )
+    score = explainer.score(x.detach().requires_grad_(), weights).sum()
+    hook.remove()
+    [gradient] = torch.autograd.grad(score, outputs)
+    layout = explainer.body.layouts[stage]
+    weight_of_channel = layout.maps(gradient).mean((2, 3), keepdim=True)
+    maps = (weight_of_channel * layout.maps(outputs[0])).sum(1, keepdim=True)
     return _enlarged(maps, x)
 
 
@@ -105,13 +113,17 @@ def by_stage(explainer, x, weights) -> list[torch.Tensor]:
     the gradient flows through what the head reads of this stage and not through later stages.
     Means, standard deviations, maxima and what `network.covariances` gives double where maps
     double. So for a linear head (`depth=0`) the score is the sum of all stages and a constant:
-    nothing is left out or counted twice.
+    nothing is left out or counted twice. Only the class token of a transformer is left out, because
+    it is at no place.
     """
     body = explainer.direct.model[0]
-    layers = [body.stages[i] for i in stages_read(body)]
-    method = attr.LayerGradientXActivation(explainer.direct, layers)
+    read = stages_read(body)
+    method = attr.LayerGradientXActivation(explainer.direct, [body.stages[i] for i in read])
     products = method.attribute(x, additional_forward_args=(weights,))
-    return [maps.detach().sum(1, keepdim=True) for maps in products]
+    found = []
+    for stage, product in zip(read, products, strict=True):
+        found.append(body.layouts[stage].maps(product.detach()).sum(1, keepdim=True))
+    return found
 
 
 def stages_read(body) -> list[int]:

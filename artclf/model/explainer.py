@@ -23,7 +23,7 @@ class Explainer:
     """A copy of a classifier's network that explains its answers; the classifier stays as it is.
 
     `model` replaces the classifier's own network: a body and a head of the same kind. Raises
-    InputError for a network without feature maps, such as a transformer.
+    InputError for a network without feature maps or tokens of places.
     """
 
     def __init__(self, classifier, model: nn.Sequential | None = None):
@@ -38,13 +38,10 @@ class Explainer:
         self.body = self.score.model[0]
         size = self.config["size"]
         self.blank = torch.zeros(1, 3, size, size, device=self.device)
-        with torch.no_grad():
-            shape = nn.Sequential(*self.body.stages)(self.blank).shape
-        square_maps = shape[-2] == shape[-1]  # some transformers have their channels last
-        if not self.body.has_maps or not square_maps:
+        if not self.body.has_maps:
             raise InputError(
-                f"{self.config['name']} has no feature maps, as transformers have none: explain a "
-                "convolutional network, such as --arch resnet34 or efficientnet_lite0"
+                f"{self.config['name']} gives no maps of places: explain another network, such as "
+                "--arch resnet34 or efficientnet_lite0"
             )
 
     @cached_property
@@ -148,7 +145,7 @@ class Explainer:
 
         See `attribution.by_stage`. A column for each stage that the head reads, by number;
         `constant` is the rest of `score`, the same for all pictures of a target if the head is
-        linear.
+        linear and the network has no class token.
         """
         rows = []
         batches = zip(x.split(BATCH), self.weights(targets).split(BATCH), strict=True)

@@ -117,6 +117,7 @@ def _read_config(file: Path) -> dict:
             if name != Path(name).name or name == "..":
                 raise InputError(f"{name!r} is no class")
         versions = {name: str(config["versions"][name]) for name in VERSIONS}
+        config = {"stages": 1, **config}  # exports of version 0.1 don't name it
         return {**config, "versions": versions, "hashes": dict(config["hashes"])}
     except (ValueError, LookupError, TypeError) as error:
         raise InputError(

@@ -38,18 +38,17 @@ def extract(data, rows, arch: str = "auto", size: int = SIZE, mirror: bool = Fal
 
     `rows` are rows of `read_catalogue(data)` with a clean copy; pictures are squished to `size` x
     `size` px, and mirrored with `mirror`. They are part of the features that the head learns from
-    by default, and are stored with those: killed at any moment, the same call goes on. Raises
-    ConnectionError without weights, InputError for a body without feature maps, FileNotFoundError
-    where a clean copy is gone.
+    by default, and are stored with those: killed at any moment, the same call goes on. The maps of
+    a transformer are its tokens; a body that has neither gives its features as they are. Raises
+    ConnectionError without weights, FileNotFoundError where a clean copy is gone.
     """
     backbone = backbones.find(arch)
     files = [clean_path(row) for row in rows.to_dict("records")]
     pictures = Pictures(data, files, rows.clean_sha256, size)
-    body = network.Body(backbones.body(backbone), size=size)
-    if not body.has_maps:
-        raise InputError("this architecture has no feature maps: take a convolutional one")
+    body = network.Body(backbones.body(backbone, size), size=size)
     body.to(default_device(), memory_format=torch.channels_last)
-    name = body_name({"name": backbone.name, "pool": body.pool, "precision": "float32"})
+    settings = {"name": backbone.name, "pool": body.pool, "precision": "float32"}
+    name = body_name({**settings, "stages": body.version})
     view = 1 if mirror else 0
     return feature_views(pictures, body, backbone, name, [view], body.last_means)[:, 0]
 
@@ -165,7 +164,8 @@ def feature_views(
 
 def body_name(config: dict) -> str:
     """The name under which the features of a body of `network.new_learner` are stored."""
-    return f"{config['name']} {config['pool']} {config['precision']}"
+    name = f"{config['name']} {config['pool']} {config['precision']}"
+    return name if config["stages"] == 1 else f"{name} stages {config['stages']}"
 
 
 def _read_stored(store: Store, keys: dict[int, str], hashes: list[str], table: "_FeatureTable"):

@@ -12,12 +12,12 @@ from copy import copy, deepcopy
 
 import torch
 from fastai.learner import Learner
-from fastai.torch_core import norm_types, params
+from fastai.torch_core import params
 from fastai.vision.learner import create_head
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from artclf.model import backbones
+from artclf.model import backbones, stages
 
 POOLS = ("style", "stages", "last")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -33,35 +33,59 @@ class Body(nn.Module):
     after each stage (in a network of more than `MOST_STAGES`, after the last of each block); with
     `style`, also the covariances of the channels after each stage of at most `MOST_CHANNELS`; with
     `last`, maximum and mean of the last feature maps, as fastai pools. It is `last` where `net` has
-    no stages. `precision`, one of `PRECISIONS`, is that of the stages; features are always float32.
+    no stages. In a transformer on tokens the places of the picture are what pixels are in maps, its
+    embedding is not pooled, and its class token or its own pooling follows as further features.
+    `precision`, one of `PRECISIONS`, is that of the stages; features are always float32. `net` is
+    taken apart (`stages.cut`, which `version` is for).
 
     Given features instead of pictures, a body returns them as they are: a frozen one need not
     compute stored features again. `blocks` says which block each stage belongs to (1 to 4 by
-    resolution, 0 for the stem), `is_pooled` which stages are pooled, `last_means` where in the
-    features the mean of each channel after the last stage is.
+    resolution, or by quarter of a transformer; 0 for the stem), `is_pooled` which stages are
+    pooled, `last_means` where in the features the mean of each channel after the last stage is.
     """
 
     def __init__(
-        self, net: nn.Module, pool: str = "style", size: int = 224, precision: str = "float32"
+        self,
+        net: nn.Module,
+        pool: str = "style",
+        size: int = 224,
+        precision: str = "float32",
+        version: int = stages.VERSION,
     ):
         super().__init__()
         blank = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-        parts = stages(net, blank)
-        shapes = _shapes(parts, blank)
-        self.stages = nn.ModuleList(parts)
-        self.blocks = _blocks(shapes)
-        self.has_maps = len(shapes[-1]) == 4
-        self.pool = pool if len(parts) > 1 else "last"
+        cut = stages.cut(net, blank, version)
+        self.version = cut.version
+        self.stages = nn.ModuleList(cut.parts)
+        self.layouts = cut.layouts
+        self.blocks = cut.blocks
+        self.summary_tokens = cut.summary_tokens
+        self.own_pool = cut.pool
+        self.pooled_from = cut.pooled_from
+        self.has_maps = self.layouts[-1].kind != "vector"
+        self.pool = pool if len(cut.parts) > 1 else "last"
         self.autocast_dtype = PRECISIONS[precision]
         self.is_pooled = self._which_are_pooled()
+        shapes = self._shapes_of_maps(blank)
         self.covariance_channels = self._covariance_channels(shapes)
         with torch.no_grad():
             self.n_features = self.eval()(blank).shape[1]
         self.last_means = self._last_means(shapes[-1][1])
 
+    @torch.no_grad()
+    def _shapes_of_maps(self, x) -> list[torch.Size]:
+        """The shape of the maps after each stage."""
+        shapes = []
+        for stage, layout in zip(self.stages, self.layouts, strict=True):
+            x = stage.eval()(x)
+            shapes.append(layout.maps(x).shape)
+        return shapes
+
     def _which_are_pooled(self) -> list[bool]:
         if self.pool == "last":
             return [False] * len(self.stages)
+        if self.layouts[0].kind == "tokens":
+            return [block > 0 for block in self.blocks]
         if len(self.stages) <= MOST_STAGES:
             return [True] * len(self.stages)
         next_blocks = [*self.blocks[1:], None]
@@ -80,11 +104,28 @@ class Body(nn.Module):
 
     def _last_means(self, channels: int) -> slice:
         """Where in the features the mean of each channel after the last stage is."""
+        if not self.has_maps:
+            return slice(0, self.n_features)
+        summaries = 1 if self.own_pool is not None else self.summary_tokens
+        end = self.n_features - summaries * channels
         if self.pool == "last":
-            return slice(self.n_features - channels, self.n_features)
+            return slice(end - channels, end)
         pairs = self.covariance_channels[-1] * (self.covariance_channels[-1] - 1) // 2
-        start = self.n_features - pairs - 2 * channels
+        start = end - pairs - 2 * channels
         return slice(start, start + channels)
+
+    def parts_of_blocks(self) -> dict[int, nn.ModuleList]:
+        """The stages of each block, from the lowest block on; the last has the network's own
+        pooling, too.
+        """
+        parts: dict[int, nn.ModuleList] = {
+            block: nn.ModuleList() for block in sorted(set(self.blocks))
+        }
+        for stage, block in zip(self.stages, self.blocks, strict=True):
+            parts[block].append(stage)
+        if self.own_pool is not None:
+            parts[max(parts)].append(self.own_pool)
+        return parts
 
     def forward(self, x):
         is_features = x.ndim == 2
@@ -95,18 +136,33 @@ class Body(nn.Module):
         maps = []
         x = x.contiguous(memory_format=torch.channels_last)
         with self._autocast(x):
-            for stage, is_pooled in zip(self.stages, self.is_pooled, strict=True):
+            for stage, layout, is_pooled in zip(
+                self.stages, self.layouts, self.is_pooled, strict=True
+            ):
                 x = stage(x)
                 if is_pooled:
-                    maps.append(x)
+                    maps.append(layout.maps(x))
+            summary = self._summary(x)
+        if not self.has_maps:
+            return x.float()
         if not maps:
-            return _pool_last(x) if self.has_maps else x.float()
+            return torch.cat([_pool_last(self.layouts[-1].maps(x)), *summary], 1)
         features = []  # in full precision: a covariance is a small difference of large numbers
         for stage_maps, channels in zip(maps, self.covariance_channels, strict=True):
             features.append(statistics(stage_maps))
             if channels:
                 features.append(covariances(stage_maps, channels))
-        return torch.cat(features, 1)
+        return torch.cat([*features, *summary], 1)
+
+    def _summary(self, tokens) -> list[torch.Tensor]:
+        """What a transformer says of the picture as a whole after its last stage: at most one
+        tensor (images, numbers), in a list.
+        """
+        if self.own_pool is not None:
+            return [self.own_pool(tokens[:, self.pooled_from :]).float()]
+        if self.summary_tokens:
+            return [tokens[:, : self.summary_tokens].flatten(1).float()]
+        return []
 
     def _autocast(self, x):
         if self.autocast_dtype is None:
@@ -156,10 +212,12 @@ def fold_norms(body: nn.Module, size: int) -> nn.Module:
     """A copy of `body` for inference, each batch norm folded into the convolution before it.
 
     It gives the same features but for rounding, in three quarters of the time on a CPU. Returns
-    `body` itself where the output of a convolution goes elsewhere, too. `size` is that of the
-    pictures, in px.
+    `body` itself where the output of a convolution goes elsewhere, too, or where there is no batch
+    norm. `size` is that of the pictures, in px.
     """
     body.eval()
+    if not any(isinstance(module, nn.BatchNorm2d) for module in body.modules()):
+        return body
     folded = deepcopy(body)
     device = next(body.parameters()).device
     blank = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
@@ -212,124 +270,31 @@ def _pool_last(maps: torch.Tensor) -> torch.Tensor:
     return torch.cat([maps.amax((2, 3)), maps.mean((2, 3))], 1)
 
 
-def stages(net: nn.Module, blank: torch.Tensor) -> list[nn.Module]:
-    """`net` as a list of modules, its stages, to be called one after the other.
-
-    A stage is either a container of layers, such as `layer1` of a ResNet, or a run of bare layers
-    that ends with a pooling layer or before the next container. A network that is no such chain (it
-    has branches, or is a transformer) is a single stage. `blank` is a batch of pictures to try on
-    whether the chain gives what `net` gives.
-    """
-    found: list[nn.Module] = []
-    bare_layers: list[nn.Module] = []
-
-    def close_stage():
-        if bare_layers:
-            found.append(nn.Sequential(*bare_layers))
-            bare_layers.clear()
-
-    for part in _chain(net, blank):
-        if _is_layer(part):
-            bare_layers.append(part)
-            if "Pool" in type(part).__name__:
-                close_stage()
-        else:
-            close_stage()
-            found.append(part)
-    close_stage()
-    return found
-
-
-@torch.no_grad()
-def _chain(net: nn.Module, x: torch.Tensor) -> list[nn.Module]:
-    """The parts of `net` that, called one after the other, give its feature maps; `net` alone where
-    there are none.
-    """
-    expected = net.eval()(x)
-    parts: list[nn.Module] = []
-    chain: list[nn.Module] = []
-    for part in _parts(net):
-        # The maps may be complete before a last norm, which changes nothing until it has learned.
-        # It belongs to the chain all the same; a part without weights after the maps doesn't.
-        if chain and not part.state_dict():
-            break
-        try:
-            x = part.eval()(x)
-        except (RuntimeError, TypeError, ValueError, NotImplementedError):  # `net` is no chain
-            break
-        parts.append(part)
-        is_maps = x.shape == expected.shape and x.ndim == 4
-        if is_maps and torch.allclose(x, expected, atol=1e-5):
-            chain = list(parts)
-        elif chain:
-            break
-    return chain or [net]
-
-
-def _is_layer(part: nn.Module) -> bool:
-    """Whether a part is a bare layer, not a container; timm has norms that contain an activation."""
-    return isinstance(part, norm_types) or not list(part.children())
-
-
-def _parts(net: nn.Module) -> list[nn.Module]:
-    """The modules that `net` is made of; a Sequential of bare layers or Sequentials is opened."""
-    found = []
-    for part in getattr(net, "model", net).children():
-        if _is_opened(part):
-            found += _parts(part)
-        else:
-            found.append(part)
-    return found
-
-
-def _is_opened(part: nn.Module) -> bool:
-    if type(part) is not nn.Sequential:
-        return False
-    return any(_is_layer(child) or isinstance(child, nn.Sequential) for child in part)
-
-
-@torch.no_grad()
-def _shapes(parts: list[nn.Module], x: torch.Tensor) -> list[torch.Size]:
-    """The shape of the maps after each part."""
-    shapes = []
-    for part in parts:
-        x = part.eval()(x)
-        shapes.append(x.shape)
-    return shapes
-
-
-def _blocks(shapes: list[torch.Size]) -> list[int]:
-    """The block of each stage: 4 at the lowest resolution, 3 at the next higher one, and so on down
-    to 1; the first stage is 0, the stem.
-    """
-    if len(shapes) == 1:
-        return [4]
-    resolutions = sorted({shape[-1] for shape in shapes})
-    blocks = [max(1, 4 - resolutions.index(shape[-1])) for shape in shapes]
-    return [0, *blocks[1:]]
-
-
-def new_learner(dls, config: dict, **kwargs) -> Learner:
+def new_learner(dls, config: dict, weights=None, **kwargs) -> Learner:
     """A fastai `Learner` of the backbone that `config` names and a new head, the body frozen if it
     is pretrained.
 
     The head has `depth` hidden layers of `width` units (see `new_head`). Once unfrozen, a
     pretrained body learns from block `unfreeze_from` (1 to 4, 0 for all) on, each block a parameter
     group; the blocks below never learn. The memory format is channels last, which is faster on CPUs
-    and GPUs. Further arguments go to `Learner`. Changes `config["pool"]` to `last` where the
-    backbone has no stages.
+    and GPUs. `weights` is a file of weights to start from (see `backbones.find`). Further arguments
+    go to `Learner`. Changes `config["pool"]` to `last` where the backbone has no stages, and notes
+    in `config["stages"]` the first version of `stages` that cuts the network so.
     """
     backbone = backbones.of_config(config)
+    size = config["size"]
     precision = config.get("precision", "float32")  # exports of version 0.1 don't name it
-    body = Body(backbones.body(backbone), config["pool"], config["size"], precision)
+    version = config.get("stages", stages.VERSION)
+    body = Body(backbones.body(backbone, size, weights), config["pool"], size, precision, version)
     config["pool"] = body.pool
+    config["stages"] = body.version
     model = nn.Sequential(body, new_head(body.n_features, config))
     model.to(dls.device, memory_format=torch.channels_last)
     pretrained = backbone.weights != "random"
     first_block = config["unfreeze_from"] if pretrained else 0
-    for stage, block in zip(body.stages, body.blocks, strict=True):
+    for block, parts in body.parts_of_blocks().items():
         if block < first_block:
-            stage.requires_grad_(False)
+            parts.requires_grad_(False)
 
     def splitter(model):
         return parameter_groups(model, first_block)
@@ -393,11 +358,8 @@ def parameter_groups(model: nn.Sequential, first_block: int = 0) -> list[list[nn
     """
     body, head = model
     groups = []
-    for block in sorted(set(body.blocks)):
-        group = []
-        for stage, block_of_stage in zip(body.stages, body.blocks, strict=True):
-            if block_of_stage == block:
-                group += params(stage)
+    for block, parts in body.parts_of_blocks().items():
+        group = params(parts)
         if block >= first_block and group:
             groups.append(group)
     return [*groups, params(head)]
@@ -412,7 +374,8 @@ def plain_model(model: nn.Sequential, count: int | None = None) -> nn.Sequential
     body = copy(model[0])
     body.autocast_dtype = None
     tracer = fx.Tracer()
-    tracer.is_leaf_module = lambda *_: True  # the stages stay modules as they are
+    # modules stay as they are, but for those of ours, whose steps are written down
+    tracer.is_leaf_module = lambda module, _: not type(module).__module__.startswith("artclf")
     tracer.traced_func_name = "extract"
     plain_body = fx.GraphModule(body, tracer.trace(body))
     if count is not None:

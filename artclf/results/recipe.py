@@ -17,7 +17,7 @@ class Recipe:
     `train.learner` alike.
 
     `lr` is the highest learning rate of the head; `parts` are the shares of train, valid and test;
-    `final` says whether the exported network learns from all parts in the end.
+    `weights` is a file; `final` says whether the exported network learns from all parts in the end.
     """
 
     arch: str = "auto"
@@ -37,6 +37,7 @@ class Recipe:
     unfreeze_from: int = 4
     balance: bool = True
     pretrained: bool = True
+    weights: str | None = None
     precision: str = "float32"
     cached: bool = True
     final: bool = False
@@ -65,7 +66,7 @@ def recipe_of(config: dict, fits: list[dict]) -> dict | None:
     if settings_of_its_own or not has_settings or not fits:
         return None
     pretrained = config["weights"] != "random"
-    known = {field.name for field in fields(Recipe)} & set(config)
+    known = {field.name for field in fields(Recipe)} & set(config) - {"weights"}
     recipe = {
         **asdict(DEFAULTS),
         **{name: config[name] for name in known},
@@ -74,11 +75,20 @@ def recipe_of(config: dict, fits: list[dict]) -> dict | None:
         "unfrozen_epochs": fits[-1]["epochs"] if len(fits) > 1 else 0,
         "gradual": len(fits) > 2,
         "pretrained": pretrained,
+        "weights": _weights_file(config["weights"]),
         "exclude": list(config.get("exclude") or ()),
         "parts": list(config["parts"]),
     }
     expected = expected_fits(recipe, fits[0]["groups"])
     return recipe if _are_alike(fits, expected) else None
+
+
+def _weights_file(origin: str) -> str | None:
+    """The name of the file that weights of that origin came from, `file NAME SHA-256`; None for
+    other origins.
+    """
+    kind, _, rest = origin.partition(" ")
+    return rest.rpartition(" ")[0] if kind == "file" else None
 
 
 def expected_fits(recipe: dict, groups: int) -> list[dict]:

@@ -186,19 +186,13 @@ def test_activations_that_are_functions_are_refused_by_guided_backpropagation_al
 
 
 @pytest.mark.parametrize("stage", [-1, 2])
-def test_grad_cam_is_the_papers_sum(explainer, x, targets, stage):
-    kept, weights = {}, explainer.weights(targets)
-    layer = explainer.body.stages[stage]
-    handle = layer.register_forward_hook(lambda _, __, out: kept.update(maps=out))
-    [gradient] = torch.autograd.grad(
-        explainer.score(x.clone().requires_grad_(), weights).sum(), kept["maps"]
-    )
-    handle.remove()
-    with torch.no_grad():
-        cam = (gradient.mean((2, 3), keepdim=True) * kept["maps"]).sum(1, keepdim=True)
-    by_hand = nn.functional.interpolate(cam, (64, 64), mode="bilinear")[:, 0]
+def test_grad_cam_is_captums(explainer, x, targets, stage):
+    weights = explainer.weights(targets)
+    captums = attr.LayerGradCam(explainer.score, explainer.body.stages[stage])
+    cam = captums.attribute(x, additional_forward_args=(weights,)).detach()
+    expected = nn.functional.interpolate(cam, (64, 64), mode="bilinear")[:, 0]
     np.testing.assert_allclose(
-        explainer.maps(x, targets, "Grad-CAM", stage=stage), by_hand, rtol=1e-3, atol=1e-6
+        explainer.maps(x, targets, "Grad-CAM", stage=stage), expected, rtol=1e-3, atol=1e-6
     )
 
 
@@ -291,10 +285,20 @@ def test_occlusion_is_what_is_lost_where_grey_lies(explainer, x, targets):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "arch", ["resnet18", "vgg11", "mobilenetv2_050", "legacy_xception", "convnext_atto"]
+    "arch",
+    [
+        "resnet18",
+        "vgg11",
+        "mobilenetv2_050",
+        "legacy_xception",
+        "convnext_atto",
+        "vit_tiny_patch16_224",
+        "vit_pe_core_tiny_patch16_384",
+        "swin_tiny_patch4_window7_224",
+    ],
 )
-def test_every_method_works_on_any_convolutional_network(arch):
-    own = Explainer(classifier_of(backbones.body(backbones.find(arch, pretrained=False))))
+def test_every_method_works_on_any_network_with_maps_or_tokens(arch):
+    own = Explainer(classifier_of(backbones.body(backbones.find(arch, pretrained=False), 32)))
     found = own.all_maps(
         noise(2, 32), ["1-early", ("2-middle", "3-late")], {**FAST, "occlusion": {"window": 16}}
     )
@@ -306,23 +310,50 @@ def test_every_method_works_on_any_convolutional_network(arch):
         assert (abs(maps).max((1, 2)) > 0).all(), method
 
 
-class ChannelsLast(nn.Module):
-    def forward(self, x):
-        return x.permute(0, 2, 3, 1)
-
-
-@pytest.mark.parametrize("net", ["vit_tiny_patch16_224", "swin"])
-def test_a_transformer_is_told_that_it_has_no_maps(net):
-    size = 224 if net.startswith("vit") else 32
-    net = (
-        nn.Sequential(nn.Conv2d(3, 6, 4), ChannelsLast())
-        if net == "swin"
-        else backbones.body(backbones.find(net, pretrained=False))
+@pytest.mark.parametrize("arch", ["test_vit", "swin_tiny_patch4_window7_224"])
+def test_the_stages_of_a_transformer_make_the_score_together_with_its_class_token(arch):
+    """Every place of the tokens counts where it is in the picture."""
+    own = Explainer(
+        classifier_of(backbones.body(backbones.find(arch, pretrained=False), 64), size=64)
     )
-    with pytest.raises(
-        ValueError, match="vit_x has no feature maps, as transformers have none: explain a conv"
-    ):
-        Explainer(classifier_of(net, size=size, name="vit_x"))
+    x = noise(4, 64)
+    weights = own.weights([CLASSES[0]] * 4)
+    maps = attribution.by_stage(own, x, weights)
+    sides = [stage_maps.shape[-1] for stage_maps in maps]
+    assert sides == ([4] * len(maps) if arch == "test_vit" else [16, 16, 8, 4, 2, 2])
+    by_places = sum(stage_maps.sum((1, 2, 3)) for stage_maps in maps)
+    with torch.no_grad():
+        standardizer, _, linear = own.score.model[1]
+        slope = linear.weight[0] / (standardizer.running_var + standardizer.eps).sqrt()
+        n_summary = 64 if arch == "test_vit" else 0
+        first = own.body.n_features - n_summary
+        by_class_token = own.body(x)[:, first:] @ slope[first:]
+        constant = own.score(x, weights) - by_places - by_class_token
+    np.testing.assert_allclose(constant, constant[0].expand(4), atol=1e-3)
+    assert n_summary == 0 or by_class_token.std() > 0.01
+
+
+def test_grad_cam_of_tokens_is_that_of_the_same_numbers_as_maps():
+    own = Explainer(
+        classifier_of(backbones.body(backbones.find("test_vit", pretrained=False), 64), size=64)
+    )
+    x, weights = noise(2, 64), own.weights(CLASSES[:2])
+    kept = {}
+    last = own.body.stages[-1]
+    handle = last.register_forward_hook(lambda _, __, output: kept.update(tokens=output))
+    score = own.score(x.clone().requires_grad_(), weights).sum()
+    handle.remove()
+    [gradient] = torch.autograd.grad(score, kept["tokens"])
+    places = kept["tokens"].detach()[:, 1:]
+    cam = (places * gradient[:, 1:].mean(1, keepdim=True)).sum(2).view(2, 1, 4, 4)
+    expected = nn.functional.interpolate(cam, (64, 64), mode="bilinear")[:, 0]
+    np.testing.assert_allclose(own.maps(x, CLASSES[:2], "Grad-CAM"), expected, atol=1e-5)
+
+
+def test_a_network_without_maps_is_told_so():
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4))
+    with pytest.raises(ValueError, match="flat_x gives no maps of places: explain another"):
+        Explainer(classifier_of(flat, name="flat_x"))
 
 
 def test_bad_questions_are_told_what_is_wrong(explainer, x):

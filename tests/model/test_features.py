@@ -4,6 +4,7 @@ import platform
 import sqlite3
 import subprocess
 import sys
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -140,8 +141,8 @@ def test_pictures_that_find_no_room_are_decoded_each_time(fresh, rows, monkeypat
 def test_other_weights_give_other_numbers(fresh, rows, monkeypatch):
     ours, real = features.extract(fresh, rows, LITE, size=64), backbones.body
 
-    def shifted(backbone):
-        net = real(backbone)
+    def shifted(backbone, size):
+        net = real(backbone, size)
         with torch.no_grad():
             net.model.conv_head.weight.mul_(2)
         return net
@@ -155,10 +156,30 @@ def test_what_cannot_be_had_is_said(fresh, rows, monkeypatch):
         features.extract(fresh, rows, "resnet18")
     with pytest.raises(FileNotFoundError, match="lost.jpg is gone: run `artclf clean"):
         features.extract(fresh, rows.assign(file="raw/x/lost.png"), LITE, size=64)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "swin"])
+def test_the_maps_of_transformers_are_their_tokens(fresh, rows, monkeypatch, name):
+    """The mean of each channel over the places, without the class token."""
+    torch.manual_seed(0)
+    name = {"swin": "swin_tiny_patch4_window7_224"}.get(name, name)
+    taken = backbones.find(name, pretrained=False)
+    net = backbones.body(taken, 64)
+    model = deepcopy(net.model)
+    monkeypatch.setattr(backbones, "find", lambda arch: taken)
+    monkeypatch.setattr(backbones, "body", lambda backbone, size: net)
+    found = features.extract(fresh, rows, name, size=64)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (taken.mean, taken.std))
+    last = by_hand(fresh, rows, model.forward_features, 64, lambda x: (x / 2 + 0.5 - mean) / std)
+    places = last[:, model.num_prefix_tokens :] if last.ndim == 3 else last.flatten(1, 2)
+    np.testing.assert_allclose(found, places.mean(1), atol=2e-3)
+
+
+def test_a_body_without_maps_gives_its_features_as_they_are(fresh, rows, monkeypatch):
     flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 64, 2))
-    monkeypatch.setattr(backbones, "body", lambda backbone: flat)
-    with pytest.raises(ValueError, match="convolutional"):
-        features.extract(fresh, rows, LITE, size=64)
+    monkeypatch.setattr(backbones, "body", lambda backbone, size: flat)
+    found = features.extract(fresh, rows, LITE, size=64)
+    np.testing.assert_allclose(found, by_hand(fresh, rows, flat, 64), atol=1e-3)
 
 
 @pytest.mark.skipif(

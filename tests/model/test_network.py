@@ -135,12 +135,6 @@ def test_a_last_norm_belongs_to_the_network_whether_it_has_learned_or_not():
 
 
 @torch.no_grad()
-def test_a_body_without_stages_ends_as_fastai_pools():
-    body = network.Body(backbones.body(backbones.find("test_vit", pretrained=False)), size=160)
-    assert (body.pool, body.blocks, body.n_features) == ("last", [4], 64)
-
-
-@torch.no_grad()
 def test_of_many_stages_the_last_of_each_block_is_taken():
     body = body_of("legacy_xception")
     assert len(body.stages) > 10 and sum(body.is_pooled) == 5 and body.n_features < 20_000
