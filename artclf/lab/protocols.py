@@ -51,7 +51,7 @@ def measure(
     `backbones.find` do, SettingError for a number out of its range.
     """
     settings.check(size=size)
-    config = _config(arch, size)
+    config = config_of_body(arch, size)
     rows = {}
     runs = {}
     jobs = [(split, data, split) for split in SPLITS]
@@ -73,7 +73,7 @@ def measure(
     return figures, calibration_on_unseen(runs)
 
 
-def _config(arch: str, size: int) -> dict:
+def config_of_body(arch: str, size: int) -> dict:
     """The settings of a body, as `config.json` has them."""
     backbone = backbones.find(arch)
     return {

@@ -56,7 +56,7 @@ def test_every_protocol_is_measured_and_sources_are_named(signed, tmp_path, no_w
 def test_the_figures_are_those_of_scikit_learn(signed, no_workers):
     figures, _ = protocols.measure(signed, **SMALL)
     images = leaks.images(signed, ["artist"], 2)
-    config = protocols._config(SMALL["arch"], SMALL["size"])
+    config = protocols.config_of_body(SMALL["arch"], SMALL["size"])
     x = of_images(signed, images, unseen.frozen_body(config), config)[:, 0]
     y = images.period.to_numpy()
     folds = cut(y, images.by_artist.to_numpy(), 2, 1)
