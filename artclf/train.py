@@ -96,16 +96,17 @@ def fit(
             _fit_stages(learn, epochs, unfrozen_epochs, lr, gradual)
         predict.export(learn, out)
         if final:
-            learn_from_all(learn, out)
+            learn_from_all(learn, out, kwargs.get("weights"))
     return learn
 
 
-def learn_from_all(learn: Learner, out=None) -> Learner:
+def learn_from_all(learn: Learner, out=None, weights=None) -> Learner:
     """Train the recipe of `learn` once more, on the images of all parts, and put that network into
     the export `out`, which keeps the figures of `learn`; return its learner.
 
     `out` is the export of `learn` (by default, its own path). The new network ends with the epoch
-    that was chosen for `learn`; nothing is chosen again. `predict.export_final` says what the export
+    that was chosen for `learn`; nothing is chosen again. `weights` is the file that `learn` started
+    from, if it did. `predict.export_final` says what the export
     then holds. Checkpoints are kept in `OUT/models/all/`, so a run that was killed goes on. Raises
     InputError where `out` is no export of `learn`, or its recipe can't be repeated.
     """
@@ -134,8 +135,13 @@ def learn_from_all(learn: Learner, out=None) -> Learner:
         recipe["arch"],
         split=table,
         pretrained=recipe["pretrained"],
+        weights=weights,
         **settings,
     )
+    if again.config["weights"] != learn.config["weights"]:
+        raise InputError(
+            f"the network started from {learn.config['weights']}: name that file as `weights`"
+        )
     best = learn.best_epoch
     again.best_epoch.chosen = (best.fit_number, best.epoch_number)
     again.config["chosen_epoch"] = list(again.best_epoch.chosen)
@@ -148,7 +154,7 @@ def learn_from_all(learn: Learner, out=None) -> Learner:
             recipe["lr"],
             recipe["gradual"] and not head_alone,
         )
-    predict.export_final(again, out)
+    predict.export_final(again, out, weights)
     return again
 
 

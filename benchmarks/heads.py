@@ -24,7 +24,6 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from artclf.lab import leaks, protocols
-from artclf.model import unseen
 from artclf.model.features import of_images
 from artclf.model.folds import prediction_table
 from artclf.model.heads import LinearHead, reduced
@@ -146,8 +145,8 @@ def main():
     args = parser.parse_args()
     pd.set_option("display.width", 200)
     images = leaks.images(args.data, [args.split])
-    config = protocols.config_of_body(args.arch, args.size)
-    views = of_images(args.data, images, unseen.frozen_body(config), config, (0, 1))
+    body, config = protocols.frozen_body(args.arch, args.size)
+    views = of_images(args.data, images, body, config, (0, 1))
     groups = images[f"by_{args.split}"]
     rows = {}
     first = None

@@ -5,6 +5,8 @@ Reads the catalogue and the clean images of DATA, and of a levelled copy of it; 
 `DATA/features.db`. `artclf measure` prints the tables. Notebook: `experiments/19_protocols`.
 """
 
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 
@@ -12,7 +14,7 @@ from artclf.base import settings
 from artclf.base.progress import progress_bar
 from artclf.data.splits import usable
 from artclf.lab import leaks
-from artclf.model import backbones, unseen
+from artclf.model import backbones, network, unseen
 from artclf.model.features import of_images
 from artclf.model.folds import prediction_table
 from artclf.model.heads import LinearHead, reduced
@@ -51,7 +53,7 @@ def measure(
     `backbones.find` do, SettingError for a number out of its range.
     """
     settings.check(size=size)
-    config = config_of_body(arch, size)
+    body, config = frozen_body(arch, size)
     rows = {}
     runs = {}
     jobs = [(split, data, split) for split in SPLITS]
@@ -63,7 +65,7 @@ def measure(
         jobs.append((LEVELLED, levelled, "artist"))
     for name, folder, split in progress_bar(jobs, desc="protocols"):
         images = leaks.images(folder, [split], folds)
-        x = reduced(of_images(folder, images, unseen.frozen_body(config), config)[:, 0])
+        x = reduced(of_images(folder, images, body, config)[:, 0])
         head = LinearHead(DEFAULTS.ridge, DEFAULTS.balance, standardise=False)
         groups = images[f"by_{split}"]
         runs[name] = prediction_table(head, x, images.period, groups, folds, seeds, threads=None)
@@ -73,16 +75,18 @@ def measure(
     return figures, calibration_on_unseen(runs)
 
 
-def config_of_body(arch: str, size: int) -> dict:
-    """The settings of a body, as `config.json` has them."""
+def frozen_body(arch: str, size: int) -> tuple[network.Body, dict]:
+    """The body of the recipe, and its settings as `config.json` has them."""
     backbone = backbones.find(arch)
-    return {
-        **backbone.__dict__,
+    config = {
+        **asdict(backbone),
         "size": size,
         "resize": DEFAULTS.resize,
         "precision": DEFAULTS.precision,
         "pool": EXPERIMENTS["pool"],
     }
+    body = unseen.frozen_body(config)
+    return body, {**config, "pool": body.pool, "stages": body.version}
 
 
 def calibration_on_unseen(runs: dict[str, pd.DataFrame]) -> pd.DataFrame:

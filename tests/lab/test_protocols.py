@@ -16,7 +16,6 @@ from sklearn.preprocessing import StandardScaler
 from artclf.data import levels, splits
 from artclf.data.catalogue import Catalogue
 from artclf.lab import leaks, protocols
-from artclf.model import unseen
 from artclf.model.features import of_images
 from artclf.model.folds import cut
 from artclf.results.recipe import DEFAULTS
@@ -56,8 +55,8 @@ def test_every_protocol_is_measured_and_sources_are_named(signed, tmp_path, no_w
 def test_the_figures_are_those_of_scikit_learn(signed, no_workers):
     figures, _ = protocols.measure(signed, **SMALL)
     images = leaks.images(signed, ["artist"], 2)
-    config = protocols.config_of_body(SMALL["arch"], SMALL["size"])
-    x = of_images(signed, images, unseen.frozen_body(config), config)[:, 0]
+    body, config = protocols.frozen_body(SMALL["arch"], SMALL["size"])
+    x = of_images(signed, images, body, config)[:, 0]
     y = images.period.to_numpy()
     folds = cut(y, images.by_artist.to_numpy(), 2, 1)
     head = LogisticRegression(
