@@ -102,7 +102,7 @@ def _minimum(
     weight = inputs.new_zeros(inputs.shape[1], n_classes, requires_grad=True)
     bias = inputs.new_zeros(n_classes, requires_grad=True)
     optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=STEPS, tolerance_change=1e-9, line_search_fn="strong_wolfe"
+        [weight, bias], max_iter=STEPS, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
     )
 
     def closure():
