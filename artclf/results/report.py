@@ -14,6 +14,7 @@ HOW_SPLIT = {
     "random": "by chance",
     "grouped": "so that copies of a picture lie in one part",
     "artist": "so that all pictures of a painter lie in one part",
+    "source": "so that all pictures of a source lie in one part",
     "own": "as the folders, the manifest or the list of pictures say",
 }
 PAIRS = 8  # most confused ones that are shown
