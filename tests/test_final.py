@@ -14,7 +14,7 @@ from artclf.data import splits
 from artclf.data.catalogue import Catalogue
 from artclf.model import unseen
 from artclf.model.features import of_images
-from artclf.results import evaluation
+from artclf.results import evaluation, report
 from artclf.results.recipe import command
 
 SMALL = {"arch": "efficientnet_lite0", "size": 64, "batch_size": 8}
@@ -71,6 +71,9 @@ def test_predictions_of_train_are_of_heads_that_did_not_see_it(drawn, tmp_path, 
     assert (places == expected.argmax(1))[is_train].all()
     right = expected.argmax(1) == pd.Index(config["vocab"]).get_indexer(images.period)
     assert metrics["final"]["unseen"]["accuracy"] == pytest.approx(right.mean())
+    page = report.page(evaluation.read(tmp_path, drawn), drawn, tmp_path)
+    assert f"from the {len(images)} pictures of all three parts" in " ".join(page.split())
+    assert f"heads give {right.mean():.1%} of all pictures" in " ".join(page.split())
 
 
 def test_no_fold_learns_from_the_painter_that_it_answers_for(drawn, tmp_path, monkeypatch):

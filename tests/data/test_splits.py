@@ -213,7 +213,7 @@ def test_the_fingerprint_changes_with_image_copy_label_and_part(tmp_path):
         (
             {"a": 20, "b": 20},
             {"split": "painter"},
-            "--split is 'painter': take one of random, grouped, artist, own, auto",
+            "--split is 'painter': take one of random, grouped, artist, source, own, auto",
         ),
         ({"a": 20, "b": 2}, {"split": "artist"}, "too few images for 3 parts in b"),
         (
