@@ -305,7 +305,7 @@ def train(
     data: Data = DATA,
     out: Out = EXPORT,
     arch: Annotated[
-        str, typer.Option(help="auto, or a name of torchvision or timm.")
+        str, typer.Option(help="auto, or a name of torchvision or timm; a+b takes both together.")
     ] = DEFAULTS.arch,
     epochs: Annotated[int, _number("epochs", "Epochs of the head alone")] = DEFAULTS.epochs,
     unfrozen_epochs: Annotated[

@@ -134,11 +134,12 @@ def test_each_change_is_told_by_what_it_has_above_the_first(recipe):
         }
     )
     told = {"first": given, "worse": np.where(rng.random(60) < 0.4, "a", given), "same": given}
-    table = recipe.above(
+    table = recipe.train.above(
         pd.concat(
             runs.assign(method=name, predicted=p).sample(frac=1, random_state=len(name))
             for name, p in told.items()
-        )
+        ),
+        "folds",
     )
     assert list(table.index) == ["worse", "same"] and set(table.loc["same"]) == {
         "+0.000 [+0.000, +0.000]"

@@ -506,6 +506,9 @@ HOSTILE = [
     {"hashes": {}},
     {"hashes": None},
     {"library": "torchvision"},
+    {"bodies": 1},
+    {"bodies": ["resnet18"]},
+    {"bodies": [{"name": "resnet18"}]},
 ]
 
 

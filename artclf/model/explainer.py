@@ -38,14 +38,20 @@ class Explainer:
         self.body = self.score.model[0]
         size = self.config["size"]
         self.blank = torch.zeros(1, 3, size, size, device=self.device)
-        with torch.no_grad():
-            shape = nn.Sequential(*self.body.stages)(self.blank).shape
-        square_maps = shape[-2] == shape[-1]  # some transformers have their channels last
-        if not self.body.has_maps or not square_maps:
+        if not self._has_square_maps():
             raise InputError(
                 f"{self.config['name']} has no feature maps, as transformers have none: explain a "
                 "convolutional network, such as --arch resnet34 or efficientnet_lite0"
             )
+
+    @torch.no_grad()
+    def _has_square_maps(self) -> bool:
+        """Whether every body has maps; some transformers have some with their channels last."""
+        for body in self.body.bodies:
+            shape = nn.Sequential(*body.stages)(self.blank).shape
+            if not body.has_maps or shape[-2] != shape[-1]:
+                return False
+        return True
 
     @cached_property
     def guided(self) -> attribution.Score:

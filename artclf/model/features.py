@@ -38,34 +38,59 @@ def extract(data, rows, arch: str = "auto", size: int = SIZE, mirror: bool = Fal
 
     `rows` are rows of `read_catalogue(data)` with a clean copy; pictures are squished to `size` x
     `size` px, and mirrored with `mirror`. They are part of the features that the head learns from
-    by default, and are stored with those: killed at any moment, the same call goes on. Raises
-    ConnectionError without weights, InputError for a body without feature maps, FileNotFoundError
-    where a clean copy is gone.
+    by default, and are stored with those: killed at any moment, the same call goes on. Of several
+    bodies (`a+b`), the channels of all, one after the other. Raises ConnectionError without weights,
+    InputError for a body without feature maps, FileNotFoundError where a clean copy is gone.
     """
-    backbone = backbones.find(arch)
     files = [clean_path(row) for row in rows.to_dict("records")]
     pictures = Pictures(data, files, rows.clean_sha256, size)
-    body = network.Body(backbones.body(backbone), size=size)
-    if not body.has_maps:
-        raise InputError("this architecture has no feature maps: take a convolutional one")
-    body.to(default_device(), memory_format=torch.channels_last)
-    name = body_name({"name": backbone.name, "pool": body.pool, "precision": "float32"})
     view = 1 if mirror else 0
-    return feature_views(pictures, body, backbone, name, [view], body.last_means)[:, 0]
+    channels = []
+    for backbone in backbones.each(backbones.find(arch)):
+        body = network.Body(backbones.body(backbone), size=size)
+        if not body.has_maps:
+            raise InputError(f"{backbone.name} has no feature maps: take a convolutional network")
+        body.to(default_device(), memory_format=torch.channels_last)
+        name = f"{backbone.name} {body.pool} float32"
+        views = feature_views(pictures, body, backbone, name, [view], body.last_means)
+        channels.append(views[:, 0])
+    return np.concatenate(channels, axis=1)
 
 
 def of_images(
     data, images, net: nn.Module, config: dict, views: Sequence[int] = (0,)
 ) -> np.ndarray:
     """The features of `images` by the body `net` of a network with the settings `config`: float32
-    (images, views, features).
+    (images, views, features), those of several bodies one after the other.
 
     `images` is a table with columns `file` and `clean_sha256`, such as `splits.items` gives. Raises
     InputError for a picture that can't be read, FileNotFoundError for one that is gone.
     """
     files, hashes = images.file, images.clean_sha256
     pictures = Pictures(data, files, hashes, config["size"], config["resize"])
-    return feature_views(pictures, net, backbones.of_config(config), body_name(config), views)
+    return body_views(pictures, net, config, views)
+
+
+def body_views(
+    pictures: "Pictures", net: nn.Module, config: dict, views: Sequence[int]
+) -> np.ndarray:
+    """`feature_views` by the body `net` of `network.new_learner` with the settings `config`.
+
+    Several bodies are computed and stored one after the other, so that a body that was used before,
+    alone or with others, has nothing to compute.
+    """
+    parts = backbones.each(backbones.of_config(config))
+    names = body_names(config)
+    arrays = []
+    for body, part, name in zip(net.bodies, parts, names, strict=True):
+        arrays.append(feature_views(pictures, body, part, name, views))
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=2)
+
+
+def body_names(config: dict) -> list[str]:
+    """The name under which the features of each body of `network.new_learner` are stored."""
+    parts = backbones.each(backbones.of_config(config))
+    return [f"{part.name} {config['pool']} {config['precision']}" for part in parts]
 
 
 class Pictures:
@@ -135,7 +160,7 @@ def feature_views(
 
     View 0 is the picture, view 1 its mirror image, and each further one a crop of half the area or
     more, mirrored or not; the SHA-256 of the picture and the number of the view determine the crop.
-    Only the features `wanted` are returned. `name` (see `body_name`) tells `net` apart from other
+    Only the features `wanted` are returned. `name` (see `body_names`) tells `net` apart from other
     networks of the same weights. Features are stored by all that they depend on. Every batch has
     the same size, so that features don't depend on what was stored before. From now on, the process
     keeps the memory that it frees.
@@ -161,11 +186,6 @@ def feature_views(
                 table.put(view, by_hash)
                 bar.update(len(hashes))
     return table.array
-
-
-def body_name(config: dict) -> str:
-    """The name under which the features of a body of `network.new_learner` are stored."""
-    return f"{config['name']} {config['pool']} {config['precision']}"
 
 
 def _read_stored(store: Store, keys: dict[int, str], hashes: list[str], table: "_FeatureTable"):

@@ -8,7 +8,7 @@ builds the same network from a `config.json` for training and for loading.
 """
 
 from contextlib import nullcontext
-from copy import copy, deepcopy
+from copy import deepcopy
 
 import torch
 from fastai.learner import Learner
@@ -18,6 +18,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from artclf.model import backbones
+from artclf.model.several import Bodies
 
 POOLS = ("style", "stages", "last")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -85,6 +86,11 @@ class Body(nn.Module):
         pairs = self.covariance_channels[-1] * (self.covariance_channels[-1] - 1) // 2
         start = self.n_features - pairs - 2 * channels
         return slice(start, start + channels)
+
+    @property
+    def bodies(self) -> list[nn.Module]:
+        """The body itself: as if it were one of `several.Bodies`."""
+        return [self]
 
     def forward(self, x):
         is_features = x.ndim == 2
@@ -309,6 +315,17 @@ def _blocks(shapes: list[torch.Size]) -> list[int]:
     return [0, *blocks[1:]]
 
 
+def new_body(
+    backbone: backbones.Backbone, pool: str = "style", size: int = 224, precision: str = "float32"
+) -> Body | Bodies:
+    """The body of a backbone, or the bodies of one that is made of several."""
+    parts = backbones.each(backbone)
+    bodies = [Body(backbones.body(part), pool, size, precision) for part in parts]
+    if len(bodies) == 1:
+        return bodies[0]
+    return Bodies(bodies, [part.mean for part in parts], [part.std for part in parts])
+
+
 def new_learner(dls, config: dict, **kwargs) -> Learner:
     """A fastai `Learner` of the backbone that `config` names and a new head, the body frozen if it
     is pretrained.
@@ -321,7 +338,7 @@ def new_learner(dls, config: dict, **kwargs) -> Learner:
     """
     backbone = backbones.of_config(config)
     precision = config.get("precision", "float32")  # exports of version 0.1 don't name it
-    body = Body(backbones.body(backbone), config["pool"], config["size"], precision)
+    body = new_body(backbone, config["pool"], config["size"], precision)
     config["pool"] = body.pool
     model = nn.Sequential(body, new_head(body.n_features, config))
     model.to(dls.device, memory_format=torch.channels_last)
@@ -409,7 +426,7 @@ def plain_model(model: nn.Sequential, count: int | None = None) -> nn.Sequential
 
     It takes pictures alone, not features, and computes in float32.
     """
-    body = copy(model[0])
+    body = deepcopy(model[0])
     body.autocast_dtype = None
     tracer = fx.Tracer()
     tracer.is_leaf_module = lambda *_: True  # the stages stay modules as they are
