@@ -13,7 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from artclf import train
 
@@ -148,6 +151,46 @@ def test_each_change_is_told_by_what_it_has_above_the_first(recipe):
     assert table.macro_f1["worse"].startswith(
         f"{f1_score(given, told['worse'], average='macro') - 1:+.3f} [-"
     )
+
+
+def test_the_exact_head_is_scikit_learns_on_all_features(recipe, monkeypatch):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 90)) * rng.uniform(0.1, 9, 90)
+    periods = np.array(["a", "b", "b", "c"] * 10)
+    table = pd.DataFrame({"period": periods, "part": ["train"] * 28 + ["test"] * 12})
+    monkeypatch.setattr(recipe.train, "features_of", lambda table, args: x)
+    found = recipe.train.exact(table, 1, None)
+    model = make_pipeline(
+        StandardScaler(),
+        LogisticRegression(C=1 / (0.3 * 28), class_weight="balanced", tol=1e-8, max_iter=5000),
+    )
+    expected = model.fit(x[:28], periods[:28]).predict_proba(x[28:])
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_heads_of_their_own_answer_by_the_mean_of_their_probabilities(recipe):
+    rows = {"run": "1-0", "file": ["x", "y"], "seconds": 2.0, "predicted": "a"}
+    one = pd.DataFrame({**rows, "p_a": [0.9, 0.6], "p_b": [0.1, 0.4]})
+    other = pd.DataFrame({**rows, "p_a": [0.3, 0.2], "p_b": [0.7, 0.8]})
+    found = recipe.train.averaged([one, other[::-1]])
+    assert found.p_a.tolist() == pytest.approx([0.6, 0.4]) and list(found.predicted) == ["a", "b"]
+    assert set(found.seconds) == {4.0}
+
+
+@pytest.mark.slow
+def test_several_networks_are_measured_beside_each_other(
+    script, fresh, tmp_path, capsys, no_workers
+):
+    archs = ["efficientnet_lite0", "efficientnet_lite1"]
+    call = [of("train"), fresh, "--work", tmp_path, "--cut", "folds", "--seeds", "1"]
+    call += ["--methods", "exact", "--size", "64", "--arch", *archs, "+".join(archs)]
+    script(*call)
+    told = capsys.readouterr().out
+    both = "efficientnet_lite0+efficientnet_lite1, exact"
+    assert told.count(f"\n{both} ") == 2 and told.count(f"\n{both}, a head each") == 2
+    costs = told.split("processor seconds a picture")[1].splitlines()
+    lite0, lite1, together = (line.split()[1:] for line in costs[1:4])
+    assert float(together[2]) == float(lite0[2]) + float(lite1[2])
 
 
 @pytest.mark.slow
