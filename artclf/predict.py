@@ -122,7 +122,7 @@ def export_final(learn: Learner, out) -> Path:
     temperature = measured["temperature"]
     final: dict = {"learned_from": list(splits.PARTS), "images": len(images)}
     if measured["weights"] != "random":
-        probabilities = unseen.probabilities(data, images, measured)
+        probabilities = unseen.probabilities(data, images, measured, weights=learn.weights_file)
         given = pd.Index(measured["vocab"]).get_indexer(images.period)
         temperature, why_not_fitted = calibration.fit(probabilities, given)
         calibrated = calibration.temper(probabilities, temperature).astype(np.float32)
@@ -131,7 +131,11 @@ def export_final(learn: Learner, out) -> Path:
         predictions[is_train] = of_unseen[is_train]
         everywhere = evaluation.metrics(of_unseen.assign(part="test"))["test"]
         final |= {"temperature": temperature, "why": why_not_fitted, "unseen": everywhere}
-    learn.config = {**measured, "learned_from": list(splits.PARTS)}
+    learn.config = {
+        **measured,
+        "stages": learn.config["stages"],
+        "learned_from": list(splits.PARTS),
+    }
     with replace_together(out) as new:
         _write_network(learn, new)
         config = {**read_json(new / "config.json"), "temperature": temperature}

@@ -134,6 +134,7 @@ def learn_from_all(learn: Learner, out=None) -> Learner:
         recipe["arch"],
         split=table,
         pretrained=recipe["pretrained"],
+        weights=learn.weights_file,
         **settings,
     )
     best = learn.best_epoch
@@ -200,22 +201,23 @@ def learner(
     """A fastai `Learner` on the clean images of `data`, its body frozen, that keeps its best epoch
     under `out`.
 
-    `arch` is a name that `backbones.find` knows; it starts from pretrained weights, or from those in
-    the file `weights` (safetensors or a state dict). Pictures are brought to `size` x `size` px by
-    `resize` (squish, crop or pad). `splits.items` divides them by `split`, or `split` is a table
-    that it returned. The head has `depth` hidden layers of `width` units on the features of the
-    body (`pool`, see `network.Body`). A head without hidden layers is regularised by `ridge` (see
-    `engine.Ridge`); with hidden layers, or with a `ridge` of 0, AdamW's weight decay does that.
-    While the body is frozen, the head learns on `views` views of each picture (see
-    `features.feature_views`); once unfrozen, the body learns from block `unfreeze_from` on (1 to 4,
-    0 for all). With `balance`, every period weighs the same in the loss. `precision` is float32 or
-    bfloat16. With `cached`, batches come from stored features and pixels (see `engine.Stored`),
-    else from fastai's own loaders, which decode every picture in every epoch. Training that was
-    interrupted goes on from its last finished epoch; the same settings give the same weights on one
-    machine. `metrics` and `cbs` are one or several of fastai's or of yours; macro F1 is added to the
-    metrics, because it chooses the best epoch. Further arguments, such as `loss_func`, go to
-    `Learner`. Raises SettingError for settings that make no sense, InputError for those that don't
-    fit the data, FileNotFoundError without a catalogue or where clean copies are gone.
+    `arch` is a name that `backbones.find` knows, or several with `+` between them; it starts from
+    pretrained weights, or from those in the file `weights` (safetensors or a state dict), which is
+    for one network. Pictures are brought to `size` x `size` px by `resize` (squish, crop or pad).
+    `splits.items` divides them by `split`, or `split` is a table that it returned. The head has
+    `depth` hidden layers of `width` units on the features of the body (`pool`, see `network.Body`).
+    A head without hidden layers is regularised by `ridge` (see `engine.Ridge`); with hidden layers,
+    or with a `ridge` of 0, AdamW's weight decay does that. While the body is frozen, the head
+    learns on `views` views of each picture (see `features.feature_views`); once unfrozen, the body
+    learns from block `unfreeze_from` on (1 to 4, 0 for all). With `balance`, every period weighs
+    the same in the loss. `precision` is float32 or bfloat16. With `cached`, batches come from
+    stored features and pixels (see `engine.Stored`), else from fastai's own loaders, which decode
+    every picture in every epoch. Training that was interrupted goes on from its last finished
+    epoch; the same settings give the same weights on one machine. `metrics` and `cbs` are one or
+    several of fastai's or of yours; macro F1 is added to the metrics, because it chooses the best
+    epoch. Further arguments, such as `loss_func`, go to `Learner`. Raises SettingError for settings
+    that make no sense, InputError for those that don't fit the data, FileNotFoundError without a
+    catalogue or where clean copies are gone.
     """
     callbacks = [callback() if isinstance(callback, type) else callback for callback in L(cbs)]
     settings = {
@@ -275,8 +277,9 @@ def learner(
         **{"wd": weight_decay, **kwargs},
     )
     learn.config = config
+    learn.weights_file = weights
     if cached:
-        learn.add_cb(engine.Stored(data, rows, backbone, config))
+        learn.add_cb(engine.Stored(data, rows, config))
         print(
             "While the body is frozen, the head learns on features that are stored in "
             f"{store_file(data, 'features.db')}; once it is unfrozen, the network learns on pixels in "

@@ -5,6 +5,8 @@ Reads the catalogue and the clean images of DATA, and of a levelled copy of it; 
 `DATA/features.db`. `artclf measure` prints the tables. Notebook: `experiments/19_protocols`.
 """
 
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 
@@ -77,7 +79,7 @@ def _config(arch: str, size: int) -> dict:
     """The settings of a body, as `config.json` has them."""
     backbone = backbones.find(arch)
     return {
-        **backbone.__dict__,
+        **asdict(backbone),
         "size": size,
         "resize": DEFAULTS.resize,
         "precision": DEFAULTS.precision,

@@ -8,26 +8,28 @@ seconds, so every picture can be a test picture.
 import numpy as np
 
 from artclf.data import splits
-from artclf.model import backbones, network
+from artclf.model import backbones, network, stages
 from artclf.model.features import of_images
 from artclf.model.folds import out_of_fold
 from artclf.model.heads import LinearHead, reduced
+from artclf.model.several import Bodies
 
 FOLDS = 10
 RIDGE = 0.3  # for recipes without a penalty of their own
 
 
-def probabilities(data, images, config: dict, split: str = "artist") -> np.ndarray:
+def probabilities(data, images, config: dict, split: str = "artist", weights=None) -> np.ndarray:
     """The probability of each class for each of `images`, (images, classes), out of `FOLDS` folds.
 
     `images` is a table of `splits.items`, `config` that of an export, whose body, settings and seed
-    are taken. Heads learn as in `heads.LinearHead`, from features of view 0 that are standardised by
-    all images, which takes no label. A class that a fold did not learn is as unlikely
+    are taken; `weights` is the file that the body started from, if it did from one. Heads learn as
+    in `heads.LinearHead`, from features of view 0 that are standardised by all images, which takes
+    no label. A class that a fold did not learn is as unlikely
     as can be there. No group of `split` (of `splits.SPLITS`) is in two folds.
     """
     rows = splits.usable(data, config["exclude"]).set_index("file").loc[images.file]
     groups = np.array(splits.groups(rows, split))
-    x = reduced(of_images(data, images, frozen_body(config), config)[:, 0])
+    x = reduced(of_images(data, images, frozen_body(config, weights), config)[:, 0])
     head = LinearHead(config["ridge"] or RIDGE, config["balance"], standardise=False)
     y = images.period.to_numpy()
     found = out_of_fold(head, x, y, groups, FOLDS, config["seed"], threads=None)
@@ -35,7 +37,15 @@ def probabilities(data, images, config: dict, split: str = "artist") -> np.ndarr
     return np.nan_to_num(found.probabilities[:, places])
 
 
-def frozen_body(config: dict) -> network.Body:
-    """The body of a network as it was before any training."""
-    net = backbones.body(backbones.of_config(config))
-    return network.Body(net, config["pool"], config["size"], config["precision"])
+def frozen_body(config: dict, weights=None) -> network.Body | Bodies:
+    """The body of a network as it was before any training; `weights` is the file that it started
+    from, if it did from one.
+    """
+    return network.new_body(
+        backbones.of_config(config),
+        config["pool"],
+        config["size"],
+        config["precision"],
+        config.get("stages", stages.VERSION),
+        weights,
+    )
