@@ -305,7 +305,7 @@ def train(
     data: Data = DATA,
     out: Out = EXPORT,
     arch: Annotated[
-        str, typer.Option(help="auto, or a name of torchvision or timm.")
+        str, typer.Option(help="auto, or a name of torchvision or timm; a+b takes both together.")
     ] = DEFAULTS.arch,
     epochs: Annotated[int, _number("epochs", "Epochs of the head alone")] = DEFAULTS.epochs,
     unfrozen_epochs: Annotated[
@@ -350,7 +350,9 @@ def train(
     ] = DEFAULTS.pretrained,
     weights: Annotated[
         str | None,
-        typer.Option(help="Start from the weights of ARCH in this safetensors or state dict file."),
+        typer.Option(
+            help="Start from the weights of ARCH, a single one, in this safetensors or state dict file."
+        ),
     ] = DEFAULTS.weights,
     precision: Annotated[
         Precision, typer.Option(help="Of the body; bfloat16 is fast on some processors and GPUs.")
@@ -416,7 +418,7 @@ def measure(
         ),
     ] = None,
     arch: Annotated[
-        str, typer.Option(help="auto, or a name of torchvision or timm.")
+        str, typer.Option(help="auto, or a name of torchvision or timm; a+b takes both together.")
     ] = DEFAULTS.arch,
     size: Annotated[int, _number("size", "Sides of the pictures in px")] = DEFAULTS.size,
     cache: Cache = None,

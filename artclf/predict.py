@@ -101,7 +101,7 @@ def _write_figures(out: Path, data: Path, images, fits: list[dict]):
     write_json(out / "metrics.json", metrics)
 
 
-def export_final(learn: Learner, out, weights=None) -> Path:
+def export_final(learn: Learner, out) -> Path:
     """Put `learn`, a network that learned from the images of all parts, into the export `out`;
     return the folder.
 
@@ -110,8 +110,7 @@ def export_final(learn: Learner, out, weights=None) -> Path:
     on the pretrained body (see `unseen.probabilities`), and so do the temperature and, under
     `final` in `metrics.json`, figures of all images: of no picture had such a head seen the painter.
     A network that did not start from pretrained weights has no such predictions: then all of these
-    stay as they are. `weights` is the file that the network started from, if it did. Raises as
-    `export` does.
+    stay as they are. Raises as `export` does.
     """
     out = Path(out)
     _check_weights(learn)
@@ -123,7 +122,7 @@ def export_final(learn: Learner, out, weights=None) -> Path:
     temperature = measured["temperature"]
     final: dict = {"learned_from": list(splits.PARTS), "images": len(images)}
     if measured["weights"] != "random":
-        probabilities = unseen.probabilities(data, images, measured, weights=weights)
+        probabilities = unseen.probabilities(data, images, measured, weights=learn.weights_file)
         given = pd.Index(measured["vocab"]).get_indexer(images.period)
         temperature, why_not_fitted = calibration.fit(probabilities, given)
         calibrated = calibration.temper(probabilities, temperature).astype(np.float32)
@@ -132,7 +131,11 @@ def export_final(learn: Learner, out, weights=None) -> Path:
         predictions[is_train] = of_unseen[is_train]
         everywhere = evaluation.metrics(of_unseen.assign(part="test"))["test"]
         final |= {"temperature": temperature, "why": why_not_fitted, "unseen": everywhere}
-    learn.config = {**measured, "learned_from": list(splits.PARTS)}
+    learn.config = {
+        **measured,
+        "stages": learn.config["stages"],
+        "learned_from": list(splits.PARTS),
+    }
     with replace_together(out) as new:
         _write_network(learn, new)
         config = {**read_json(new / "config.json"), "temperature": temperature}

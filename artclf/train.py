@@ -96,17 +96,16 @@ def fit(
             _fit_stages(learn, epochs, unfrozen_epochs, lr, gradual)
         predict.export(learn, out)
         if final:
-            learn_from_all(learn, out, kwargs.get("weights"))
+            learn_from_all(learn, out)
     return learn
 
 
-def learn_from_all(learn: Learner, out=None, weights=None) -> Learner:
+def learn_from_all(learn: Learner, out=None) -> Learner:
     """Train the recipe of `learn` once more, on the images of all parts, and put that network into
     the export `out`, which keeps the figures of `learn`; return its learner.
 
     `out` is the export of `learn` (by default, its own path). The new network ends with the epoch
-    that was chosen for `learn`; nothing is chosen again. `weights` is the file that `learn` started
-    from, if it did. `predict.export_final` says what the export
+    that was chosen for `learn`; nothing is chosen again. `predict.export_final` says what the export
     then holds. Checkpoints are kept in `OUT/models/all/`, so a run that was killed goes on. Raises
     InputError where `out` is no export of `learn`, or its recipe can't be repeated.
     """
@@ -135,13 +134,9 @@ def learn_from_all(learn: Learner, out=None, weights=None) -> Learner:
         recipe["arch"],
         split=table,
         pretrained=recipe["pretrained"],
-        weights=weights,
+        weights=learn.weights_file,
         **settings,
     )
-    if again.config["weights"] != learn.config["weights"]:
-        raise InputError(
-            f"the network started from {learn.config['weights']}: name that file as `weights`"
-        )
     best = learn.best_epoch
     again.best_epoch.chosen = (best.fit_number, best.epoch_number)
     again.config["chosen_epoch"] = list(again.best_epoch.chosen)
@@ -154,7 +149,7 @@ def learn_from_all(learn: Learner, out=None, weights=None) -> Learner:
             recipe["lr"],
             recipe["gradual"] and not head_alone,
         )
-    predict.export_final(again, out, weights)
+    predict.export_final(again, out)
     return again
 
 
@@ -206,22 +201,23 @@ def learner(
     """A fastai `Learner` on the clean images of `data`, its body frozen, that keeps its best epoch
     under `out`.
 
-    `arch` is a name that `backbones.find` knows; it starts from pretrained weights, or from those in
-    the file `weights` (safetensors or a state dict). Pictures are brought to `size` x `size` px by
-    `resize` (squish, crop or pad). `splits.items` divides them by `split`, or `split` is a table
-    that it returned. The head has `depth` hidden layers of `width` units on the features of the
-    body (`pool`, see `network.Body`). A head without hidden layers is regularised by `ridge` (see
-    `engine.Ridge`); with hidden layers, or with a `ridge` of 0, AdamW's weight decay does that.
-    While the body is frozen, the head learns on `views` views of each picture (see
-    `features.feature_views`); once unfrozen, the body learns from block `unfreeze_from` on (1 to 4,
-    0 for all). With `balance`, every period weighs the same in the loss. `precision` is float32 or
-    bfloat16. With `cached`, batches come from stored features and pixels (see `engine.Stored`),
-    else from fastai's own loaders, which decode every picture in every epoch. Training that was
-    interrupted goes on from its last finished epoch; the same settings give the same weights on one
-    machine. `metrics` and `cbs` are one or several of fastai's or of yours; macro F1 is added to the
-    metrics, because it chooses the best epoch. Further arguments, such as `loss_func`, go to
-    `Learner`. Raises SettingError for settings that make no sense, InputError for those that don't
-    fit the data, FileNotFoundError without a catalogue or where clean copies are gone.
+    `arch` is a name that `backbones.find` knows, or several with `+` between them; it starts from
+    pretrained weights, or from those in the file `weights` (safetensors or a state dict), which is
+    for one network. Pictures are brought to `size` x `size` px by `resize` (squish, crop or pad).
+    `splits.items` divides them by `split`, or `split` is a table that it returned. The head has
+    `depth` hidden layers of `width` units on the features of the body (`pool`, see `network.Body`).
+    A head without hidden layers is regularised by `ridge` (see `engine.Ridge`); with hidden layers,
+    or with a `ridge` of 0, AdamW's weight decay does that. While the body is frozen, the head
+    learns on `views` views of each picture (see `features.feature_views`); once unfrozen, the body
+    learns from block `unfreeze_from` on (1 to 4, 0 for all). With `balance`, every period weighs
+    the same in the loss. `precision` is float32 or bfloat16. With `cached`, batches come from
+    stored features and pixels (see `engine.Stored`), else from fastai's own loaders, which decode
+    every picture in every epoch. Training that was interrupted goes on from its last finished
+    epoch; the same settings give the same weights on one machine. `metrics` and `cbs` are one or
+    several of fastai's or of yours; macro F1 is added to the metrics, because it chooses the best
+    epoch. Further arguments, such as `loss_func`, go to `Learner`. Raises SettingError for settings
+    that make no sense, InputError for those that don't fit the data, FileNotFoundError without a
+    catalogue or where clean copies are gone.
     """
     callbacks = [callback() if isinstance(callback, type) else callback for callback in L(cbs)]
     settings = {
@@ -281,8 +277,9 @@ def learner(
         **{"wd": weight_decay, **kwargs},
     )
     learn.config = config
+    learn.weights_file = weights
     if cached:
-        learn.add_cb(engine.Stored(data, rows, backbone, config))
+        learn.add_cb(engine.Stored(data, rows, config))
         print(
             "While the body is frozen, the head learns on features that are stored in "
             f"{store_file(data, 'features.db')}; once it is unfrozen, the network learns on pixels in "

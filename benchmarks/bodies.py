@@ -7,11 +7,12 @@ DATA is a data folder. Prints a row for each body that can be had here: seconds 
 picture, MB of its weights, number of features, licence, and accuracy and macro F1 of a balanced
 logistic regression on them, pooled over five folds for each seed: grouped folds, which keep copies
 together, and folds of painters. A name may carry the size of its pictures, as
-`vit_small_patch14_dinov2.lvd142m@322`. Features are stored in DATA, as those of training are.
-Bodies that can't be had are named with the reason.
+`vit_small_patch14_dinov2.lvd142m@322`, and `a+b` are several bodies as one. Features are stored in
+DATA, as those of training are. Bodies that can't be had are named with the reason.
 """
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -35,25 +36,21 @@ def row_of(table: pd.DataFrame, named: str, args) -> dict:
     size = int(own_size or args.size)
     weights = dict(pair.split("=", 1) for pair in args.weights).get(name)
     backbone = backbones.find(name, weights=weights)
-    body = network.Body(backbones.body(backbone, size, weights), size=size)
+    body = network.new_body(backbone, size=size, weights=weights)
     body.to(default_device(), memory_format=torch.channels_last)
     timed = measure_settings(network.fold_norms(body, size), size)
     here = timed[(timed.precision == "float32") & (timed.threads == torch.get_num_threads())]
     hashes = [sha256_of(Path(file)) for file in table.file]
-    settings = {"name": name, "pool": body.pool, "precision": "float32", "stages": body.version}
-    x = features.feature_views(
-        features.Pictures(args.data, table.file, hashes, size),
-        body,
-        backbone,
-        features.body_name(settings),
-        [0],
-    )[:, 0]
+    config = {**asdict(backbone), "precision": "float32"}
+    shown = features.Pictures(args.data, table.file, hashes, size)
+    x = features.body_views(shown, body, config, [0])[:, 0]
+    licences = [backbones.licence_of(one.name) for one in backbones.each(backbone)]
     row = {
         "body": named,
         "s a picture": here.seconds.min(),
         "MB": sum(p.numel() * p.element_size() for p in body.parameters()) / 1e6,
         "features": body.n_features,
-        "licence": "of the file" if weights else backbones.licence_of(name),
+        "licence": "of the file" if weights else ", ".join(dict.fromkeys(licences)),
     }
     for folds, column in FOLDS.items():
         run = prediction_table(HEAD, x, table.period, table[column], seeds=args.seeds)

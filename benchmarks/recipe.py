@@ -24,7 +24,7 @@ from fastai.vision.augment import AffineCoordTfm, Flip, LightingTfm
 from fastcore.foundation import L
 
 from artclf.lab.balance import Adjusted
-from artclf.results import compare
+from artclf.results.recipe import DEFAULTS
 from artclf.train import class_weights
 
 
@@ -146,23 +146,6 @@ METHODS["unfrozen, all blocks"] = partial(train.ours, size=224, then=to_the_end,
 METHODS["unfrozen, 320 px"] = partial(train.ours, then=to_the_end)
 
 
-def above(runs: pd.DataFrame) -> pd.DataFrame:
-    """How much more accuracy and macro F1 each method has than the first one, on the same draws of
-    groups and seeds.
-    """
-    runs = runs.assign(dup_group=runs.group, artist="")
-    runs = runs.sort_values(["run", "file"], ignore_index=True)
-    first, *others = (run.reset_index(drop=True) for _, run in runs.groupby("method", sort=False))
-    rows = {}
-    for other in others:
-        figures = compare.differences(first, other)["figures"]
-        row = {}
-        for name in train.FIGURES:
-            row[name] = "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**figures[name])
-        rows[other.method[0]] = row
-    return pd.DataFrame(rows).T
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
@@ -172,6 +155,8 @@ def main():
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS), metavar="NAME")
     args = parser.parse_args()
     args.cut = "folds"
+    args.size = DEFAULTS.size
+    args.precision = DEFAULTS.precision
     args.work.mkdir(parents=True, exist_ok=True)
     pd.set_option("display.width", 200)
     train.METHODS |= METHODS
@@ -179,7 +164,7 @@ def main():
     runs = pd.concat(train.measure(table, method, args) for method in args.only)
     print(train.figures(runs, args.cut).to_string())
     if len(args.only) > 1:
-        print(f"above {args.only[0]!r}:\n{above(runs).to_string()}")
+        print(f"above {args.only[0]!r}:\n{train.above(runs, args.cut).to_string()}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,10 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from artclf import train
 
@@ -97,7 +100,8 @@ def test_bodies_are_a_table_and_those_that_cannot_be_had_are_named(
     torch.manual_seed(0)
     file = tmp_path / "vit.safetensors"
     save_file(timm.create_model("test_vit").state_dict(), file)
-    names = "efficientnet_lite0", "test_vit@96", "resnet50", "nonsense"
+    both = "efficientnet_lite0+efficientnet_lite1"
+    names = "efficientnet_lite0", both, "test_vit@96", "resnet50", "nonsense"
     options = "--size", 64, "--seeds", 1, "--weights", f"test_vit={file}"
     script(of("bodies"), fresh, "--archs", *names, *options)
     told = capsys.readouterr().out
@@ -105,6 +109,7 @@ def test_bodies_are_a_table_and_those_that_cannot_be_had_are_named(
     assert "nonsense is left out: no architecture is called" in told
     rows = {line.split()[0]: line.split() for line in told.splitlines() if line.strip()}
     lite, vit = rows["efficientnet_lite0"], rows["test_vit@96"]
+    assert rows[both][4] == "apache-2.0" and float(rows[both][3]) > float(lite[3])
     assert lite[4] == "apache-2.0" and vit[4:7] == ["of", "the", "file"]
     assert float(lite[-2]) > 0.5 and 0 <= float(vit[-1]) <= 1
     assert float(vit[2]) == pytest.approx(4 * 370_000 / 1e6, rel=0.2)
@@ -156,11 +161,12 @@ def test_each_change_is_told_by_what_it_has_above_the_first(recipe):
         }
     )
     told = {"first": given, "worse": np.where(rng.random(60) < 0.4, "a", given), "same": given}
-    table = recipe.above(
+    table = recipe.train.above(
         pd.concat(
             runs.assign(method=name, predicted=p).sample(frac=1, random_state=len(name))
             for name, p in told.items()
-        )
+        ),
+        "folds",
     )
     assert list(table.index) == ["worse", "same"] and set(table.loc["same"]) == {
         "+0.000 [+0.000, +0.000]"
@@ -169,6 +175,46 @@ def test_each_change_is_told_by_what_it_has_above_the_first(recipe):
     assert table.macro_f1["worse"].startswith(
         f"{f1_score(given, told['worse'], average='macro') - 1:+.3f} [-"
     )
+
+
+def test_the_exact_head_is_scikit_learns_on_all_features(recipe, monkeypatch):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 90)) * rng.uniform(0.1, 9, 90)
+    periods = np.array(["a", "b", "b", "c"] * 10)
+    table = pd.DataFrame({"period": periods, "part": ["train"] * 28 + ["test"] * 12})
+    monkeypatch.setattr(recipe.train, "features_of", lambda table, args: x)
+    found = recipe.train.exact(table, 1, None)
+    model = make_pipeline(
+        StandardScaler(),
+        LogisticRegression(C=1 / (0.3 * 28), class_weight="balanced", tol=1e-8, max_iter=5000),
+    )
+    expected = model.fit(x[:28], periods[:28]).predict_proba(x[28:])
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_heads_of_their_own_answer_by_the_mean_of_their_probabilities(recipe):
+    rows = {"run": "1-0", "file": ["x", "y"], "seconds": 2.0, "predicted": "a"}
+    one = pd.DataFrame({**rows, "p_a": [0.9, 0.6], "p_b": [0.1, 0.4]})
+    other = pd.DataFrame({**rows, "p_a": [0.3, 0.2], "p_b": [0.7, 0.8]})
+    found = recipe.train.averaged([one, other[::-1]])
+    assert found.p_a.tolist() == pytest.approx([0.6, 0.4]) and list(found.predicted) == ["a", "b"]
+    assert set(found.seconds) == {4.0}
+
+
+@pytest.mark.slow
+def test_several_networks_are_measured_beside_each_other(
+    script, fresh, tmp_path, capsys, no_workers
+):
+    archs = ["efficientnet_lite0", "efficientnet_lite1"]
+    call = [of("train"), fresh, "--work", tmp_path, "--cut", "folds", "--seeds", "1"]
+    call += ["--methods", "exact", "--size", "64", "--arch", *archs, "+".join(archs)]
+    script(*call)
+    told = capsys.readouterr().out
+    both = "efficientnet_lite0+efficientnet_lite1, exact"
+    assert told.count(f"\n{both} ") == 2 and told.count(f"\n{both}, a head each") == 2
+    costs = told.split("processor seconds a picture")[1].splitlines()
+    lite0, lite1, together = (line.split()[1:] for line in costs[1:4])
+    assert float(together[2]) == float(lite0[2]) + float(lite1[2])
 
 
 @pytest.mark.slow

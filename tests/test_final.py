@@ -6,7 +6,9 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from artclf import predict, train
 from artclf.base.errors import InputError
@@ -74,6 +76,40 @@ def test_predictions_of_train_are_of_heads_that_did_not_see_it(drawn, tmp_path, 
     page = report.page(evaluation.read(tmp_path, drawn), drawn, tmp_path)
     assert f"from the {len(images)} pictures of all three parts" in " ".join(page.split())
     assert f"heads give {right.mean():.1%} of all pictures" in " ".join(page.split())
+
+
+def test_a_network_that_started_from_a_file_starts_from_it_again(drawn, tmp_path, no_workers):
+    torch.manual_seed(1)
+    file = tmp_path / "mine.safetensors"
+    save_file(timm.create_model("test_vit").state_dict(), file)
+    settings = {**SMALL, "arch": "test_vit", "weights": file}
+    learn = train.fit(drawn, tmp_path / "out", 1, 0, final=True, **settings)
+    config, _, predictions = read(tmp_path / "out")
+    shipped = predict.load(tmp_path / "out").learner.model[0].state_dict()
+    frozen = unseen.frozen_body(config, file).state_dict()
+    for name, tensor in learn.model[0].state_dict().items():
+        assert torch.equal(shipped[name], tensor) and torch.equal(frozen[name], tensor)
+    images = splits.items(drawn)
+    expected = unseen.probabilities(drawn, images, config, weights=file)
+    is_train = (images.part == "train").to_numpy()
+    places = pd.Index(config["vocab"]).get_indexer(predictions.predicted)
+    assert (places == expected.argmax(1))[is_train].all()
+    with pytest.raises(InputError, match="test_vit starts from weights of its own"):
+        unseen.probabilities(drawn, images, config)
+
+
+def test_several_bodies_learn_from_all(drawn, tmp_path, no_workers):
+    both = "efficientnet_lite0+efficientnet_lite1"
+    learn = train.fit(drawn, tmp_path, 1, 0, final=True, **{**SMALL, "arch": both})
+    config, metrics, predictions = read(tmp_path)
+    frozen = unseen.frozen_body(config)
+    assert frozen.n_features == learn.model[0].n_features and config["stages"] == frozen.version
+    assert metrics["final"]["unseen"]["accuracy"] > 0
+    images = splits.items(drawn)
+    expected = unseen.probabilities(drawn, images, config)
+    is_train = (images.part == "train").to_numpy()
+    places = pd.Index(config["vocab"]).get_indexer(predictions.predicted)
+    assert (places == expected.argmax(1))[is_train].all()
 
 
 def test_no_fold_learns_from_the_painter_that_it_answers_for(drawn, tmp_path, monkeypatch):

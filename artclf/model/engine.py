@@ -17,7 +17,7 @@ from fastai.vision.core import TensorImage
 
 from artclf.base.machine import keep_freed_memory
 from artclf.model import network
-from artclf.model.features import Pictures, body_name, feature_views
+from artclf.model.features import Pictures, body_views
 
 
 class Stored(Callback):
@@ -33,9 +33,8 @@ class Stored(Callback):
     run_after = TrainEvalCallback
     fit_depends_on_it = False  # its settings are those of the learner
 
-    def __init__(self, data, table, backbone, config: dict):
+    def __init__(self, data, table, config: dict):
         self.data = data
-        self.backbone = backbone
         self.config = config
         self.loaders: dict[tuple[str, bool], DataLoader] = {}
         self.tables = {}
@@ -86,9 +85,7 @@ class Stored(Callback):
         """
         body = self.learn.model[0]
         views = range(self.config["views"] if part == "train" else 1)
-        array = feature_views(
-            self.pictures[part], body, self.backbone, body_name(self.config), views
-        )
+        array = body_views(self.pictures[part], body, self.config, views)
         x = torch.from_numpy(array).flatten(0, 1)
         y = self._targets(part).repeat_interleave(len(views))
         if part == "train":

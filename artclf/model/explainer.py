@@ -38,7 +38,7 @@ class Explainer:
         self.body = self.score.model[0]
         size = self.config["size"]
         self.blank = torch.zeros(1, 3, size, size, device=self.device)
-        if not self.body.has_maps:
+        if not all(body.has_places for body in self.body.bodies):
             raise InputError(
                 f"{self.config['name']} gives no maps of places: explain another network, such as "
                 "--arch resnet34 or efficientnet_lite0"

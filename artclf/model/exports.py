@@ -113,13 +113,14 @@ def _read_config(file: Path) -> dict:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         backbones.find(config["name"], pretrained=False)
+        backbones.of_config(config)
         for name in config["vocab"]:
             if name != Path(name).name or name == "..":
                 raise InputError(f"{name!r} is no class")
         versions = {name: str(config["versions"][name]) for name in VERSIONS}
         config = {"stages": 1, **config}  # exports of version 0.1 don't name it
         return {**config, "versions": versions, "hashes": dict(config["hashes"])}
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(
             f"{file} is not the config.json of an export ({error}): copy it again"
         ) from error

@@ -39,32 +39,69 @@ def extract(data, rows, arch: str = "auto", size: int = SIZE, mirror: bool = Fal
     `rows` are rows of `read_catalogue(data)` with a clean copy; pictures are squished to `size` x
     `size` px, and mirrored with `mirror`. They are part of the features that the head learns from
     by default, and are stored with those: killed at any moment, the same call goes on. The maps of
-    a transformer are its tokens; a body that has neither gives its features as they are. Raises
-    ConnectionError without weights, FileNotFoundError where a clean copy is gone.
+    a transformer are its tokens; a body that has neither gives its features as they are. Of several
+    bodies (`a+b`), the channels of all, one after the other. Raises ConnectionError without
+    weights, FileNotFoundError where a clean copy is gone.
     """
-    backbone = backbones.find(arch)
     files = [clean_path(row) for row in rows.to_dict("records")]
     pictures = Pictures(data, files, rows.clean_sha256, size)
-    body = network.Body(backbones.body(backbone, size), size=size)
-    body.to(default_device(), memory_format=torch.channels_last)
-    settings = {"name": backbone.name, "pool": body.pool, "precision": "float32"}
-    name = body_name({**settings, "stages": body.version})
     view = 1 if mirror else 0
-    return feature_views(pictures, body, backbone, name, [view], body.last_means)[:, 0]
+    channels = []
+    for backbone in backbones.each(backbones.find(arch)):
+        body = network.new_body(backbone, size=size)
+        body.to(default_device(), memory_format=torch.channels_last)
+        name = body_name(backbone, body)
+        views = feature_views(pictures, body, backbone, name, [view], body.last_means)
+        channels.append(views[:, 0])
+    return np.concatenate(channels, axis=1)
 
 
 def of_images(
     data, images, net: nn.Module, config: dict, views: Sequence[int] = (0,)
 ) -> np.ndarray:
     """The features of `images` by the body `net` of a network with the settings `config`: float32
-    (images, views, features).
+    (images, views, features), those of several bodies one after the other.
 
     `images` is a table with columns `file` and `clean_sha256`, such as `splits.items` gives. Raises
     InputError for a picture that can't be read, FileNotFoundError for one that is gone.
     """
     files, hashes = images.file, images.clean_sha256
     pictures = Pictures(data, files, hashes, config["size"], config["resize"])
-    return feature_views(pictures, net, backbones.of_config(config), body_name(config), views)
+    return body_views(pictures, net, config, views)
+
+
+def body_views(
+    pictures: "Pictures", net: nn.Module, config: dict, views: Sequence[int]
+) -> np.ndarray:
+    """`feature_views` by the body `net` of `network.new_learner` with the settings `config`.
+
+    Several bodies are computed and stored one after the other, so that a body that was used before,
+    alone or with others, has nothing to compute.
+    """
+    arrays = []
+    for part, body, name in named_bodies(net, config):
+        arrays.append(feature_views(pictures, body, part, name, views))
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=2)
+
+
+def named_bodies(net: nn.Module, config: dict) -> list[tuple[backbones.Backbone, nn.Module, str]]:
+    """Each body of the body `net` of `network.new_learner`: its backbone, itself, and the name
+    under which its features are stored.
+    """
+    parts = backbones.each(backbones.of_config(config))
+    return [
+        (part, body, body_name(part, body, config["precision"]))
+        for part, body in zip(parts, net.bodies, strict=True)
+    ]
+
+
+def body_name(backbone: backbones.Backbone, body: nn.Module, precision: str = "float32") -> str:
+    """The name under which the features of a single body are stored, alone or with others.
+
+    A body that is cut as artclf always did has the name of then, so that its features are found.
+    """
+    name = f"{backbone.name} {body.pool} {precision}"
+    return name if body.version == 1 else f"{name} stages {body.version}"
 
 
 class Pictures:
@@ -160,12 +197,6 @@ def feature_views(
                 table.put(view, by_hash)
                 bar.update(len(hashes))
     return table.array
-
-
-def body_name(config: dict) -> str:
-    """The name under which the features of a body of `network.new_learner` are stored."""
-    name = f"{config['name']} {config['pool']} {config['precision']}"
-    return name if config["stages"] == 1 else f"{name} stages {config['stages']}"
 
 
 def _read_stored(store: Store, keys: dict[int, str], hashes: list[str], table: "_FeatureTable"):

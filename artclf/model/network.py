@@ -8,7 +8,7 @@ builds the same network from a `config.json` for training and for loading.
 """
 
 from contextlib import nullcontext
-from copy import copy, deepcopy
+from copy import deepcopy
 
 import torch
 from fastai.learner import Learner
@@ -18,6 +18,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from artclf.model import backbones, stages
+from artclf.model.several import Bodies
 
 POOLS = ("style", "stages", "last")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -41,7 +42,8 @@ class Body(nn.Module):
     Given features instead of pictures, a body returns them as they are: a frozen one need not
     compute stored features again. `blocks` says which block each stage belongs to (1 to 4 by
     resolution, or by quarter of a transformer; 0 for the stem), `is_pooled` which stages are
-    pooled, `last_means` where in the features the mean of each channel after the last stage is.
+    pooled, `last_means` where in the features the mean of each channel after the last stage is,
+    `has_places` whether its maps are those of places of the picture.
     """
 
     def __init__(
@@ -67,6 +69,8 @@ class Body(nn.Module):
         self.autocast_dtype = PRECISIONS[precision]
         self.is_pooled = self._which_are_pooled()
         shapes = self._shapes_of_maps(blank)
+        # version 1 took maps with their channels last, as some transformers have them, for others
+        self.has_places = self.has_maps and shapes[-1][2] == shapes[-1][3]
         self.covariance_channels = self._covariance_channels(shapes)
         with torch.no_grad():
             self.n_features = self.eval()(blank).shape[1]
@@ -126,6 +130,11 @@ class Body(nn.Module):
         if self.own_pool is not None:
             parts[max(parts)].append(self.own_pool)
         return parts
+
+    @property
+    def bodies(self) -> list[nn.Module]:
+        """The body itself: as if it were one of `several.Bodies`."""
+        return [self]
 
     def forward(self, x):
         is_features = x.ndim == 2
@@ -270,6 +279,27 @@ def _pool_last(maps: torch.Tensor) -> torch.Tensor:
     return torch.cat([maps.amax((2, 3)), maps.mean((2, 3))], 1)
 
 
+def new_body(
+    backbone: backbones.Backbone,
+    pool: str = "style",
+    size: int = 224,
+    precision: str = "float32",
+    version: int = stages.VERSION,
+    weights=None,
+) -> Body | Bodies:
+    """The body of a backbone, or the bodies of one that is made of several.
+
+    `weights` is the file that `backbones.find` got, for the others see `Body`.
+    """
+    parts = backbones.each(backbone)
+    bodies = [
+        Body(backbones.body(part, size, weights), pool, size, precision, version) for part in parts
+    ]
+    if len(bodies) == 1:
+        return bodies[0]
+    return Bodies(bodies, [part.mean for part in parts], [part.std for part in parts])
+
+
 def new_learner(dls, config: dict, weights=None, **kwargs) -> Learner:
     """A fastai `Learner` of the backbone that `config` names and a new head, the body frozen if it
     is pretrained.
@@ -285,7 +315,7 @@ def new_learner(dls, config: dict, weights=None, **kwargs) -> Learner:
     size = config["size"]
     precision = config.get("precision", "float32")  # exports of version 0.1 don't name it
     version = config.get("stages", stages.VERSION)
-    body = Body(backbones.body(backbone, size, weights), config["pool"], size, precision, version)
+    body = new_body(backbone, config["pool"], size, precision, version, weights)
     config["pool"] = body.pool
     config["stages"] = body.version
     model = nn.Sequential(body, new_head(body.n_features, config))
@@ -371,7 +401,7 @@ def plain_model(model: nn.Sequential, count: int | None = None) -> nn.Sequential
 
     It takes pictures alone, not features, and computes in float32.
     """
-    body = copy(model[0])
+    body = deepcopy(model[0])
     body.autocast_dtype = None
     tracer = fx.Tracer()
     # modules stay as they are, but for those of ours, whose steps are written down

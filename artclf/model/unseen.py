@@ -12,6 +12,7 @@ from artclf.model import backbones, network, stages
 from artclf.model.features import of_images
 from artclf.model.folds import out_of_fold
 from artclf.model.heads import LinearHead, reduced
+from artclf.model.several import Bodies
 
 FOLDS = 10
 RIDGE = 0.3  # for recipes without a penalty of their own
@@ -21,10 +22,10 @@ def probabilities(data, images, config: dict, split: str = "artist", weights=Non
     """The probability of each class for each of `images`, (images, classes), out of `FOLDS` folds.
 
     `images` is a table of `splits.items`, `config` that of an export, whose body, settings and seed
-    are taken. Heads learn as in `heads.LinearHead`, from features of view 0 that are standardised by
-    all images, which takes no label. A class that a fold did not learn is as unlikely
-    as can be there. No group of `split` (of `splits.SPLITS`) is in two folds. `weights` is the file
-    that the body started from, if it did.
+    are taken; `weights` is the file that the body started from, if it did from one. Heads learn as
+    in `heads.LinearHead`, from features of view 0 that are standardised by all images, which takes
+    no label. A class that a fold did not learn is as unlikely as can be there. No group of `split`
+    (of `splits.SPLITS`) is in two folds.
     """
     rows = splits.usable(data, config["exclude"]).set_index("file").loc[images.file]
     groups = np.array(splits.groups(rows, split))
@@ -36,10 +37,15 @@ def probabilities(data, images, config: dict, split: str = "artist", weights=Non
     return np.nan_to_num(found.probabilities[:, places])
 
 
-def frozen_body(config: dict, weights=None) -> network.Body:
-    """The body of a network as it was before any training, from its pretrained weights or the file
-    `weights`.
+def frozen_body(config: dict, weights=None) -> network.Body | Bodies:
+    """The body of a network as it was before any training; `weights` is the file that it started
+    from, if it did from one.
     """
-    net = backbones.body(backbones.of_config(config), config["size"], weights)
-    version = config.get("stages", stages.VERSION)
-    return network.Body(net, config["pool"], config["size"], config["precision"], version)
+    return network.new_body(
+        backbones.of_config(config),
+        config["pool"],
+        config["size"],
+        config["precision"],
+        config.get("stages", stages.VERSION),
+        weights,
+    )

@@ -12,7 +12,7 @@ from artclf.results.pages import cards, render
 
 SHOWN = 40  # pictures a side
 # settings of config.json that follow from others
-DERIVED = ("hashes", "mean", "std", "temperature")
+DERIVED = ("bodies", "hashes", "mean", "std", "temperature")
 
 
 def compare_runs(one, other, data, out=None, part="test") -> dict:

@@ -67,6 +67,17 @@ def test_the_figures_are_those_of_scikit_learn(signed, no_workers):
     assert figures.macro_f1.artist == pytest.approx(f1_score(y, answers, average="macro"), abs=0.04)
 
 
+def test_several_bodies_are_measured(signed, no_workers):
+    both = "efficientnet_lite0+efficientnet_lite1"
+    figures, _ = protocols.measure(signed, **{**SMALL, "arch": both})
+    assert figures.macro_f1.between(0, 1).all()
+    body, config = protocols.frozen_body(both, 64)
+    images = leaks.images(signed, ["artist"], 2)
+    x = of_images(signed, images, body, config)
+    count = [protocols.frozen_body(name, 64)[0].n_features for name in both.split("+")]
+    assert x.shape[-1] == sum(count)
+
+
 def test_without_two_sources_a_line_says_what_is_not_measured(drawn, capsys, no_workers):
     figures, _ = protocols.measure(drawn, **SMALL)
     assert list(figures.index) == ["grouped", "artist"]

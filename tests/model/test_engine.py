@@ -108,9 +108,8 @@ def test_a_linear_head_standardises_by_all_of_train(drawn, tmp_path):
     learn = learner(drawn, tmp_path)
     learn.fit_one_cycle(2, 1e-3)
     body, (norm, *_), pictures = learn.model[0], learn.model[1], learn.stored.pictures["train"]
-    name = features.body_name(learn.config)
     x = (
-        features.feature_views(pictures, body, learn.stored.backbone, name, [0, 1])
+        features.body_views(pictures, body, learn.config, [0, 1])
         .reshape(-1, body.n_features)
         .astype(float)
     )

@@ -141,8 +141,8 @@ def test_pictures_that_find_no_room_are_decoded_each_time(fresh, rows, monkeypat
 def test_other_weights_give_other_numbers(fresh, rows, monkeypatch):
     ours, real = features.extract(fresh, rows, LITE, size=64), backbones.body
 
-    def shifted(backbone, size):
-        net = real(backbone, size)
+    def shifted(backbone, size, weights):
+        net = real(backbone, size, weights)
         with torch.no_grad():
             net.model.conv_head.weight.mul_(2)
         return net
@@ -167,7 +167,7 @@ def test_the_maps_of_transformers_are_their_tokens(fresh, rows, monkeypatch, nam
     net = backbones.body(taken, 64)
     model = deepcopy(net.model)
     monkeypatch.setattr(backbones, "find", lambda arch: taken)
-    monkeypatch.setattr(backbones, "body", lambda backbone, size: net)
+    monkeypatch.setattr(backbones, "body", lambda backbone, size, weights: net)
     found = features.extract(fresh, rows, name, size=64)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (taken.mean, taken.std))
     last = by_hand(fresh, rows, model.forward_features, 64, lambda x: (x / 2 + 0.5 - mean) / std)
@@ -177,7 +177,7 @@ def test_the_maps_of_transformers_are_their_tokens(fresh, rows, monkeypatch, nam
 
 def test_a_body_without_maps_gives_its_features_as_they_are(fresh, rows, monkeypatch):
     flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 64, 2))
-    monkeypatch.setattr(backbones, "body", lambda backbone, size: flat)
+    monkeypatch.setattr(backbones, "body", lambda backbone, size, weights: flat)
     found = features.extract(fresh, rows, LITE, size=64)
     np.testing.assert_allclose(found, by_hand(fresh, rows, flat, 64), atol=1e-3)
 

@@ -254,8 +254,7 @@ def test_a_network_that_is_cut_as_before_says_so_and_keeps_its_stored_features(n
     assert before.version == 1 and now.version == version
     same = list(before.state_dict()) == list(now.state_dict())
     assert same == (version == 1)
-    settings = {"name": name, "pool": now.pool, "precision": "float32", "stages": now.version}
-    assert (features.body_name(settings) == f"{name} {now.pool} float32") == (version == 1)
+    assert (features.body_name(taken, now) == f"{name} {now.pool} float32") == (version == 1)
 
 
 @torch.no_grad()
