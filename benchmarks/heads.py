@@ -21,7 +21,6 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 
 from artclf.lab import leaks, protocols
 from artclf.model.features import of_images
@@ -110,10 +109,6 @@ VARIANTS = {
     "LDA, shrinkage 0.5": (
         as_it_is,
         LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.5),
-    ),
-    "support vectors, RBF": (
-        as_it_is,
-        SVC(C=3, class_weight="balanced", probability=True, random_state=0),
     ),
     "15 neighbours, cosine": (as_it_is, KNeighborsClassifier(15, metric="cosine")),
 }
