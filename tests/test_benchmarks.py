@@ -50,6 +50,14 @@ def test_every_script_says_how_it_is_called(script, file, capsys):
     assert f"`{file.name}`" in (file.parent / "README.md").read_text(encoding="utf-8")
 
 
+def test_heads_are_held_against_the_first_on_the_same_folds(script, drawn, capsys, no_workers):
+    names = ["as it is: ridge 0.3, balanced", "ridge 3", "15 neighbours, cosine"]
+    script(of("heads"), drawn, "--split", "grouped", "--size", 64, "--seeds", 1, "--only", *names)
+    *_, first, second, third = capsys.readouterr().out.splitlines()
+    assert first.startswith(names[0]) and "+0.000 [+0.000, +0.000]" in first
+    assert second.startswith("ridge 3") and third.startswith("15 neighbours")
+
+
 @pytest.mark.slow
 def test_features_and_fine_tuning_are_measured_on_every_fold_once(
     script, fresh, tmp_path, capsys, no_workers

@@ -116,7 +116,7 @@ def _most_similar(pictures, by_word, mirrored: bool) -> set[Candidate]:
     candidates = set()
     for start in range(0, number, rows):
         similarity = (pictures[start : start + rows] @ by_word).toarray()
-        nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
+        nearest = np.argpartition(similarity, number - count, axis=1)[:, -count:]
         for picture, others in enumerate(nearest.tolist(), start):
             for other in others:
                 if other != picture:
