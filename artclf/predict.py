@@ -144,11 +144,9 @@ def export_final(learn: Learner, out) -> Path:
         body = load(new).learner.model[0]
         _write_embeddings(of_images(data, images, body, config)[:, 0], images, new)
         recipe = metrics["recipe"] and {**metrics["recipe"], "final": True}
-        figures = {**evaluation.metrics(predictions)}
-        write_json(
-            new / "metrics.json",
-            {**metrics, "metrics": figures, "recipe": recipe, "final": final},
-        )
+        figures = evaluation.metrics(predictions)
+        metrics = {**metrics, "metrics": figures, "recipe": recipe, "final": final}
+        write_json(new / "metrics.json", metrics)
     return out
 
 

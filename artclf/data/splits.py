@@ -87,7 +87,14 @@ def items(
 
 def groups(rows, split: str) -> list[str]:
     """The group of each of the `rows` of `usable`: a `split` (of `SPLITS`) keeps it in one part."""
-    return joined(rows.sha256, [rows[column] for column in SPLITS[split]])
+    return joined(rows.sha256, group_columns(rows, split))
+
+
+def group_columns(rows, split: str) -> list:
+    """The columns of `rows` by which a `split` (of `SPLITS`) joins images; '' where nothing is
+    known.
+    """
+    return [rows[column].astype(object).fillna("") for column in SPLITS[split]]
 
 
 def choose(data, exclude: Sequence[str] = ()) -> tuple[str, str]:
@@ -255,7 +262,7 @@ def usable(data, exclude: Sequence[str] = ()):
     `painter` the key of `artist_keys` or ''. Raises InputError where none is left.
     """
     table = read_catalogue(data)
-    texts = ["clean_sha256", "dup_group", "review", "split", "source"]
+    texts = ["clean_sha256", "dup_group", "review", "split"]
     table[texts] = table[texts].astype(object).fillna("")
     is_moved = table.review.str.startswith("move:")
     is_kept = table.review == "keep"

@@ -23,7 +23,7 @@ from artclf.data.aliases import aliases_of
 from artclf.data.catalogue import read_catalogue
 from artclf.data.groups import joined
 from artclf.data.names import artist_keys
-from artclf.data.splits import SPLITS, usable
+from artclf.data.splits import group_columns, usable
 from artclf.model import features
 from artclf.model.folds import prediction_table
 from artclf.results import plots
@@ -91,9 +91,8 @@ def images(
     keys = artist_keys(table.artist.dropna(), aliases_of(data))
     table["painter"] = table.artist.map(keys).astype(object).fillna("")
     for name in splits:
-        columns = SPLITS[name]
         own_groups = [str(i) for i in table.index]
-        table[f"by_{name}"] = joined(own_groups, [table[column] for column in columns])
+        table[f"by_{name}"] = joined(own_groups, group_columns(table, name))
     if "artist" in splits and not table.painter.any():
         warnings.warn(
             f"no painter is known in {data}: split artist is the same as split grouped; import the "

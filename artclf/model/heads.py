@@ -2,7 +2,7 @@
 
 The loss that `train.learner` lets a linear head learn from, cross-entropy with an L2 penalty, is
 convex: it has a single minimum, and a solver finds it in seconds. Folds are made with such heads,
-and `benchmarks/recipe.py` holds fastai's fit against it.
+and a test holds fastai's fit against them.
 """
 
 import numpy as np
@@ -49,9 +49,10 @@ class LinearHead(ClassifierMixin, BaseEstimator):
         if inputs.shape[1] > len(inputs):
             # the weights are sums of the inputs
             triangle = _triangle(inputs)
-            solution, self.bias_ = _minimum(triangle.float(), labels, loss, self.ridge)
-            in_rows = torch.linalg.solve_triangular(triangle.T, solution.double(), upper=True)
-            self.weight_ = inputs.T @ in_rows.float()
+            columns = triangle.float().to(device)
+            solution, self.bias_ = _minimum(columns, labels, loss, self.ridge)
+            in_rows = torch.linalg.solve_triangular(triangle.T, solution.cpu().double(), upper=True)
+            self.weight_ = inputs.T @ in_rows.float().to(device)
         else:
             self.weight_, self.bias_ = _minimum(inputs, labels, loss, self.ridge)
         return self
@@ -88,8 +89,10 @@ def reduced(x: np.ndarray) -> np.ndarray:
 
 
 def _triangle(inputs: torch.Tensor) -> torch.Tensor:
-    """A square matrix whose rows have the inner products of the rows of `inputs`, as float64."""
-    gram = (inputs @ inputs.T).double()
+    """A square matrix whose rows have the inner products of the rows of `inputs`: float64, and so on
+    the CPU, because Apple's GPUs have none.
+    """
+    gram = (inputs @ inputs.T).cpu().double()
     gram.diagonal().add_(1e-6 * gram.diagonal().mean())  # rows may be equal
     return torch.linalg.cholesky(gram)
 
