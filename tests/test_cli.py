@@ -260,6 +260,7 @@ def test_sources_are_levelled(artclf, drawn, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_decisions_are_applied_listed_and_exported(artclf, drawn, tmp_path):
     data, given, written = (
         shutil.copytree(drawn, tmp_path / "data"),

@@ -98,6 +98,7 @@ def test_a_network_that_started_from_a_file_starts_from_it_again(drawn, tmp_path
         unseen.probabilities(drawn, images, config)
 
 
+@pytest.mark.slow
 def test_several_bodies_learn_from_all(drawn, tmp_path, no_workers):
     both = "efficientnet_lite0+efficientnet_lite1"
     learn = train.fit(drawn, tmp_path, 1, 0, final=True, **{**SMALL, "arch": both})

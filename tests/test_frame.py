@@ -137,6 +137,7 @@ IMPORTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", IMPORTS)
 def test_importing_a_step_warns_of_nothing_and_changes_no_filter(code):
     before = "import warnings, pandas, scipy.sparse, torch\nfilters = list(warnings.filters)\n"
@@ -150,6 +151,7 @@ def test_a_notebook_without_ipywidgets_is_not_warned():
     assert python(without + "from artclf import train") == ""
 
 
+@pytest.mark.slow
 def test_public_names_are_there_and_none_is_a_modules():
     code = (
         "import artclf\n"

@@ -123,6 +123,7 @@ def test_parts_are_cut_and_a_line_says_that_they_are_not_noted(data, capsys):
     assert "not noted in the catalogue" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_predictions_and_a_report_come_from_folders_that_cannot_be_written(data, out, writable):
     files = sorted((data / "clean").rglob("*.jpg"))[:3]
     expected = artclf.load(out).predict(files)
@@ -139,6 +140,7 @@ def test_predictions_and_a_report_come_from_folders_that_cannot_be_written(data,
     assert after.count("<svg") == before.count("<svg") and abs(len(after) - len(before)) < 2000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_cache", [False, True])
 def test_a_network_learns_from_a_folder_that_cannot_be_written(
     data, writable, has_cache, monkeypatch, capsys

@@ -229,6 +229,7 @@ def test_weights_that_are_put_back_are_said(drawn, tmp_path, capsys):
     assert "Put back the weights of epoch 0 of fit 0" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_run_follows_from_its_settings_alone(drawn, tmp_path, precision):
     def trained(out):
