@@ -108,7 +108,8 @@ def export_final(learn: Learner, out) -> Path:
     Predictions and figures of valid and test stay those of the network that was exported before,
     which had not learned from them. Those of train become out-of-fold predictions by linear heads
     on the pretrained body (see `unseen.probabilities`), and so do the temperature and, under
-    `final` in `metrics.json`, figures of all images: of no picture had such a head seen the painter.
+    `final` in `metrics.json`, figures of all images. Of no picture had such a head seen others by the
+    same painter, as far as painters are known (`painter_known` counts the images).
     A network that did not start from pretrained weights has no such predictions: then all of these
     stay as they are. Raises as `export` does.
     """
@@ -117,7 +118,7 @@ def export_final(learn: Learner, out) -> Path:
     measured = read_json(out / "config.json")
     data = learn.dls.path
     images = images_of_training(data, measured)
-    predictions = pd.read_csv(out / "predictions.csv", encoding="utf-8")
+    predictions = evaluation.read_table(out / "predictions.csv")
     metrics = read_json(out / "metrics.json")
     temperature = measured["temperature"]
     final: dict = {"learned_from": list(splits.PARTS), "images": len(images)}
@@ -129,8 +130,14 @@ def export_final(learn: Learner, out) -> Path:
         of_unseen = _predictions(calibrated, images, measured["vocab"])
         is_train = predictions.part == "train"
         predictions[is_train] = of_unseen[is_train]
-        everywhere = evaluation.metrics(of_unseen.assign(part="test"))["test"]
-        final |= {"temperature": temperature, "why": why_not_fitted, "unseen": everywhere}
+        usable = splits.usable(data, measured["exclude"])
+        known = usable.painter[usable.file.isin(images.file)] != ""
+        final |= {
+            "temperature": temperature,
+            "why": why_not_fitted,
+            "painter_known": int(known.sum()),
+            "unseen": evaluation.metrics(of_unseen.assign(part="test"))["test"],
+        }
     learn.config = {
         **measured,
         "stages": learn.config["stages"],

@@ -110,16 +110,23 @@ def learn_from_all(learn: Learner, out=None) -> Learner:
     InputError where `out` is no export of `learn`, or its recipe can't be repeated.
     """
     out = Path(out or learn.path)
-    recipe = read_json(out / "metrics.json").get("recipe")
+    metrics = read_json(out / "metrics.json")
     config = read_json(out / "config.json")
     if config.get("data_hash") != learn.config["data_hash"]:
         raise InputError(
             f"{out} is no export of this learner: call predict.export(learn, out) first"
         )
+    recipe = metrics["recipe"]
     if not recipe:
         raise InputError(
             f"the recipe of {out} can't be repeated, because parts, callbacks or arguments of your "
             "own are in it: train on all images yourself, with a table as `split`"
+        )
+    fits = {row["fit"] for row in learn.history.rows}
+    if len(fits) != len(metrics["protocol"]["fits"]):
+        raise InputError(
+            f"this learner was trained since it was exported to {out}: call predict.export(learn, "
+            "out) again"
         )
     images = predict.images_of_training(learn.dls.path, learn.config)
     table = pd.concat([images.assign(part="train"), images[images.part == "valid"]])

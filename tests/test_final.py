@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from artclf import predict, train
 from artclf.base.errors import InputError
-from artclf.data import splits
+from artclf.data import cleaning, splits
 from artclf.data.catalogue import Catalogue
 from artclf.model import unseen
 from artclf.model.features import of_images
@@ -73,6 +73,8 @@ def test_predictions_of_train_are_of_heads_that_did_not_see_it(drawn, tmp_path, 
     assert (places == expected.argmax(1))[is_train].all()
     right = expected.argmax(1) == pd.Index(config["vocab"]).get_indexer(images.period)
     assert metrics["final"]["unseen"]["accuracy"] == pytest.approx(right.mean())
+    known = splits.usable(drawn).painter != ""
+    assert metrics["final"]["painter_known"] == known.sum()
     page = report.page(evaluation.read(tmp_path, drawn), drawn, tmp_path)
     assert f"from the {len(images)} pictures of all three parts" in " ".join(page.split())
     assert f"heads give {right.mean():.1%} of all pictures" in " ".join(page.split())
@@ -141,6 +143,32 @@ def test_no_fold_learns_from_the_painter_that_it_answers_for(drawn, tmp_path, mo
         is_learned = (x[:, None] == of_fold[None]).all(2).any(1)
         inside = set(rows.painter[is_learned])
         assert len(inside) == 4 and inside.isdisjoint(rows.painter[~is_learned])
+
+
+def test_a_learner_that_was_trained_since_its_export_is_refused(drawn, tmp_path, no_workers):
+    learn = train.fit(drawn, tmp_path, 1, 0, **SMALL)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(1, 1e-4)
+    with pytest.raises(InputError, match="trained since it was exported"):
+        train.learn_from_all(learn, tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_a_class_called_NA_stays_one(drawn, tmp_path, no_workers):
+    data = shutil.copytree(drawn, tmp_path / "data")
+    name = splits.items(data).period.iloc[0]
+    with Catalogue(data) as catalogue:
+        rows = [row for row in catalogue.select() if row["period"] == name]
+        for row in rows:
+            key = (row["url"], name)
+            catalogue.db.execute(
+                "UPDATE images SET review = 'move:NA' WHERE url = ? AND period = ?", key
+            )
+    cleaning.normalise(data, workers=1)
+    train.fit(data, tmp_path / "out", 1, 0, final=True, **SMALL)
+    predictions = evaluation.read(tmp_path / "out", data)
+    assert (predictions.period == "NA").sum() == len(rows)
 
 
 def test_a_recipe_that_cannot_be_repeated_and_a_strange_export_are_refused(

@@ -13,9 +13,7 @@ from artclf.data.matching import MAX_BITS, MIRROR_BITS, mirror_descriptors, root
 
 NEIGHBOURS = 8  # so many pictures are candidates by visual words
 HALF_WORDS = 512  # a visual word is a pair of half words, each one of so many
-MOST_PICTURES = (
-    1000  # with a word; words that more have tell little, and would take most of the time
-)
+MOST_PICTURES = 1000  # with a word; words that more have tell little, and take most of the time
 SIMILARITIES = 1 << 24  # so many are in memory at a time, 64 MB
 BLOCK = 1024  # hashes, or pictures, that are looked at together: memory stays flat
 
@@ -86,8 +84,9 @@ def by_words(number: int, descriptors: Callable[[int], np.ndarray]) -> set[Candi
     are and in the mirror.
 
     `descriptors(i)` are those of picture i, uint8 of shape (n, 128). Words weigh by rarity (Sivic
-    and Zisserman, Video Google, 2003), and those of more than MOST_PICTURES pictures are left out,
-    so that the time of the sparse product grows as the number of pictures, not as its square.
+    and Zisserman, Video Google, 2003), and those of more than MOST_PICTURES pictures are left out:
+    the sparse product grows as the number of pictures. The highest of each row are looked for
+    among all pictures, which takes their square, but little for each.
     """
     from sklearn.preprocessing import normalize
 

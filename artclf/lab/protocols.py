@@ -57,7 +57,14 @@ def measure(
     rows = {}
     runs = {}
     jobs = [(split, data, split) for split in SPLITS]
-    sources = usable(data).source.replace("", None).nunique()
+    rows_of_data = usable(data)
+    unknown = int((rows_of_data.painter == "").sum())
+    if unknown:
+        print(
+            f"The painters of {unknown} of {len(rows_of_data)} pictures are not known: each of these "
+            "counts as a painter of its own."
+        )
+    sources = rows_of_data.source.replace("", None).nunique()
     if sources < 2:
         print(f"{data} names {sources or 'no'} source, so sources it never saw are not measured.")
         jobs.pop()

@@ -43,7 +43,7 @@ def read(out, data):
     finish_replacing(path.parent)
     if not path.exists():
         raise FileNotFoundError(f"no {path}: run `artclf train` first")
-    predictions = _read_table(path)
+    predictions = read_table(path)
     facts = read_catalogue(data).dropna(subset="file")
     facts["artist"] = facts.artist.replace(aliases_of(data))
     facts["file"] = [clean_path(row) for row in facts.to_dict("records")]
@@ -61,7 +61,7 @@ def read(out, data):
     return table
 
 
-def _read_table(path: Path):
+def read_table(path: Path):
     import pandas as pd
 
     try:
