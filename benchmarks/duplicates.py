@@ -423,6 +423,20 @@ def measure_index(number: int):
         )
 
 
+def with_cost(function: Callable, *args):
+    """What `function` returns, and its time and the memory of this process as a text."""
+    started = time.perf_counter()
+    processor_started = time.process_time()
+    found = function(*args)
+    seconds = time.perf_counter() - started
+    processor_seconds = time.process_time() - processor_started
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return found, (
+        f"{seconds:.0f} s, {processor_seconds:.0f} s of processors, at most {memory:.0f} MB for the "
+        "process"
+    )
+
+
 def measure_words(number: int):
     """Time and memory of the candidates by visual words, of pictures with 400 points each that look
     like points of drawn pictures.
@@ -436,18 +450,9 @@ def measure_words(number: int):
         points = pool[rng.integers(len(pool), size=400)]
         return points ^ rng.integers(0, 4, points.shape, dtype=np.uint8)  # each a little otherwise
 
-    started = time.perf_counter()
-    processor_started = time.process_time()
     with threadpool_limits(1, "blas"):
-        pairs = by_words(number, descriptors)
-    seconds = time.perf_counter() - started
-    processor_seconds = time.process_time() - processor_started
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{number} pictures: {len(pairs)} candidates by words, {seconds:.0f} s, "
-        f"{processor_seconds:.0f} s of processors, at most {memory:.0f} MB for the process",
-        flush=True,
-    )
+        pairs, cost = with_cost(by_words, number, descriptors)
+    print(f"{number} pictures: {len(pairs)} candidates by words, {cost}", flush=True)
 
 
 # Many pictures
@@ -484,17 +489,8 @@ def measure_scale(number: int, work: Path):
     download.import_folder(gallery, data)
     clean.normalise(data)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    started = time.perf_counter()
-    processor_started = time.process_time()
-    found = clean.mark_duplicates(data)
-    seconds = time.perf_counter() - started
-    processor_seconds = time.process_time() - processor_started
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{number} pictures, {len(found)} set aside: {seconds:.0f} s, {processor_seconds:.0f} s of "
-        f"processors, at most {memory:.0f} MB for the process, {before:.0f} MB before",
-        flush=True,
-    )
+    found, cost = with_cost(clean.mark_duplicates, data)
+    print(f"{number} pictures, {len(found)} set aside: {cost}, {before:.0f} MB before", flush=True)
 
 
 def in_a_process(function: Callable, *args):
