@@ -5,6 +5,7 @@ Works on what module `matching` describes pictures by: hashes, and descriptors a
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +13,9 @@ import numpy as np
 from artclf.data.matching import MAX_BITS, MIRROR_BITS, mirror_descriptors, root_sift
 
 NEIGHBOURS = 8  # so many pictures are candidates by visual words
-HALF_WORDS = 512  # a visual word is a pair of half words, each one of so many
+HALF_WORDS = 512  # a visual word is a pair of half words, each one of at least so many
+WORDS_OF_A_PICTURE = 25  # the vocabulary has at least so many words for each picture
 MOST_PICTURES = 1000  # with a word; words that more have tell little, and take most of the time
-SIMILARITIES = 1 << 24  # so many are in memory at a time, 64 MB
 BLOCK = 1024  # hashes, or pictures, that are looked at together: memory stays flat
 
 
@@ -84,9 +85,10 @@ def by_words(number: int, descriptors: Callable[[int], np.ndarray]) -> set[Candi
     are and in the mirror.
 
     `descriptors(i)` are those of picture i, uint8 of shape (n, 128). Words weigh by rarity (Sivic
-    and Zisserman, Video Google, 2003), and those of more than MOST_PICTURES pictures are left out:
-    the sparse product grows as the number of pictures. The highest of each row are looked for
-    among all pictures, which takes their square, but little for each.
+    and Zisserman, Video Google, 2003), and those of more than MOST_PICTURES pictures are left out.
+    The vocabulary grows with the pictures, so that a word has as many of them as before, and a
+    picture shares words with as many others. Only finding the words of a point takes longer, by
+    the square root of the number.
     """
     from sklearn.preprocessing import normalize
 
@@ -100,8 +102,7 @@ def by_words(number: int, descriptors: Callable[[int], np.ndarray]) -> set[Candi
     plain = normalize(_weighted(has_word, weights))
     by_word = plain.T.tocsr()
     candidates = _most_similar(plain, by_word, mirrored=False)
-    del has_word, plain  # with many pictures, each takes hundreds of megabytes
-    has_word = _has_word(number, lambda i: mirror_descriptors(descriptors(i)), vocabulary)
+    has_word.indices = vocabulary.mirrored(has_word.indices)
     return candidates | _most_similar(_weighted(has_word, weights), by_word, mirrored=True)
 
 
@@ -110,18 +111,30 @@ def _most_similar(pictures, by_word, mirrored: bool) -> set[Candidate]:
     has a column for each picture, all equally long.
     """
     number = by_word.shape[1]
-    count = min(1 + NEIGHBOURS, number)  # a picture is most similar to itself
-    rows = max(1, SIMILARITIES // number)
+
+    def nearest(start: int) -> list[np.ndarray]:
+        """For each row of a block the most similar pictures, itself among them."""
+        similarity = pictures[start : start + BLOCK] @ by_word
+        rows = [slice(*ends) for ends in pairwise(similarity.indptr)]
+        highest = [_highest(similarity.data[row], 1 + NEIGHBOURS) for row in rows]
+        return [similarity.indices[row][places] for row, places in zip(rows, highest, strict=True)]
+
     candidates = set()
-    for start in range(0, number, rows):
-        similarity = (pictures[start : start + rows] @ by_word).toarray()
-        nearest = np.argpartition(similarity, number - count, axis=1)[:, -count:]
-        for picture, others in enumerate(nearest.tolist(), start):
-            for other in others:
+    with ThreadPoolExecutor() as pool:
+        blocks = pool.map(nearest, range(0, number, BLOCK))
+        for picture, others in enumerate(chain.from_iterable(blocks)):
+            for other in others.tolist():
                 if other != picture:
                     first, second = sorted((picture, other))
                     candidates.add(Candidate(first, second, mirrored))
     return candidates
+
+
+def _highest(values: np.ndarray, count: int) -> np.ndarray:
+    """The places of the `count` highest values, or of all where there are fewer, in any order."""
+    if len(values) <= count:
+        return np.arange(len(values))
+    return np.argpartition(values, len(values) - count)[-count:]
 
 
 def _has_word(number: int, descriptors: Callable[[int], np.ndarray], vocabulary: "Vocabulary"):
@@ -131,7 +144,7 @@ def _has_word(number: int, descriptors: Callable[[int], np.ndarray], vocabulary:
     from scipy.sparse import csr_array
 
     def different_words(descriptors_of_one: np.ndarray) -> np.ndarray:
-        return np.unique(vocabulary.words(descriptors_of_one)).astype(np.int32)
+        return np.unique(vocabulary.words(descriptors_of_one))
 
     words_of_picture = [np.empty(0, np.int32)]
     with ThreadPoolExecutor() as pool:
@@ -141,7 +154,7 @@ def _has_word(number: int, descriptors: Callable[[int], np.ndarray], vocabulary:
             words_of_picture += pool.map(different_words, block)
     words = np.concatenate(words_of_picture)
     starts = np.cumsum([len(words) for words in words_of_picture], dtype=np.int32)
-    return csr_array((np.ones(len(words), np.float32), words, starts), (number, HALF_WORDS**2))
+    return csr_array((np.ones(len(words), np.float32), words, starts), (number, len(vocabulary)))
 
 
 def _weighted(has_word, weights: np.ndarray):
@@ -158,34 +171,47 @@ class Vocabulary:
     """Visual words: each is a pair of half words, the closest to the halves of a descriptor.
 
     The half words are descriptors drawn from the data (Babenko and Lempitsky, The inverted
-    multi-index, 2012).
+    multi-index, 2012), and these in the mirror: so the word that a point has in the mirror image is
+    the word of its own in the mirror.
     """
 
     def __init__(self, descriptors: np.ndarray):
-        self.half_words = _halves(descriptors)
+        self.half_words = _halves(np.concatenate([descriptors, mirror_descriptors(descriptors)]))
 
     @classmethod
     def drawn_from(cls, number: int, descriptors: Callable[[int], np.ndarray]):
-        """A vocabulary of HALF_WORDS descriptors of `number` pictures; None for fewer than two
+        """A vocabulary from descriptors of some of `number` pictures; None for fewer than two
         pictures, or where no picture has any.
         """
         if number < 2:
             return None
         rng = np.random.default_rng(0)
+        half_words = max(HALF_WORDS, round((WORDS_OF_A_PICTURE * number) ** 0.5))
         drawn = []
-        for picture in rng.integers(number, size=HALF_WORDS):
+        for picture in rng.integers(number, size=half_words // 2):
             values = descriptors(picture)
             if len(values):
                 drawn.append(values[rng.integers(len(values))])
         return cls(np.stack(drawn)) if drawn else None
 
     def words(self, descriptors: np.ndarray) -> np.ndarray:
-        """The word of each descriptor, (n, 128), as a number."""
+        """The word of each descriptor, (n, 128), as a number: int32 of shape (n,)."""
         left, right = (
             _closest(halves, half_words)
             for halves, half_words in zip(_halves(descriptors), self.half_words, strict=True)
         )
-        return left * HALF_WORDS + right
+        return (left * self.half_words.shape[1] + right).astype(np.int32)
+
+    def mirrored(self, words: np.ndarray) -> np.ndarray:
+        """The words that the same points have in the mirror image."""
+        number = self.half_words.shape[1]
+        left, right = divmod(words, number)
+        half = number // 2  # the second half of the half words mirrors the first
+        return (left + half) % number * number + (right + half) % number
+
+    def __len__(self) -> int:
+        """The number of words."""
+        return self.half_words.shape[1] ** 2
 
 
 def _halves(descriptors: np.ndarray) -> np.ndarray:

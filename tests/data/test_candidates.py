@@ -1,6 +1,9 @@
 """Candidates: the pairs that are worth comparing, by hash and by visual words."""
 
+from itertools import combinations, permutations
+
 import numpy as np
+import pytest
 
 from artclf.data import candidates
 from artclf.data.candidates import Candidate, Vocabulary, by_hash, by_words, close_pairs
@@ -55,16 +58,29 @@ def test_pictures_that_share_descriptors_are_candidates():
     assert found == by_words(30, pictures.__getitem__)
 
 
-def test_of_few_pictures_all_pairs_are_candidates():
-    pictures = pictures_of_noise(3)
-    every = {(i, j, mirrored) for i, j in ((0, 1), (0, 2), (1, 2)) for mirrored in (False, True)}
-    assert by_words(3, pictures.__getitem__) == every
-    assert all(isinstance(pair, Candidate) for pair in by_words(3, pictures.__getitem__))
+def test_of_few_pictures_those_that_share_a_word_are_candidates():
+    pictures = pictures_of_noise(6)
+    pictures[2] = np.concatenate([pictures[2], pictures[4][:20]])
+    pictures[3] = np.concatenate([pictures[3], mirror_descriptors(pictures[5][:20])])
+    vocabulary = Vocabulary.drawn_from(6, pictures.__getitem__)
+    words = [set(vocabulary.words(points).tolist()) for points in pictures]
+    mirrored = [set(vocabulary.words(mirror_descriptors(p)).tolist()) for p in pictures]
+    expected = {(i, j, False) for i, j in combinations(range(6), 2) if words[i] & words[j]}
+    for i, j in permutations(range(6), 2):
+        if mirrored[i] & words[j]:
+            expected.add((min(i, j), max(i, j), True))
+    found = by_words(6, pictures.__getitem__)
+    assert found == expected and {(2, 4, False), (3, 5, True)} <= found and len(found) < 20
+    assert all(isinstance(pair, Candidate) for pair in found)
 
 
-def test_of_two_pictures_each_is_the_others_candidate():
-    pictures = pictures_of_noise(2)
-    assert by_words(2, pictures.__getitem__) == {(0, 1, False), (0, 1, True)}
+def test_the_vocabulary_grows_with_the_pictures():
+    """A word has as many of 40,000 pictures as of 20,000."""
+    points = pictures_of_noise(1, points=400)[0]
+    few, many = (len(Vocabulary.drawn_from(n, lambda i: points)) for n in (20_000, 40_000))
+    assert many == pytest.approx(2 * few, rel=0.01)
+    assert few == pytest.approx(25 * 20_000, rel=0.01)
+    assert len(Vocabulary.drawn_from(1000, lambda i: points)) == candidates.HALF_WORDS**2
 
 
 def test_words_weigh_by_rarity_and_count_once_in_a_picture():
@@ -101,7 +117,7 @@ def test_words_that_many_pictures_have_are_left_out(monkeypatch):
     pictures[8] = np.concatenate([rare[:5], pictures[8]])
     assert (3, 8, False) in by_words(30, pictures.__getitem__)
     same = [common] * 30  # not a word is left
-    assert len(by_words(30, same.__getitem__)) <= 2 * 30 * candidates.NEIGHBOURS
+    assert by_words(30, same.__getitem__) == set()
 
 
 def test_without_a_second_picture_or_any_point_there_are_no_candidates():
@@ -111,18 +127,28 @@ def test_without_a_second_picture_or_any_point_there_are_no_candidates():
 
 def test_a_word_is_the_pair_of_half_words_closest_to_the_halves_of_a_descriptor():
     descriptors = pictures_of_noise(2, points=40)
+    both = np.concatenate([descriptors[0], mirror_descriptors(descriptors[0])])
     words = Vocabulary(descriptors[0]).words(descriptors[1]).tolist()
     left = np.arange(128).reshape(4, 4, 8)[:, :2].ravel()  # the columns 0 and 1 of its 4 x 4 cells
     right = np.arange(128).reshape(4, 4, 8)[:, 2:].ravel()
-    vectors, vocabulary = root_sift(descriptors[1]), root_sift(descriptors[0])
+    vectors, vocabulary = root_sift(descriptors[1]), root_sift(both)
     expected = []
     for vector in vectors:
         closest = [
             np.linalg.norm(vocabulary[:, half] - vector[half], axis=1).argmin()
             for half in (left, right)
         ]
-        expected.append(closest[0] * candidates.HALF_WORDS + closest[1])
+        expected.append(closest[0] * len(both) + closest[1])
     assert words == expected and len(set(words)) > 20
+
+
+def test_words_in_the_mirror_are_those_of_the_mirrored_descriptors():
+    of_some, others = pictures_of_noise(2, points=40)
+    vocabulary = Vocabulary(of_some)
+    words = vocabulary.words(others)
+    assert (vocabulary.mirrored(words) == vocabulary.words(mirror_descriptors(others))).all()
+    assert (vocabulary.mirrored(words) != words).all()
+    assert (vocabulary.mirrored(vocabulary.mirrored(words)) == words).all()
 
 
 def test_a_vocabulary_is_drawn_from_pictures_that_have_points():
