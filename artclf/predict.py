@@ -1,13 +1,14 @@
 """Step predict: export a trained learner, load it anywhere, ask it about pictures.
 
 Reads and writes `EXPORT/`: `model.safetensors` and `config.json`, which `load` opens without
-running pickled code, fastai's `learner.pkl`, `predictions.csv`, `embeddings.npz` and
-`metrics.json`. The temperature in `config.json` calibrates the probabilities of
-`Classifier.predict` and of `predictions.csv` (see `results.calibration`). fastai's learners, in
-`learner.pkl` and as `Classifier.learner`, don't use it: they give the same answers with other
-probabilities. Notebook: `05_predict`.
+running pickled code, `measured.safetensors` (see `export_final`), fastai's `learner.pkl`,
+`predictions.csv`, `embeddings.npz` and `metrics.json`. The temperature in `config.json` calibrates
+the probabilities of `Classifier.predict` and of `predictions.csv` (see `results.calibration`).
+fastai's learners, in `learner.pkl` and as `Classifier.learner`, don't use it: they give the same
+answers with other probabilities. Notebook: `05_predict`.
 """
 
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,7 +34,14 @@ from artclf.data import splits
 from artclf.data.cleaning import check_copies
 from artclf.model import unseen
 from artclf.model.classifier import Classifier
-from artclf.model.exports import VERSIONS, load, load_learner, pickle_learner
+from artclf.model.exports import (
+    VERSIONS,
+    WEIGHTS,
+    WEIGHTS_OF_MEASURED,
+    load,
+    load_learner,
+    pickle_learner,
+)
 from artclf.model.features import of_images
 from artclf.results import calibration, embeddings, evaluation
 from artclf.results.recipe import recipe_of
@@ -49,6 +57,7 @@ NOT_IN_PROTOCOL = (
     "mean",
     "std",
     "temperature",
+    "measured",
     "data_hash",
     "seed",
     "versions",
@@ -73,6 +82,7 @@ def export(learn: Learner, out=None) -> Path:
     with replace_together(out) as new:
         _write_network(learn, new)
         _write_figures(new, data, images, _fits(out))
+    (out / WEIGHTS_OF_MEASURED).unlink(missing_ok=True)  # of an export that was there
     return out
 
 
@@ -111,7 +121,8 @@ def export_final(learn: Learner, out) -> Path:
     `final` in `metrics.json`, figures of all images. Of no picture had such a head seen others by the
     same painter, as far as painters are known (`painter_known` counts the images).
     A network that did not start from pretrained weights has no such predictions: then all of these
-    stay as they are. Raises as `export` does.
+    stay as they are. The weights of the measured network stay in `measured.safetensors`. Raises as
+    `export` does.
     """
     out = Path(out)
     _check_weights(learn)
@@ -142,8 +153,10 @@ def export_final(learn: Learner, out) -> Path:
         **measured,
         "stages": learn.config["stages"],
         "learned_from": list(splits.PARTS),
+        "measured": {"temperature": measured["temperature"], "learned_from": [splits.PARTS[0]]},
     }
     with replace_together(out) as new:
+        shutil.copyfile(out / WEIGHTS, new / WEIGHTS_OF_MEASURED)
         _write_network(learn, new)
         config = {**read_json(new / "config.json"), "temperature": temperature}
         write_json(new / "config.json", config)
@@ -197,13 +210,13 @@ def _check_weights(learn: Learner):
 def _write_network(learn: Learner, out: Path):
     """Write the weights, fastai's own export, and the settings with their hashes."""
     tensors = {name: value.contiguous() for name, value in learn.model.state_dict().items()}
-    replace_whole(out / "model.safetensors", lambda file: file.write_bytes(save(tensors)))
+    replace_whole(out / WEIGHTS, lambda file: file.write_bytes(save(tensors)))
     replace_whole(out / "learner.pkl", lambda file: pickle_learner(learn, file))
-    files = ("model.safetensors", "learner.pkl")
+    files = (WEIGHTS, WEIGHTS_OF_MEASURED, "learner.pkl")
     config = {
         **learn.config,
         "versions": {name: version(name) for name in VERSIONS},
-        "hashes": {name: sha256_of(out / name) for name in files},
+        "hashes": {name: sha256_of(out / name) for name in files if (out / name).exists()},
         "temperature": 1.0,  # until it is fitted
     }
     write_json(out / "config.json", config)

@@ -32,6 +32,8 @@ from artclf.data.classes import in_order
 from artclf.data.pictures import RESIZE
 from artclf.data.splits import AUTO, choose, cut_name, fingerprint, items, record
 from artclf.model import backbones, engine, network
+from artclf.model.features import of_images
+from artclf.model.heads import LinearHead
 from artclf.model.keep import BestEpoch, CheckFit, History, OneRun, Resume
 from artclf.model.loaders import data_loaders
 from artclf.model.store import store_file
@@ -105,9 +107,11 @@ def learn_from_all(learn: Learner, out=None) -> Learner:
     the export `out`, which keeps the figures of `learn`; return its learner.
 
     `out` is the export of `learn` (by default, its own path). The new network ends with the epoch
-    that was chosen for `learn`; nothing is chosen again. `predict.export_final` says what the export
-    then holds. Checkpoints are kept in `OUT/models/all/`, so a run that was killed goes on. Raises
-    InputError where `out` is no export of `learn`, or its recipe can't be repeated.
+    that was chosen for `learn`; nothing is chosen again. Where that was one of a linear head alone,
+    the new head is the one with the least loss, which a solver finds in seconds (see
+    `heads.LinearHead`). `predict.export_final` says what the export then holds. Checkpoints are
+    kept in `OUT/models/all/`, so a run that was killed goes on. Raises InputError where `out` is no
+    export of `learn`, or its recipe can't be repeated.
     """
     out = Path(out or learn.path)
     metrics = read_json(out / "metrics.json")
@@ -130,10 +134,6 @@ def learn_from_all(learn: Learner, out=None) -> Learner:
         )
     images = predict.images_of_training(learn.dls.path, learn.config)
     table = pd.concat([images.assign(part="train"), images[images.part == "valid"]])
-    print(
-        f"The network that is exported learns from all {len(images)} images. What follows of valid is "
-        "of images that it learns from, and says nothing of others:"
-    )
     settings = {name: learn.config[name] for name in (*NUMBERS, *SETTINGS_OF_FINAL)}
     again = learner(
         learn.dls.path,
@@ -145,19 +145,43 @@ def learn_from_all(learn: Learner, out=None) -> Learner:
         **settings,
     )
     best = learn.best_epoch
-    again.best_epoch.chosen = (best.fit_number, best.epoch_number)
-    again.config["chosen_epoch"] = list(again.best_epoch.chosen)
-    head_alone = best.fit_number == 0
-    with _bar(again):
-        _fit_stages(
-            again,
-            recipe["epochs"],
-            0 if head_alone else recipe["unfrozen_epochs"],
-            recipe["lr"],
-            recipe["gradual"] and not head_alone,
+    in_first_fit = best.fit_number == 0
+    if in_first_fit and _first_fit_is_convex(again.config):
+        print(f"The network that is exported learns from all {len(images)} images.")
+        _solve_head(again, images)
+    else:
+        print(
+            f"The network that is exported learns from all {len(images)} images. What follows of valid "
+            "is of images that it learns from, and says nothing of others:"
         )
+        again.best_epoch.chosen = (best.fit_number, best.epoch_number)
+        again.config["chosen_epoch"] = list(again.best_epoch.chosen)
+        with _bar(again):
+            _fit_stages(
+                again,
+                recipe["epochs"],
+                0 if in_first_fit else recipe["unfrozen_epochs"],
+                recipe["lr"],
+                recipe["gradual"] and not in_first_fit,
+            )
     predict.export_final(again, out)
     return again
+
+
+def _first_fit_is_convex(config: dict) -> bool:
+    """Whether the loss of the first fit has a single minimum: only a head learns, which is linear,
+    has a penalty and drops no input.
+    """
+    head_alone = config["weights"] != "random"
+    return head_alone and config["depth"] == 0 and config["ridge"] > 0 and config["dropout"] == 0
+
+
+def _solve_head(learn: Learner, images: pd.DataFrame):
+    """Give the head of `learn` the weights with the least loss on `images`."""
+    config = learn.config
+    x = of_images(learn.dls.path, images, learn.model[0], config, range(config["views"]))
+    classes = pd.Index(config["vocab"]).get_indexer(images.period)
+    LinearHead(config["ridge"], config["balance"]).fit(x, classes).put_into(learn.model[1])
 
 
 def _bar(learn: Learner):

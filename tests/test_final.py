@@ -16,7 +16,7 @@ from artclf.data import cleaning, splits
 from artclf.data.catalogue import Catalogue
 from artclf.model import unseen
 from artclf.model.features import of_images
-from artclf.results import evaluation, report
+from artclf.results import evaluation, explorer, report
 from artclf.results.recipe import command
 
 SMALL = {"arch": "efficientnet_lite0", "size": 64, "batch_size": 8}
@@ -42,6 +42,10 @@ def test_figures_stay_and_the_network_learned_from_all(drawn, tmp_path, no_worke
     shipped = predict.load(tmp_path).learner.model[1]
     assert torch.equal(shipped[-1].weight, again.model[1][-1].weight)
     assert not torch.equal(shipped[-1].weight, measured)
+    classifier = predict.load(tmp_path, measured=True)
+    assert torch.equal(classifier.learner.model[1][-1].weight, measured)
+    assert classifier.config["learned_from"] == ["train"]
+    assert classifier.config["temperature"] == config["temperature"]
     x = of_images(drawn, images, again.model[0], config, (0, 1))
     assert np.allclose(shipped[0].running_mean, x.mean((0, 1)), atol=1e-4)
 
@@ -57,10 +61,50 @@ def test_figures_stay_and_the_network_learned_from_all(drawn, tmp_path, no_worke
     assert final_config == {
         **config,
         "learned_from": ["train", "valid", "test"],
+        "measured": {"temperature": config["temperature"], "learned_from": ["train"]},
         "hashes": final_config["hashes"],
         "temperature": final_metrics["final"]["temperature"],
     }
     assert command(final_metrics, drawn, tmp_path).endswith("--final")
+    hashes = final_config["hashes"]
+    assert hashes["measured.safetensors"] == config["hashes"]["model.safetensors"]
+    assert explorer.saliency_folder(tmp_path).name == hashes["measured.safetensors"][:8]
+
+    predict.export(learn, tmp_path)
+    assert not (tmp_path / "measured.safetensors").exists()
+    assert predict.load(tmp_path, measured=True).config == predict.load(tmp_path).config
+    assert explorer.saliency_folder(tmp_path).name == hashes["measured.safetensors"][:8]
+
+
+def test_a_measured_network_that_is_gone_or_damaged_is_refused(drawn, tmp_path, no_workers):
+    train.fit(drawn, tmp_path, 1, 0, final=True, **SMALL)
+    file = tmp_path / "measured.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(InputError, match="measured.safetensors is not the file"):
+        predict.load(tmp_path, measured=True)
+    file.unlink()
+    with pytest.raises(InputError, match="measured.safetensors is not the file"):
+        predict.load(tmp_path, measured=True)
+    assert predict.load(tmp_path).config["learned_from"] == ["train", "valid", "test"]
+
+
+def test_the_head_of_all_images_has_the_least_loss(drawn, tmp_path, no_workers):
+    train.fit(drawn, tmp_path, 1, 0, final=True, **SMALL)
+    config = read(tmp_path)[0]
+    images = splits.items(drawn)
+    x = of_images(drawn, images, unseen.frozen_body(config), config, (0, 1))
+    expected = unseen.LinearHead(0.3).fit(x, images.period.to_numpy())
+    head = predict.load(tmp_path).learner.model[1].eval()
+    with torch.inference_mode():
+        answers = head(torch.from_numpy(x[:, 0].copy())).softmax(1)
+    places = [config["vocab"].index(name) for name in expected.classes_]
+    assert np.allclose(answers[:, places], expected.predict_proba(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{"ridge": 0}, {"dropout": 0.5}, {"pretrained": False}])
+def test_a_head_without_a_single_minimum_is_trained_again(drawn, tmp_path, no_workers, settings):
+    train.fit(drawn, tmp_path, 1, 0, final=True, **SMALL, **settings)
+    assert (tmp_path / "models" / "all" / "history.csv").exists()
 
 
 def test_predictions_of_train_are_of_heads_that_did_not_see_it(drawn, tmp_path, no_workers):

@@ -1,7 +1,8 @@
 """Exports: the files of `EXPORT/` that hold a network, written and loaded.
 
 `model.safetensors` and `config.json` are opened without running pickled code; `learner.pkl` is
-fastai's own export, a pickle.
+fastai's own export, a pickle. Where the network learned from all images in the end, the weights of
+the one that was measured before are in `measured.safetensors`.
 """
 
 import json
@@ -25,21 +26,28 @@ from artclf.model.loaders import data_loaders
 
 # the packages whose versions config.json names
 VERSIONS = ("artclf", "torch", "torchvision", "timm", "fastai", "pillow")
+WEIGHTS = "model.safetensors"
+WEIGHTS_OF_MEASURED = "measured.safetensors"
 
 
-def load(out) -> Classifier:
+def load(out, measured: bool = False) -> Classifier:
     """The `Classifier` in the export folder `out`, built from `config.json` and `model.safetensors`
     alone.
 
-    Runs no pickled code. Warns where torch, timm or fastai are of another version than at training.
-    Raises FileNotFoundError without an export, InputError for a `config.json` that is none, names
-    no known architecture, or describes other weights or another network.
+    Where that network learned from the images of all parts, `measured` gives the one before it,
+    which the figures of the export belong to: it learned from part train alone. Runs no pickled
+    code. Warns where torch, timm or fastai are of another version than at training. Raises
+    FileNotFoundError without an export, InputError for a `config.json` that is none, names no known
+    architecture, or describes other weights or another network.
     """
     out = Path(out)
     finish_replacing(out)
     config = _read_config(out / "config.json")
-    weights = out / "model.safetensors"
-    if sha256_of(weights) != config["hashes"].get("model.safetensors"):
+    weights = out / WEIGHTS
+    if measured and "measured" in config:
+        weights = out / WEIGHTS_OF_MEASURED
+        config = {**config, **config["measured"]}
+    if not weights.exists() or sha256_of(weights) != config["hashes"].get(weights.name):
         raise InputError(f"{weights} is not the file that config.json describes: copy both again")
     _warn_of_other_versions(config["versions"])
     learn = network.new_learner(_empty_loaders(config), {**config, "weights": "random"})

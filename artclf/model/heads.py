@@ -1,8 +1,8 @@
 """The linear head of the recipe, at the minimum of its loss.
 
 The loss that `train.learner` lets a linear head learn from, cross-entropy with an L2 penalty, is
-convex: it has a single minimum, and a solver finds it in seconds. Folds are made with such heads,
-and a test holds fastai's fit against them.
+convex: it has a single minimum, and a solver finds it in seconds. Folds and the head that learns
+from all parts are made so, and a test holds fastai's fit against them.
 """
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import nn
 
 EPSILON = 1e-5  # added to variances, as batch normalisation does
 STEPS = 300  # of L-BFGS; a head takes about a hundred
+MANY_FEATURES = 5  # as many for each image, and it is worth while to learn from fewer columns
 
 
 class LinearHead(ClassifierMixin, BaseEstimator):
@@ -46,7 +47,7 @@ class LinearHead(ClassifierMixin, BaseEstimator):
         inputs = (rows - self.mean_) / self.deviation_
         weight = self._class_weights(labels) if self.balance else None
         loss = nn.CrossEntropyLoss(weight=weight)
-        if inputs.shape[1] > len(inputs):
+        if inputs.shape[1] > MANY_FEATURES * len(inputs):
             # the weights are sums of the inputs
             triangle = _triangle(inputs)
             columns = triangle.float().to(device)
@@ -56,6 +57,18 @@ class LinearHead(ClassifierMixin, BaseEstimator):
         else:
             self.weight_, self.bias_ = _minimum(inputs, labels, loss, self.ridge)
         return self
+
+    def put_into(self, layers: nn.Sequential):
+        """Give the layers of a head of `network.new_head` what this one learned.
+
+        Its classes are the numbers of the outputs.
+        """
+        standardizer, _, linear = layers
+        with torch.no_grad():
+            standardizer.running_mean.copy_(self.mean_)
+            standardizer.running_var.copy_(self.deviation_**2 - EPSILON)
+            linear.weight.copy_(self.weight_.T)
+            linear.bias.copy_(self.bias_)
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
         """The probability of each of `classes_`: (images, classes). Of several views, the first

@@ -145,11 +145,12 @@ def _similar(rows, out) -> tuple[list, str]:
 
 
 def saliency_folder(out) -> Path:
-    """The folder in `out` for saliency maps of the network that is in `out` now; the maps of an
+    """The folder in `out` for saliency maps of the network that was measured; the maps of an
     earlier network are in another folder.
     """
     hashes = read_json(Path(out) / "config.json").get("hashes", {})
-    return Path(out) / "saliency" / hashes.get("model.safetensors", "")[:8]
+    of_export = hashes.get("model.safetensors", "")
+    return Path(out) / "saliency" / hashes.get("measured.safetensors", of_export)[:8]
 
 
 def _saliency(file, folder) -> str:

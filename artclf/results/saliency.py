@@ -68,7 +68,7 @@ def _explainer(out):
     require("lab", "captum")
     from artclf.model.explainer import Explainer  # imports captum
 
-    return Explainer(exports.load(out))
+    return Explainer(exports.load(out, measured=True))
 
 
 def _worst_errors(predictions: pd.DataFrame, n: int) -> pd.DataFrame:

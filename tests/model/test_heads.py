@@ -22,7 +22,7 @@ def classes_apart(images: int, features: int) -> tuple[np.ndarray, np.ndarray]:
     return x.astype(np.float32), y
 
 
-@pytest.mark.parametrize("features", [20, 500])  # fewer and more than images
+@pytest.mark.parametrize("features", [20, 500, 1500])  # fewer than images, more, many more
 @pytest.mark.parametrize("balance", [True, False])
 def test_the_minimum_is_that_of_scikit_learn(features, balance):
     x, y = classes_apart(200, features)
@@ -36,6 +36,16 @@ def test_the_minimum_is_that_of_scikit_learn(features, balance):
     ).fit(scaled, y)
     assert np.allclose(head.predict_proba(x), other.predict_proba(scaled), atol=1e-3)
     assert (head.predict(x) == other.predict(scaled)).all() and list(head.classes_) == list("abcd")
+
+
+@pytest.mark.parametrize("features", [20, 1500])
+def test_a_network_answers_as_the_head_that_is_put_into_it(features):
+    x, y = classes_apart(100, features)
+    head = LinearHead().fit(x, np.searchsorted(list("abcd"), y))
+    layers = network.new_head(features, {"depth": 0, "dropout": 0.0, "vocab": list("abcd")}).eval()
+    head.put_into(layers)
+    answers = layers(torch.from_numpy(x)).softmax(1).detach()
+    assert np.allclose(answers, head.predict_proba(x), atol=1e-5)
 
 
 def test_every_view_teaches_and_the_first_is_asked():
