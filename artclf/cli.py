@@ -345,6 +345,14 @@ def train(
     balance: Annotated[
         bool, typer.Option(help="Let every period weigh the same in the loss.")
     ] = DEFAULTS.balance,
+    tau: Annotated[
+        float,
+        _number(
+            "tau",
+            "Advantage of frequent periods while the network learns, gone when it is asked "
+            "(logit adjustment)",
+        ),
+    ] = DEFAULTS.tau,
     pretrained: Annotated[
         bool, typer.Option(help="Start from the pretrained weights of ARCH.")
     ] = DEFAULTS.pretrained,
@@ -399,6 +407,7 @@ def train(
         ridge=ridge,
         unfreeze_from=unfreeze_from,
         balance=balance,
+        tau=tau,
         pretrained=pretrained,
         weights=weights,
         precision=precision.value,

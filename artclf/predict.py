@@ -120,9 +120,9 @@ def export_final(learn: Learner, out) -> Path:
     on the pretrained body (see `unseen.probabilities`), and so do the temperature and, under
     `final` in `metrics.json`, figures of all images. Of no picture had such a head seen others by the
     same painter, as far as painters are known (`painter_known` counts the images).
-    A network that did not start from pretrained weights has no such predictions: then all of these
-    stay as they are. The weights of the measured network stay in `measured.safetensors`. Raises as
-    `export` does.
+    A network that did not start from pretrained weights has no such predictions, nor have images of
+    too few painters: then all of these stay as they are. The weights of the measured network stay
+    in `measured.safetensors`. Raises as `export` does.
     """
     out = Path(out)
     _check_weights(learn)
@@ -133,8 +133,10 @@ def export_final(learn: Learner, out) -> Path:
     metrics = read_json(out / "metrics.json")
     temperature = measured["temperature"]
     final: dict = {"learned_from": list(splits.PARTS), "images": len(images)}
+    probabilities = None
     if measured["weights"] != "random":
         probabilities = unseen.probabilities(data, images, measured, weights=learn.weights_file)
+    if probabilities is not None:
         given = pd.Index(measured["vocab"]).get_indexer(images.period)
         temperature, why_not_fitted = calibration.fit(probabilities, given)
         calibrated = calibration.temper(probabilities, temperature).astype(np.float32)

@@ -36,6 +36,7 @@ from artclf.model.features import of_images
 from artclf.model.heads import LinearHead
 from artclf.model.keep import BestEpoch, CheckFit, History, OneRun, Resume
 from artclf.model.loaders import data_loaders
+from artclf.model.losses import AdjustedLoss, balanced_weights
 from artclf.model.store import store_file
 from artclf.results.recipe import DEFAULTS, EXPERIMENTS
 from artclf.results.runs import FIGURES, read_run, spread
@@ -49,6 +50,7 @@ NUMBERS = (
     "seed",
     "dropout",
     "ridge",
+    "tau",
     "unfreeze_from",
     "width",
     "depth",
@@ -56,6 +58,10 @@ NUMBERS = (
 )
 # the others that a network for all images takes over
 SETTINGS_OF_FINAL = ("resize", "pool", "balance", "precision", "cached")
+NOT_REPEATABLE = (
+    "its recipe can't be repeated on all, because parts, callbacks or arguments of your own are in "
+    "it"
+)
 FASTAI_WEIGHT_DECAY = 0.01  # AdamW's default in fastai
 STRONG_WEIGHT_DECAY = 3.0  # keeps a new head on a pretrained body small where there is no ridge
 
@@ -76,11 +82,12 @@ def fit(
     `lr` is the highest learning rate of the head. Once the body is unfrozen, the head learns at a
     tenth of it and the lowest block at a tenth of that (linear probing, then fine-tuning: Kumar et
     al. 2022). With `gradual`, the blocks are unfrozen one after the other, an epoch each (Howard
-    and Ruder 2018), before all learn. With `final`, the exported network then learns from the images
-    of all parts (see `learn_from_all`). Further arguments go to `learner`; `split` must be a name
-    here, because the export divides the data again by it. Raises InputError where `split` isn't a
-    name, or where `gradual` finds a single block to unfreeze, SettingError for a setting that makes
-    no sense, StepError where the loss becomes NaN or another process trains into `out`.
+    and Ruder 2018), before all learn. With `final`, the exported network then learns from the
+    images of all parts (see `learn_from_all`), unless arguments of yours can't be repeated. Further
+    arguments go to `learner`; `split` must be a name here, because the export divides the data
+    again by it. Raises InputError where `split` isn't a name, or where `gradual` finds a single
+    block to unfreeze, SettingError for a setting that makes no sense, StepError where the loss
+    becomes NaN or another process trains into `out`.
     """
     ranges.check(epochs=epochs, unfrozen_epochs=unfrozen_epochs, lr=lr)
     if not isinstance(kwargs.get("split", ""), str):
@@ -97,8 +104,10 @@ def fit(
         with _bar(learn):
             _fit_stages(learn, epochs, unfrozen_epochs, lr, gradual)
         predict.export(learn, out)
-        if final:
+        if final and read_json(Path(out) / "metrics.json")["recipe"]:
             learn_from_all(learn, out)
+        elif final:
+            print(f"The exported network learned from part train alone: {NOT_REPEATABLE}.")
     return learn
 
 
@@ -122,10 +131,7 @@ def learn_from_all(learn: Learner, out=None) -> Learner:
         )
     recipe = metrics["recipe"]
     if not recipe:
-        raise InputError(
-            f"the recipe of {out} can't be repeated, because parts, callbacks or arguments of your "
-            "own are in it: train on all images yourself, with a table as `split`"
-        )
+        raise InputError(f"{NOT_REPEATABLE}: train on all images yourself, with a table as `split`")
     fits = {row["fit"] for row in learn.history.rows}
     if len(fits) != len(metrics["protocol"]["fits"]):
         raise InputError(
@@ -181,7 +187,8 @@ def _solve_head(learn: Learner, images: pd.DataFrame):
     config = learn.config
     x = of_images(learn.dls.path, images, learn.model[0], config, range(config["views"]))
     classes = pd.Index(config["vocab"]).get_indexer(images.period)
-    LinearHead(config["ridge"], config["balance"]).fit(x, classes).put_into(learn.model[1])
+    head = LinearHead(config["ridge"], config["balance"], config["tau"])
+    head.fit(x, classes).put_into(learn.model[1])
 
 
 def _bar(learn: Learner):
@@ -217,6 +224,7 @@ def learner(
     ridge: float = DEFAULTS.ridge,
     unfreeze_from: int = DEFAULTS.unfreeze_from,
     balance: bool = DEFAULTS.balance,
+    tau: float = DEFAULTS.tau,
     pretrained: bool = DEFAULTS.pretrained,
     weights=DEFAULTS.weights,
     precision: str = DEFAULTS.precision,
@@ -241,14 +249,14 @@ def learner(
     or with a `ridge` of 0, AdamW's weight decay does that. While the body is frozen, the head
     learns on `views` views of each picture (see `features.feature_views`); once unfrozen, the body
     learns from block `unfreeze_from` on (1 to 4, 0 for all). With `balance`, every period weighs
-    the same in the loss. `precision` is float32 or bfloat16. With `cached`, batches come from
-    stored features and pixels (see `engine.Stored`), else from fastai's own loaders, which decode
-    every picture in every epoch. Training that was interrupted goes on from its last finished
-    epoch; the same settings give the same weights on one machine. `metrics` and `cbs` are one or
-    several of fastai's or of yours; macro F1 is added to the metrics, because it chooses the best
-    epoch. Further arguments, such as `loss_func`, go to `Learner`. Raises SettingError for settings
-    that make no sense, InputError for those that don't fit the data, FileNotFoundError without a
-    catalogue or where clean copies are gone.
+    the same in the loss; `tau` is that of `losses.AdjustedLoss`. `precision` is float32 or
+    bfloat16. With `cached`, batches come from stored features and pixels (see `engine.Stored`),
+    else from fastai's own loaders, which decode every picture in every epoch. Training that was
+    interrupted goes on from its last finished epoch; the same settings give the same weights on one
+    machine. `metrics` and `cbs` are one or several of fastai's or of yours; macro F1 is added to
+    the metrics, because it chooses the best epoch. Further arguments, such as `loss_func`, go to
+    `Learner`. Raises SettingError for settings that make no sense, InputError for those that don't
+    fit the data, FileNotFoundError without a catalogue or where clean copies are gone.
     """
     callbacks = [callback() if isinstance(callback, type) else callback for callback in L(cbs)]
     settings = {
@@ -262,6 +270,7 @@ def learner(
         "views": views,
         "unfreeze_from": unfreeze_from,
         "balance": balance,
+        "tau": tau,
         "batch_size": batch_size,
         "precision": precision,
         "cached": cached,
@@ -291,9 +300,7 @@ def learner(
     rows = table[table.part != "test"]
     files = [Path(data) / file for file in rows.file]
     dls = data_loaders(files, rows.part == "valid", config, path=Path(data))
-    if balance:
-        weight = class_weights(table).to(dls.device)
-        kwargs = {"loss_func": CrossEntropyLossFlat(weight=weight), **kwargs}
+    loss = _loss(table, balance, tau, dls.device)
     uses_ridge = bool(ridge) and depth == 0
     needs_strong_decay = pretrained and not uses_ridge
     weight_decay = STRONG_WEIGHT_DECAY if needs_strong_decay else FASTAI_WEIGHT_DECAY
@@ -305,7 +312,7 @@ def learner(
         train_bn=not pretrained,
         cbs=[CheckFit(), OneRun(), History(), BestEpoch(), Resume(config)],
         metrics=[*L(metrics), _macro_f1()],
-        **{"wd": weight_decay, **kwargs},
+        **{"wd": weight_decay, "loss_func": loss, **kwargs},
     )
     learn.config = config
     learn.weights_file = weights
@@ -375,14 +382,18 @@ def _config(settings: dict, backbone: backbones.Backbone, table: pd.DataFrame) -
     }
 
 
-def class_weights(table) -> torch.Tensor:
-    """The weight of each period in the loss, in the order of classes: N / (K n), for n of N images
-    and K periods.
-    """
+def _loss(table: pd.DataFrame, balance: bool, tau: float, device) -> CrossEntropyLossFlat:
+    """The loss for the images of `table`, on `device`."""
+    counts = class_counts(table).to(device)
+    weight = balanced_weights(counts) if balance else None
+    return AdjustedLoss(counts, tau, weight) if tau else CrossEntropyLossFlat(weight=weight)
+
+
+def class_counts(table) -> torch.Tensor:
+    """The number of train images of each period, in the order of classes: float32 (periods,)."""
     counts = table[table.part == "train"].period.value_counts()
     counts = counts[in_order(counts.index)]
-    weights = counts.sum() / (len(counts) * counts)
-    return torch.tensor(weights.to_numpy(), dtype=torch.float32)
+    return torch.tensor(counts.to_numpy(), dtype=torch.float32)
 
 
 def repeat(data, out, *args, seeds: int = 3, seed: int = DEFAULTS.seed, **kwargs) -> pd.DataFrame:

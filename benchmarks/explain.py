@@ -34,7 +34,7 @@ def main():
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     pd.set_option("display.width", 200, "display.max_columns", None)
-    explainer = Explainer(artclf.load(args.export))
+    explainer = Explainer(artclf.load(args.export, measured=True))
     rows = explain.right_answers(args.export, args.data, args.images)
     x = explainer.pictures([args.data / file for file in rows.file])
     targets = list(rows.predicted)

@@ -23,21 +23,21 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.augment import AffineCoordTfm, Flip, LightingTfm
 from fastcore.foundation import L
 
-from artclf.lab.balance import Adjusted
+from artclf.model.losses import AdjustedLoss, balanced_weights
 from artclf.results.recipe import DEFAULTS
-from artclf.train import class_weights
+from artclf.train import class_counts
 
 
 def adjusted(table, *args):
     """Logit adjustment in the loss, in place of the balanced loss."""
     counts = table[table.part == "train"].period.value_counts().sort_index()
-    loss = Adjusted(torch.tensor(counts.to_numpy()).float())
+    loss = AdjustedLoss(torch.tensor(counts.to_numpy()).float())
     return train.ours(table, *args, balance=False, loss_func=loss)
 
 
 def smoothed(table, *args):
     """Label smoothing."""
-    loss = CrossEntropyLossFlat(weight=class_weights(table), label_smoothing=0.1)
+    loss = CrossEntropyLossFlat(weight=balanced_weights(class_counts(table)), label_smoothing=0.1)
     return train.ours(table, *args, loss_func=loss)
 
 

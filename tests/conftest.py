@@ -196,7 +196,8 @@ def export(drawn, tmp_path_factory, no_workers) -> Path:
     from artclf import train
 
     out = tmp_path_factory.mktemp("export")
-    train.fit(drawn, out, 1, 1, arch="efficientnet_lite0", size=64, batch_size=8)
+    settings = {"arch": "efficientnet_lite0", "size": 64, "batch_size": 8}
+    train.fit(drawn, out, 1, 1, final=False, **settings)
     return out
 
 

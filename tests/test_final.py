@@ -31,7 +31,7 @@ def read(out) -> tuple[dict, dict, pd.DataFrame]:
 
 
 def test_figures_stay_and_the_network_learned_from_all(drawn, tmp_path, no_workers):
-    learn = train.fit(drawn, tmp_path, 2, 0, **SMALL)
+    learn = train.fit(drawn, tmp_path, 2, 0, final=False, **SMALL)
     config, metrics, before = read(tmp_path)
     measured = predict.load(tmp_path).learner.model[1][-1].weight.clone()
     again = train.learn_from_all(learn, tmp_path)
@@ -65,7 +65,8 @@ def test_figures_stay_and_the_network_learned_from_all(drawn, tmp_path, no_worke
         "hashes": final_config["hashes"],
         "temperature": final_metrics["final"]["temperature"],
     }
-    assert command(final_metrics, drawn, tmp_path).endswith("--final")
+    assert "final" not in command(final_metrics, drawn, tmp_path)
+    assert command(metrics, drawn, tmp_path).endswith("--no-final")
     hashes = final_config["hashes"]
     assert hashes["measured.safetensors"] == config["hashes"]["model.safetensors"]
     assert explorer.saliency_folder(tmp_path).name == hashes["measured.safetensors"][:8]
@@ -77,7 +78,7 @@ def test_figures_stay_and_the_network_learned_from_all(drawn, tmp_path, no_worke
 
 
 def test_a_measured_network_that_is_gone_or_damaged_is_refused(drawn, tmp_path, no_workers):
-    train.fit(drawn, tmp_path, 1, 0, final=True, **SMALL)
+    train.fit(drawn, tmp_path, 1, 0, **SMALL)
     file = tmp_path / "measured.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(InputError, match="measured.safetensors is not the file"):
@@ -89,11 +90,11 @@ def test_a_measured_network_that_is_gone_or_damaged_is_refused(drawn, tmp_path, 
 
 
 def test_the_head_of_all_images_has_the_least_loss(drawn, tmp_path, no_workers):
-    train.fit(drawn, tmp_path, 1, 0, final=True, **SMALL)
+    train.fit(drawn, tmp_path, 1, 0, **SMALL)
     config = read(tmp_path)[0]
     images = splits.items(drawn)
     x = of_images(drawn, images, unseen.frozen_body(config), config, (0, 1))
-    expected = unseen.LinearHead(0.3).fit(x, images.period.to_numpy())
+    expected = unseen.LinearHead(0.3, tau=config["tau"]).fit(x, images.period.to_numpy())
     head = predict.load(tmp_path).learner.model[1].eval()
     with torch.inference_mode():
         answers = head(torch.from_numpy(x[:, 0].copy())).softmax(1)
@@ -103,12 +104,12 @@ def test_the_head_of_all_images_has_the_least_loss(drawn, tmp_path, no_workers):
 
 @pytest.mark.parametrize("settings", [{"ridge": 0}, {"dropout": 0.5}, {"pretrained": False}])
 def test_a_head_without_a_single_minimum_is_trained_again(drawn, tmp_path, no_workers, settings):
-    train.fit(drawn, tmp_path, 1, 0, final=True, **SMALL, **settings)
+    train.fit(drawn, tmp_path, 1, 0, **SMALL, **settings)
     assert (tmp_path / "models" / "all" / "history.csv").exists()
 
 
 def test_predictions_of_train_are_of_heads_that_did_not_see_it(drawn, tmp_path, no_workers):
-    train.fit(drawn, tmp_path, 1, 0, final=True, **SMALL)
+    train.fit(drawn, tmp_path, 1, 0, **SMALL)
     config, metrics, predictions = read(tmp_path)
     images = splits.items(drawn)
     expected = unseen.probabilities(drawn, images, config)
@@ -129,7 +130,7 @@ def test_a_network_that_started_from_a_file_starts_from_it_again(drawn, tmp_path
     file = tmp_path / "mine.safetensors"
     save_file(timm.create_model("test_vit").state_dict(), file)
     settings = {**SMALL, "arch": "test_vit", "weights": file}
-    learn = train.fit(drawn, tmp_path / "out", 1, 0, final=True, **settings)
+    learn = train.fit(drawn, tmp_path / "out", 1, 0, **settings)
     config, _, predictions = read(tmp_path / "out")
     shipped = predict.load(tmp_path / "out").learner.model[0].state_dict()
     frozen = unseen.frozen_body(config, file).state_dict()
@@ -147,7 +148,7 @@ def test_a_network_that_started_from_a_file_starts_from_it_again(drawn, tmp_path
 @pytest.mark.slow
 def test_several_bodies_learn_from_all(drawn, tmp_path, no_workers):
     both = "efficientnet_lite0+efficientnet_lite1"
-    learn = train.fit(drawn, tmp_path, 1, 0, final=True, **{**SMALL, "arch": both})
+    learn = train.fit(drawn, tmp_path, 1, 0, **{**SMALL, "arch": both})
     config, metrics, predictions = read(tmp_path)
     frozen = unseen.frozen_body(config)
     assert frozen.n_features == learn.model[0].n_features and config["stages"] == frozen.version
@@ -190,7 +191,7 @@ def test_no_fold_learns_from_the_painter_that_it_answers_for(drawn, tmp_path, mo
 
 
 def test_a_learner_that_was_trained_since_its_export_is_refused(drawn, tmp_path, no_workers):
-    learn = train.fit(drawn, tmp_path, 1, 0, **SMALL)
+    learn = train.fit(drawn, tmp_path, 1, 0, final=False, **SMALL)
     before = (tmp_path / "model.safetensors").read_bytes()
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(1, 1e-4)
@@ -210,7 +211,7 @@ def test_a_class_called_NA_stays_one(drawn, tmp_path, no_workers):
                 "UPDATE images SET review = 'move:NA' WHERE url = ? AND period = ?", key
             )
     cleaning.normalise(data, workers=1)
-    train.fit(data, tmp_path / "out", 1, 0, final=True, **SMALL)
+    train.fit(data, tmp_path / "out", 1, 0, **SMALL)
     predictions = evaluation.read(tmp_path / "out", data)
     assert (predictions.period == "NA").sum() == len(rows)
 

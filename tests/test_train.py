@@ -116,7 +116,8 @@ def test_a_body_of_a_file_learns_from_block_3_on_and_its_export_needs_no_file(
     torch.manual_seed(1)
     file, out = tmp_path / "mine.safetensors", tmp_path / "out"
     save_file(timm.create_model(arch).state_dict(), file)
-    learn = train.fit(drawn, out, 1, 1, **{**SMALL, "arch": arch}, weights=file, unfreeze_from=3)
+    settings = {**SMALL, "arch": arch, "weights": file, "unfreeze_from": 3}
+    learn = train.fit(drawn, out, 1, 1, final=False, **settings)
     taken = backbones.find(arch, weights=file)
     fresh = network.Body(backbones.body(taken, 64, file), size=64)
     for stage, before, block in zip(learn.model[0].stages, fresh.stages, fresh.blocks, strict=True):
@@ -760,7 +761,7 @@ def test_the_default_path_trains_resnet34(drawn, tmp_path, monkeypatch):
     torch.save(torchvision.models.resnet34().state_dict(), cache / file)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     out = tmp_path / "out"
-    learn = train.fit(drawn, out, epochs=2, unfrozen_epochs=1, size=64)
+    learn = train.fit(drawn, out, epochs=2, unfrozen_epochs=1, size=64, final=False)
     assert learn.config["name"] == "resnet34" and learn.config["library"] == "torchvision"
     assert "IMAGENET" in learn.config["weights"] and learn.config["precision"] == "float32"
     assert learn.config["cached"] and (drawn / "features.db").exists()

@@ -64,6 +64,7 @@ RANGES = {
     "seeds": Range(1, 1000),
     "dropout": Range(0, 1, is_whole=False, without=(1,)),
     "ridge": Range(0, 1_000_000, is_whole=False),
+    "tau": Range(0, 10, is_whole=False),
     "unfreeze_from": Range(0, 4),
     "width": Range(1, 65_536),  # units
     "depth": Range(0, 20),  # hidden layers of a head

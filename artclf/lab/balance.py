@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from artclf.model import engine
+from artclf.model.losses import AdjustedLoss, balanced_weights
 
 
 class Weighted(nn.Module):
@@ -30,25 +31,9 @@ class Weighted(nn.Module):
         return (self.weight.to(logits.device)[targets] * losses).mean()
 
 
-class Adjusted(nn.Module):
-    """Cross-entropy of logits to which the log of each class's share of `counts` was added (Menon
-    et al. 2021, tau 1).
-
-    Frequent classes have an advantage while the network learns. It is gone at prediction, which
-    takes the logits alone.
-    """
-
-    def __init__(self, counts: torch.Tensor):
-        super().__init__()
-        self.register_buffer("weight", (counts / counts.sum()).log())
-
-    def forward(self, logits, targets):
-        return functional.cross_entropy(logits + self.weight.to(logits.device), targets)
-
-
 # What each class weighs, from `n`, the train images of every class.
 WEIGHTS = {
-    "N/(n_c K)": lambda n: n.sum() / (n * len(n)),
+    "N/(n_c K)": balanced_weights,
     "N/n_c": lambda n: n.sum() / n,
     "1/n_c": lambda n: 1 / n,
 }
@@ -61,7 +46,7 @@ METHODS = {
     "weights 1/n_c": lambda n: Weighted(WEIGHTS["1/n_c"](n)),
     "weights, torch's mean": lambda n: CrossEntropyLossFlat(weight=WEIGHTS["N/(n_c K)"](n)),
     "sampler": lambda n: CrossEntropyLossFlat(),
-    "logit adjustment": Adjusted,
+    "logit adjustment": AdjustedLoss,
     "focal": lambda n: FocalLossFlat(gamma=2.0),
 }
 

@@ -73,7 +73,7 @@ def measure(
     for name, folder, split in progress_bar(jobs, desc="protocols"):
         images = leaks.images(folder, [split], folds)
         x = reduced(of_images(folder, images, body, config)[:, 0])
-        head = LinearHead(DEFAULTS.ridge, DEFAULTS.balance, standardise=False)
+        head = LinearHead(DEFAULTS.ridge, DEFAULTS.balance, DEFAULTS.tau, standardise=False)
         groups = images[f"by_{split}"]
         runs[name] = prediction_table(head, x, images.period, groups, folds, seeds, threads=None)
         rows[name] = summary(runs[name], runs[name].group, resamples)

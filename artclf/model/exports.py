@@ -23,6 +23,7 @@ from artclf.base.files import finish_replacing, sha256_of
 from artclf.model import backbones, network
 from artclf.model.classifier import Classifier
 from artclf.model.loaders import data_loaders
+from artclf.model.losses import AdjustedLoss
 
 # the packages whose versions config.json names
 VERSIONS = ("artclf", "torch", "torchvision", "timm", "fastai", "pillow")
@@ -83,13 +84,14 @@ def load_learner(path, trust: bool = False) -> Learner:
 
 
 def pickle_learner(learn: Learner, file: Path):
-    """Write fastai's own export of `learn` to `file`, without callbacks of ours and without paths,
-    so that it opens on any machine with fastai.
+    """Write fastai's own export of `learn` to `file`, without callbacks and losses of ours and
+    without paths, so that it opens on any machine with fastai.
 
     It is a new learner on the same loaders, without their images; `learn` stays as it is.
     """
     dls = learn.dls.new_empty()
     dls.path = PurePosixPath(".")
+    loss = learn.loss_func
     callbacks = []
     for callback in learn.cbs:
         is_ours = type(callback).__module__.startswith("artclf")
@@ -99,7 +101,7 @@ def pickle_learner(learn: Learner, file: Path):
     plain = Learner(
         dls,
         network.plain_model(learn.model, len(learn.dls.vocab)),
-        loss_func=learn.loss_func,
+        loss_func=loss.plain() if isinstance(loss, AdjustedLoss) else loss,
         opt_func=learn.opt_func,
         splitter=default_split,
         metrics=list(learn.metrics),

@@ -11,6 +11,8 @@ from fastai.torch_core import default_device
 from sklearn.base import BaseEstimator, ClassifierMixin
 from torch import nn
 
+from artclf.model.losses import advantage, balanced_weights
+
 EPSILON = 1e-5  # added to variances, as batch normalisation does
 STEPS = 300  # of L-BFGS; a head takes about a hundred
 MANY_FEATURES = 5  # as many for each image, and it is worth while to learn from fewer columns
@@ -22,12 +24,19 @@ class LinearHead(ClassifierMixin, BaseEstimator):
 
     It standardises its inputs, unless `standardise` is off, and minimises the mean cross-entropy
     plus `ridge` / 2 times the sum of the squares of its weights. With `balance`, every class weighs
-    the same in the loss.
+    the same in the loss; `tau` is that of `losses.AdjustedLoss`.
     """
 
-    def __init__(self, ridge: float = 0.3, balance: bool = True, standardise: bool = True):
+    def __init__(
+        self,
+        ridge: float = 0.3,
+        balance: bool = True,
+        tau: float = 0.0,
+        standardise: bool = True,
+    ):
         self.ridge = ridge
         self.balance = balance
+        self.tau = tau
         self.standardise = standardise
 
     def fit(self, x: np.ndarray, y: np.ndarray) -> "LinearHead":
@@ -45,8 +54,8 @@ class LinearHead(ClassifierMixin, BaseEstimator):
             self.mean_ = rows.mean(0)
             self.deviation_ = (rows.var(0, correction=0) + EPSILON).sqrt()
         inputs = (rows - self.mean_) / self.deviation_
-        weight = self._class_weights(labels) if self.balance else None
-        loss = nn.CrossEntropyLoss(weight=weight)
+        counts = torch.bincount(labels)
+        loss = nn.CrossEntropyLoss(weight=balanced_weights(counts) if self.balance else None)
         if inputs.shape[1] > MANY_FEATURES * len(inputs):
             # the weights are sums of the inputs
             triangle = _triangle(inputs)
@@ -56,6 +65,8 @@ class LinearHead(ClassifierMixin, BaseEstimator):
             self.weight_ = inputs.T @ in_rows.float().to(device)
         else:
             self.weight_, self.bias_ = _minimum(inputs, labels, loss, self.ridge)
+        # the bias is free, so an advantage while it learns only moves it
+        self.bias_ -= advantage(counts, self.tau)
         return self
 
     def put_into(self, layers: nn.Sequential):
@@ -82,10 +93,6 @@ class LinearHead(ClassifierMixin, BaseEstimator):
     def predict(self, x: np.ndarray) -> np.ndarray:
         """The likeliest class of each image."""
         return self.classes_[self.predict_proba(x).argmax(1)]
-
-    def _class_weights(self, labels: torch.Tensor) -> torch.Tensor:
-        counts = torch.bincount(labels)
-        return len(labels) / (len(counts) * counts)
 
 
 def reduced(x: np.ndarray) -> np.ndarray:

@@ -18,8 +18,11 @@ FOLDS = 10
 RIDGE = 0.3  # for recipes without a penalty of their own
 
 
-def probabilities(data, images, config: dict, split: str = "artist", weights=None) -> np.ndarray:
-    """The probability of each class for each of `images`, (images, classes), out of `FOLDS` folds.
+def probabilities(
+    data, images, config: dict, split: str = "artist", weights=None
+) -> np.ndarray | None:
+    """The probability of each class for each of `images`, (images, classes), out of `FOLDS` folds;
+    None where the groups are too few, so that an image has no head that hasn't seen its group.
 
     `images` is a table of `splits.items`, `config` that of an export, whose body, settings and seed
     are taken; `weights` is the file that the body started from, if it did from one. Heads learn as
@@ -30,9 +33,13 @@ def probabilities(data, images, config: dict, split: str = "artist", weights=Non
     rows = splits.usable(data, config["exclude"]).set_index("file").loc[images.file]
     groups = np.array(splits.groups(rows, split))
     x = reduced(of_images(data, images, frozen_body(config, weights), config)[:, 0])
-    head = LinearHead(config["ridge"] or RIDGE, config["balance"], standardise=False)
+    tau = config.get("tau", 0.0)  # exports of version 0.1 don't name it
+    ridge = config["ridge"] or RIDGE
+    head = LinearHead(ridge, config["balance"], tau, standardise=False)
     y = images.period.to_numpy()
     found = out_of_fold(head, x, y, groups, FOLDS, config["seed"], threads=None)
+    if np.isnan(found.probabilities).all(axis=1).any():
+        return None
     places = [list(found.classes).index(period) for period in config["vocab"]]
     return np.nan_to_num(found.probabilities[:, places])
 

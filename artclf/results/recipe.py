@@ -36,11 +36,12 @@ class Recipe:
     ridge: float = 0.3
     unfreeze_from: int = 4
     balance: bool = True
+    tau: float = 0.2
     pretrained: bool = True
     weights: str | None = None
     precision: str = "float32"
     cached: bool = True
-    final: bool = False
+    final: bool = True
 
 
 DEFAULTS = Recipe()
@@ -77,6 +78,7 @@ def recipe_of(config: dict, fits: list[dict]) -> dict | None:
         "pretrained": pretrained,
         "weights": _weights_file(config["weights"]),
         "exclude": list(config.get("exclude") or ()),
+        "final": False,  # until `predict.export_final`
         "parts": list(config["parts"]),
     }
     expected = expected_fits(recipe, fits[0]["groups"])
@@ -136,7 +138,7 @@ def command(metrics: dict, data, out) -> str:
         if folder != usual:
             words += [f"--{name}", folder]
     usual_values = json_like(asdict(DEFAULTS))
-    for name, value in recipe.items():
+    for name, value in {"final": False, **recipe}.items():  # older exports don't name it
         if value != usual_values[name]:
             words += _option(name, value)
     return shlex.join(words)

@@ -18,6 +18,7 @@ from torchvision.ops import sigmoid_focal_loss
 from artclf import train
 from artclf.data import splits
 from artclf.lab import balance, experiment, imbalance
+from artclf.model.losses import AdjustedLoss
 
 matplotlib.use("Agg")
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,10 +99,8 @@ def test_logit_adjustment_is_the_formula_of_menon_and_others(logits, targets):
     ):  # log(1 + sum over others of prior ratio times exp of the margin)
         others = [shares[c] / shares[y] * (row[c] - row[y]).exp() for c in range(3) if c != y]
         by_hand.append((1 + sum(others)).log())
-    torch.testing.assert_close(
-        balance.Adjusted(COUNTS)(logits, targets), torch.stack(by_hand).mean()
-    )
-    even = balance.Adjusted(torch.ones(3))(logits, targets)
+    torch.testing.assert_close(AdjustedLoss(COUNTS)(logits, targets), torch.stack(by_hand).mean())
+    even = AdjustedLoss(torch.ones(3))(logits, targets)
     torch.testing.assert_close(even, functional.cross_entropy(logits, targets))
 
 
@@ -233,6 +232,7 @@ def test_the_plain_loss_is_that_of_the_pipeline_without_balance(drawn, run, tmp_
         split=imbalance.cut(drawn, run.config),
         ridge=0,
         balance=False,
+        tau=0,
     )
     with experiment.quiet(learn):
         learn.fit_one_cycle(1, run.config["lr"])

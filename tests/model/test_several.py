@@ -262,7 +262,7 @@ def test_the_plain_model_can_be_exported_as_one_graph():
 @pytest.mark.slow
 def test_training_ends_in_one_export_that_predicts_without_any_cache(drawn, tmp_path, monkeypatch):
     out = tmp_path / "export"
-    learn = train.fit(drawn, out, 1, 1, arch=BOTH, size=64, batch_size=8)
+    learn = train.fit(drawn, out, 1, 1, arch=BOTH, size=64, batch_size=8, final=False)
     body = learn.model[0]
     assert len(learn.opt.param_lists) == 2  # block 4 of both bodies, the head
     for one in body.bodies:
@@ -355,7 +355,7 @@ def test_every_block_of_a_transformer_among_them_is_randomised(explainer):
 @pytest.mark.slow
 def test_a_transformer_among_them_is_trained_on_all_pictures_exported_and_loaded(drawn, tmp_path):
     settings = {"size": 64, "batch_size": 8, "pretrained": False}
-    train.fit(drawn, tmp_path, 1, 1, arch=f"{RESNET}+test_vit", final=True, **settings)
+    train.fit(drawn, tmp_path, 1, 1, arch=f"{RESNET}+test_vit", **settings)
     clf = artclf.load(tmp_path)
     assert clf.config["stages"] == 2 and clf.learner.model[0].version == 2
     table = pd.read_csv(tmp_path / "predictions.csv").iloc[::9]

@@ -55,6 +55,7 @@ def test_an_export_holds_its_recipe(export, monkeypatch):
         "epochs": 1,
         "unfrozen_epochs": 1,
         "split": "grouped",  # what auto chose
+        "final": False,
         "size": 64,
         "batch_size": 8,
     }
@@ -62,7 +63,7 @@ def test_an_export_holds_its_recipe(export, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2] / "notebooks")
     assert command(metrics, "../data/my pictures", Path("..", "exports", "x")) == (
         "artclf train --data 'data/my pictures' --out exports/x --arch efficientnet_lite0 "
-        "--epochs 1 --size 64 --batch-size 8 --split grouped"
+        "--epochs 1 --size 64 --batch-size 8 --split grouped --no-final"
     )
     usual = command({"recipe": expected}, "../data/sample", "../exports/sample")
     assert "--data" not in usual and "--out" not in usual
