@@ -42,6 +42,17 @@ def script(monkeypatch):
     return run
 
 
+@pytest.fixture
+def recipe(monkeypatch):
+    return load("recipe", monkeypatch)
+
+
+def load(name: str, monkeypatch):
+    """The module of a script."""
+    monkeypatch.syspath_prepend(of(name).parent)
+    return importlib.import_module(name)
+
+
 @pytest.mark.parametrize("file", SCRIPTS, ids=lambda file: file.stem)
 def test_every_script_says_how_it_is_called(script, file, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -56,6 +67,48 @@ def test_heads_are_held_against_the_first_on_the_same_folds(script, drawn, capsy
     *_, first, second, third = capsys.readouterr().out.splitlines()
     assert first.startswith(names[0]) and "+0.000 [+0.000, +0.000]" in first
     assert second.startswith("ridge 3") and third.startswith("15 neighbours")
+
+
+def test_a_head_from_a_part_learns_from_so_many_of_each_class(monkeypatch):
+    heads = load("heads", monkeypatch)
+    x, y = np.eye(40, dtype=np.float32), np.repeat(["a", "b"], 20)
+    learned = []
+
+    class Spy(heads.LinearHead):
+        def fit(self, x, y):
+            learned.append(y)
+            return super().fit(x, y)
+
+    heads.FromPart(Spy(), 0.75).fit(x, y)
+    assert pd.Series(learned[0]).value_counts().to_dict() == {"a": 15, "b": 15}
+
+
+def test_the_line_of_errors_is_found_and_drawn_on(monkeypatch):
+    curve = load("curve", monkeypatch)
+    pictures = np.array([100, 200, 400, 800])
+    slope, at = curve.errors_at(pictures, 3 * pictures[None] ** -0.25, [1600, 12800])
+    np.testing.assert_allclose(slope, [-0.25])
+    np.testing.assert_allclose(at, [[3 * 1600**-0.25, 3 * 12800**-0.25]])
+
+
+def test_a_part_is_drawn_by_painters_or_by_pictures(monkeypatch):
+    curve, rng = load("curve", monkeypatch), np.random.default_rng(0)
+    painters = np.repeat([f"painter {number}" for number in range(40)], 5)
+    train = np.arange(150)  # 30 painters
+    whole = curve.drawn(train, painters, "painters", 0.5, rng)
+    assert set(pd.Series(painters[whole]).value_counts()) == {5} and 75 <= len(whole) <= 80
+    single = curve.drawn(train, painters, "pictures", 0.5, rng)
+    assert len(set(single)) == 75 and len(np.unique(painters[single])) > 25
+    assert set(whole) | set(single) <= set(train)
+
+
+def test_the_curve_is_a_table_and_a_plot(script, drawn, tmp_path, capsys, no_workers):
+    plot = tmp_path / "curve.png"
+    script(of("curve"), drawn, "--size", 64, "--seeds", 1, "--plot", plot)
+    told = capsys.readouterr().out.splitlines()
+    assert "50,000 pictures" in "".join(told) and plot.stat().st_size > 10_000
+    sizes = [line.split() for line in told if line.strip().startswith(("painters", "pictures"))]
+    assert len(sizes) == 8
 
 
 @pytest.mark.slow
@@ -121,12 +174,6 @@ def test_bodies_are_a_table_and_those_that_cannot_be_had_are_named(
     assert lite[4] == "apache-2.0" and vit[4:7] == ["of", "the", "file"]
     assert float(lite[-2]) > 0.5 and 0 <= float(vit[-1]) <= 1
     assert float(vit[2]) == pytest.approx(4 * 370_000 / 1e6, rel=0.2)
-
-
-@pytest.fixture
-def recipe(monkeypatch):
-    monkeypatch.syspath_prepend(of("recipe").parent)
-    return importlib.import_module("recipe")
 
 
 @pytest.mark.slow
