@@ -355,6 +355,7 @@ def test_train_hands_every_option_on(artclf, monkeypatch, tmp_path):
         "seed": 8,
         "dropout": 0.2,
         "ridge": 0.7,
+        "tau": 0.4,
         "data": "d",
         "out": "o",
         "unfreeze_from": 1,
@@ -364,9 +365,9 @@ def test_train_hands_every_option_on(artclf, monkeypatch, tmp_path):
     args = []
     for name, value in options.items():
         args += [f"--{name.replace('_', '-')}", str(value)]
-    flags = "--exclude x --exclude y --no-pretrained --no-balance --gradual --final --no-cached"
+    flags = "--exclude x --exclude y --no-pretrained --no-balance --gradual --no-final --no-cached"
     assert artclf("train", *args, *flags.split())[0] == 0
-    given = (Path("d"), Path("o"), 3, 5, 0.1, True, True)
+    given = (Path("d"), Path("o"), 3, 5, 0.1, True, False)
     for name in ("data", "out", "epochs", "unfrozen_epochs", "lr"):
         del options[name]
     wanted = {

@@ -84,7 +84,7 @@ def test_a_measured_network_that_is_gone_or_damaged_is_refused(drawn, tmp_path, 
     with pytest.raises(InputError, match="measured.safetensors is not the file"):
         predict.load(tmp_path, measured=True)
     file.unlink()
-    with pytest.raises(InputError, match="measured.safetensors is not the file"):
+    with pytest.raises(FileNotFoundError, match="measured.safetensors"):
         predict.load(tmp_path, measured=True)
     assert predict.load(tmp_path).config["learned_from"] == ["train", "valid", "test"]
 

@@ -16,6 +16,7 @@ NEIGHBOURS = 8  # so many pictures are candidates by visual words
 HALF_WORDS = 512  # a visual word is a pair of half words, each one of at least so many
 WORDS_OF_A_PICTURE = 25  # the vocabulary has at least so many words for each picture
 MOST_PICTURES = 1000  # with a word; words that more have tell little, and take most of the time
+SIMILARITIES = 1 << 22  # at most so many are in memory for each thread, 32 MB
 BLOCK = 1024  # hashes, or pictures, that are looked at together: memory stays flat
 
 
@@ -99,9 +100,10 @@ def by_words(number: int, descriptors: Callable[[int], np.ndarray]) -> set[Candi
     pictures_with_word = has_word.sum(axis=0)
     idf = np.log((1 + number) / (1 + pictures_with_word)) + 1
     weights = np.where(pictures_with_word > MOST_PICTURES, 0, idf**2).astype(np.float32)
-    plain = normalize(_weighted(has_word, weights))
+    plain = normalize(_weighted(has_word, weights), copy=False)
     by_word = plain.T.tocsr()
     candidates = _most_similar(plain, by_word, mirrored=False)
+    del plain  # of many pictures, it takes hundreds of megabytes
     has_word.indices = vocabulary.mirrored(has_word.indices)
     return candidates | _most_similar(_weighted(has_word, weights), by_word, mirrored=True)
 
@@ -111,17 +113,18 @@ def _most_similar(pictures, by_word, mirrored: bool) -> set[Candidate]:
     has a column for each picture, all equally long.
     """
     number = by_word.shape[1]
+    rows_at_once = max(1, min(BLOCK, SIMILARITIES // number))
 
     def nearest(start: int) -> list[np.ndarray]:
         """For each row of a block the most similar pictures, itself among them."""
-        similarity = pictures[start : start + BLOCK] @ by_word
+        similarity = pictures[start : start + rows_at_once] @ by_word
         rows = [slice(*ends) for ends in pairwise(similarity.indptr)]
         highest = [_highest(similarity.data[row], 1 + NEIGHBOURS) for row in rows]
         return [similarity.indices[row][places] for row, places in zip(rows, highest, strict=True)]
 
     candidates = set()
     with ThreadPoolExecutor() as pool:
-        blocks = pool.map(nearest, range(0, number, BLOCK))
+        blocks = pool.map(nearest, range(0, number, rows_at_once))
         for picture, others in enumerate(chain.from_iterable(blocks)):
             for other in others.tolist():
                 if other != picture:

@@ -48,7 +48,7 @@ def load(out, measured: bool = False) -> Classifier:
     if measured and "measured" in config:
         weights = out / WEIGHTS_OF_MEASURED
         config = {**config, **config["measured"]}
-    if not weights.exists() or sha256_of(weights) != config["hashes"].get(weights.name):
+    if sha256_of(weights) != config["hashes"].get(weights.name):
         raise InputError(f"{weights} is not the file that config.json describes: copy both again")
     _warn_of_other_versions(config["versions"])
     learn = network.new_learner(_empty_loaders(config), {**config, "weights": "random"})

@@ -138,7 +138,8 @@ def command(metrics: dict, data, out) -> str:
         if folder != usual:
             words += [f"--{name}", folder]
     usual_values = json_like(asdict(DEFAULTS))
-    for name, value in {"final": False, **recipe}.items():  # older exports don't name it
+    final = recipe.get("final", False)  # older exports don't name it
+    for name, value in {**recipe, "final": final}.items():
         if value != usual_values[name]:
             words += _option(name, value)
     return shlex.join(words)

@@ -245,7 +245,7 @@ def test_the_command_trains_with_several_seeds(fits, tmp_path, command):
         1,
         1e-3,
         False,
-        False,
+        True,
     )
     assert "Seed 6, number 2 of 2" in err and "macro_f1" in out
     code, out, _ = command(
