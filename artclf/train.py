@@ -131,7 +131,10 @@ def learn_from_all(learn: Learner, out=None) -> Learner:
         )
     recipe = metrics["recipe"]
     if not recipe:
-        raise InputError(f"{NOT_REPEATABLE}: train on all images yourself, with a table as `split`")
+        raise InputError(
+            f"{NOT_REPEATABLE}: leave this out (`FINAL = False` in `03_train`), or train on all "
+            "images yourself, with a table as `split`"
+        )
     fits = {row["fit"] for row in learn.history.rows}
     if len(fits) != len(metrics["protocol"]["fits"]):
         raise InputError(

@@ -45,6 +45,8 @@ class Recipe:
 
 
 DEFAULTS = Recipe()
+# the settings that older exports don't name, as they were then
+NOT_NAMED = {"tau": 0.0, "final": False}
 # what an experiment may change, and the command can't
 EXPERIMENTS: dict[str, Any] = {"width": 512, "depth": 0, "pool": "style", "views": 2}
 
@@ -138,10 +140,10 @@ def command(metrics: dict, data, out) -> str:
         if folder != usual:
             words += [f"--{name}", folder]
     usual_values = json_like(asdict(DEFAULTS))
-    final = recipe.get("final", False)  # older exports don't name it
-    for name, value in {**recipe, "final": final}.items():
-        if value != usual_values[name]:
-            words += _option(name, value)
+    settings = {**NOT_NAMED, **recipe}
+    for name, usual_value in usual_values.items():
+        if settings.get(name, usual_value) != usual_value:
+            words += _option(name, settings[name])
     return shlex.join(words)
 
 

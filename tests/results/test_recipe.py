@@ -69,6 +69,14 @@ def test_an_export_holds_its_recipe(export, monkeypatch):
     assert "--data" not in usual and "--out" not in usual
 
 
+def test_the_command_of_an_older_export_names_what_it_did_not_have(export):
+    recipe = read_json(export / "metrics.json")["recipe"]
+    older = {name: value for name, value in recipe.items() if name not in ("tau", "final")}
+    told = command({"recipe": older}, "../data/sample", "../exports/sample")
+    assert "--tau 0.0" in told and "--no-final" in told
+    assert "--tau" not in command({"recipe": recipe}, "../data/sample", "../exports/sample")
+
+
 def test_the_command_hands_all_settings_to_fit(config, monkeypatch):
     changes = {
         "exclude": ["a", "b c"],
