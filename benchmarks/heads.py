@@ -91,10 +91,10 @@ def linear(ridge: float = RIDGE, balance: bool = True, tau: float = 0.0) -> Line
 
 VARIANTS = {
     "as it is: ridge 0.3, balanced": (as_it_is, linear()),
-    "from 70 of 85 pictures, as before --final": (mirrored_too, FromPart(linear(), 70 / 85)),
     "learns from the mirror image, too": (mirrored_too, linear()),
-    "the recipe: that with tau 0.2": (mirrored_too, linear(tau=0.2)),
-    "that with tau 0.3": (mirrored_too, linear(tau=0.3)),
+    "that, from 70% of the pictures": (mirrored_too, FromPart(linear(), 0.7)),
+    "that, from all, tau 0.2": (mirrored_too, linear(tau=0.2)),
+    "that, from all, tau 0.3: the recipe": (mirrored_too, linear(tau=0.3)),
     "mean of both views": (mean_of_mirror, linear()),
     "ridge 0.03": (as_it_is, linear(0.03)),
     "ridge 0.1": (as_it_is, linear(0.1)),

@@ -36,7 +36,7 @@ class Recipe:
     ridge: float = 0.3
     unfreeze_from: int = 4
     balance: bool = True
-    tau: float = 0.2
+    tau: float = 0.3
     pretrained: bool = True
     weights: str | None = None
     precision: str = "float32"
