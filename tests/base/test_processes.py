@@ -154,7 +154,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="sends signals as Linux and macOS know them")
 def test_interrupted_workers_finish_what_they_do_and_their_parent_ends(tmp_path):
     script = run_script(
-        tmp_path, SLEEPING.format(seconds=2), stderr=subprocess.PIPE, start_new_session=True
+        tmp_path, SLEEPING.format(seconds=5), stderr=subprocess.PIPE, start_new_session=True
     )
     two_workers(script)
     os.killpg(script.pid, signal.SIGINT)  # as a terminal does: to the workers, too
