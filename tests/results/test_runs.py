@@ -270,7 +270,7 @@ def test_no_seed_at_all_is_a_bad_argument(command):
 def test_seeds_give_different_weights_and_nothing_is_trained_again(
     drawn, tmp_path, no_workers, capsys
 ):
-    found = train.repeat(drawn, tmp_path, 1, 1, seeds=2, **SMALL)
+    found = train.repeat(drawn, tmp_path, 1, 1, seeds=2, final=False, **SMALL)
     folders = [tmp_path / "seed-42", tmp_path / "seed-43"]
     weights = [(folder / "model.safetensors").read_bytes() for folder in folders]
     seconds = [pd.read_csv(folder / "history.csv").seconds.tolist() for folder in folders]
@@ -278,7 +278,7 @@ def test_seeds_give_different_weights_and_nothing_is_trained_again(
     kept = runs.table(tmp_path)
     assert set(kept.run) == {"seed-42", "seed-43"} and set(kept.seed) == {42, 43}
     assert kept.epochs.tolist() == [[1, 1]] * 2
-    again = train.repeat(drawn, tmp_path, 1, 1, seeds=2, **SMALL)
+    again = train.repeat(drawn, tmp_path, 1, 1, seeds=2, final=False, **SMALL)
     assert capsys.readouterr().out.count("Going on after epoch 0") == 4
     pd.testing.assert_frame_equal(found, again)
     assert [(folder / "model.safetensors").read_bytes() for folder in folders] == weights
