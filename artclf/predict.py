@@ -132,13 +132,20 @@ def export_final(learn: Learner, out) -> Path:
     predictions = evaluation.read_table(out / "predictions.csv")
     metrics = read_json(out / "metrics.json")
     temperature = measured["temperature"]
+    weights_of_measured = WEIGHTS
+    if "measured" in measured:  # the export holds such a network already
+        weights_of_measured = WEIGHTS_OF_MEASURED
+        measured = {**measured, **measured["measured"]}
     final: dict = {"learned_from": list(splits.PARTS), "images": len(images)}
     probabilities = None
     if measured["weights"] != "random":
         probabilities = unseen.probabilities(data, images, measured, weights=learn.weights_file)
     if probabilities is not None:
         given = pd.Index(measured["vocab"]).get_indexer(images.period)
-        temperature, why_not_fitted = calibration.fit(probabilities, given)
+        # an image whose period its head did not learn tells nothing of a temperature
+        is_learned = ~np.isnan(probabilities[np.arange(len(given)), given])
+        probabilities = np.nan_to_num(probabilities)
+        temperature, why_not_fitted = calibration.fit(probabilities[is_learned], given[is_learned])
         calibrated = calibration.temper(probabilities, temperature).astype(np.float32)
         of_unseen = _predictions(calibrated, images, measured["vocab"])
         is_train = predictions.part == "train"
@@ -158,7 +165,7 @@ def export_final(learn: Learner, out) -> Path:
         "measured": {"temperature": measured["temperature"], "learned_from": [splits.PARTS[0]]},
     }
     with replace_together(out) as new:
-        shutil.copyfile(out / WEIGHTS, new / WEIGHTS_OF_MEASURED)
+        shutil.copyfile(out / weights_of_measured, new / WEIGHTS_OF_MEASURED)
         _write_network(learn, new)
         config = {**read_json(new / "config.json"), "temperature": temperature}
         write_json(new / "config.json", config)

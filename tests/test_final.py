@@ -16,7 +16,7 @@ from artclf.data import cleaning, splits
 from artclf.data.catalogue import Catalogue
 from artclf.model import unseen
 from artclf.model.features import of_images
-from artclf.results import evaluation, explorer, report
+from artclf.results import calibration, evaluation, explorer, report
 from artclf.results.recipe import command
 
 SMALL = {"arch": "efficientnet_lite0", "size": 64, "batch_size": 8}
@@ -75,6 +75,39 @@ def test_figures_stay_and_the_network_learned_from_all(drawn, tmp_path, no_worke
     assert not (tmp_path / "measured.safetensors").exists()
     assert predict.load(tmp_path, measured=True).config == predict.load(tmp_path).config
     assert explorer.saliency_folder(tmp_path).name == hashes["measured.safetensors"][:8]
+
+
+def test_a_second_network_from_all_keeps_what_was_measured(drawn, tmp_path, no_workers):
+    learn = train.fit(drawn, tmp_path, 1, 0, **SMALL)
+    measured = (tmp_path / "measured.safetensors").read_bytes()
+    config, metrics, before = read(tmp_path)
+    train.learn_from_all(learn, tmp_path)
+    assert (tmp_path / "measured.safetensors").read_bytes() == measured
+    again, metrics_again, after = read(tmp_path)
+    assert again["measured"] == config["measured"]
+    assert again["hashes"]["measured.safetensors"] == config["hashes"]["measured.safetensors"]
+    assert metrics_again == metrics and after.equals(before)
+
+
+def test_a_period_of_one_painter_does_not_change_the_temperature(drawn, tmp_path, no_workers):
+    data = shutil.copytree(drawn, tmp_path / "data")
+    single = splits.items(data).period.iloc[0]
+    with Catalogue(data) as catalogue:
+        for place, row in enumerate(catalogue.select()):
+            painter = "Anna Ancher" if row["period"] == single else f"Painter {place}"
+            key = {"url": row["url"], "period": row["period"]}
+            catalogue.update([{**key, "artist": painter}])
+    train.fit(data, tmp_path / "out", 1, 0, **SMALL)
+    config, metrics, predictions = read(tmp_path / "out")
+    images = splits.items(data)
+    probabilities = unseen.probabilities(data, images, config)
+    given = pd.Index(config["vocab"]).get_indexer(images.period)
+    is_single = (images.period == single).to_numpy()
+    assert np.isnan(probabilities[is_single, config["vocab"].index(single)]).all()
+    others = ~is_single
+    expected, _ = calibration.fit(np.nan_to_num(probabilities[others]), given[others])
+    assert metrics["final"]["temperature"] == pytest.approx(expected)
+    assert predictions.probability.notna().all()
 
 
 def test_a_measured_network_that_is_gone_or_damaged_is_refused(drawn, tmp_path, no_workers):

@@ -87,9 +87,8 @@ def by_words(number: int, descriptors: Callable[[int], np.ndarray]) -> set[Candi
 
     `descriptors(i)` are those of picture i, uint8 of shape (n, 128). Words weigh by rarity (Sivic
     and Zisserman, Video Google, 2003), and those of more than MOST_PICTURES pictures are left out.
-    The vocabulary grows with the pictures, so that a word has as many of them as before, and a
-    picture shares words with as many others. Only finding the words of a point takes longer, by
-    the square root of the number.
+    The vocabulary grows with the number of pictures, so the mean number of pictures with a word
+    stays the same. Finding the word of a point takes longer, by the square root of that number.
     """
     from sklearn.preprocessing import normalize
 
@@ -116,7 +115,7 @@ def _most_similar(pictures, by_word, mirrored: bool) -> set[Candidate]:
     rows_at_once = max(1, min(BLOCK, SIMILARITIES // number))
 
     def nearest(start: int) -> list[np.ndarray]:
-        """For each row of a block the most similar pictures, itself among them."""
+        """For each row of a block the most similar pictures; itself may be one of them."""
         similarity = pictures[start : start + rows_at_once] @ by_word
         rows = [slice(*ends) for ends in pairwise(similarity.indptr)]
         highest = [_highest(similarity.data[row], 1 + NEIGHBOURS) for row in rows]

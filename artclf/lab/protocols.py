@@ -121,7 +121,10 @@ def calibration_on_unseen(runs: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def _temperature(rows: pd.DataFrame) -> float:
     scores = evaluation.scores(rows)
-    temperature, _ = calibration.fit(scores.to_numpy(), scores.columns.get_indexer(rows.period))
+    probabilities, given = scores.to_numpy(), scores.columns.get_indexer(rows.period)
+    # an image whose period its head did not learn tells nothing of a temperature
+    is_learned = probabilities[np.arange(len(given)), given] > 0
+    temperature, _ = calibration.fit(probabilities[is_learned], given[is_learned])
     return temperature
 
 

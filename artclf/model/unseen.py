@@ -27,8 +27,8 @@ def probabilities(
     `images` is a table of `splits.items`, `config` that of an export, whose body, settings and seed
     are taken; `weights` is the file that the body started from, if it did from one. Heads learn as
     in `heads.LinearHead`, from features of view 0 that are standardised by all images, which takes
-    no label. A class that a fold did not learn is as unlikely as can be there. No group of `split`
-    (of `splits.SPLITS`) is in two folds.
+    no label. The probability of a class that a fold did not learn is NaN. No group of `split` (of
+    `splits.SPLITS`) is in two folds.
     """
     rows = splits.usable(data, config["exclude"]).set_index("file").loc[images.file]
     groups = np.array(splits.groups(rows, split))
@@ -41,7 +41,7 @@ def probabilities(
     if np.isnan(found.probabilities).all(axis=1).any():
         return None
     places = [list(found.classes).index(period) for period in config["vocab"]]
-    return np.nan_to_num(found.probabilities[:, places])
+    return found.probabilities[:, places]
 
 
 def frozen_body(config: dict, weights=None) -> network.Body | Bodies:
