@@ -59,8 +59,8 @@ NUMBERS = (
 # the others that a network for all images takes over
 SETTINGS_OF_FINAL = ("resize", "pool", "balance", "precision", "cached")
 NOT_REPEATABLE = (
-    "its recipe can't be repeated on all, because parts, callbacks or arguments of your own are in "
-    "it"
+    "the recipe can't be repeated on all pictures, because parts, callbacks or arguments of your "
+    "own are in it"
 )
 FASTAI_WEIGHT_DECAY = 0.01  # AdamW's default in fastai
 STRONG_WEIGHT_DECAY = 3.0  # keeps a new head on a pretrained body small where there is no ridge
