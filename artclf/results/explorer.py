@@ -28,19 +28,22 @@ LIMIT = 4000  # thumbnails of a page: with more it would be over 20 MB
 THUMBNAIL_SIZE = 128  # px
 NEIGHBOURS = 6
 MOST_PROBABLE = 5  # classes of a picture whose probabilities are shown
+EVERY_PART = "*"  # as the script of the page calls all parts
 NO_EMBEDDINGS = (
     "No embeddings of these pictures were found: run `artclf train` again, and make this page with "
     "`out`, the export folder."
 )
 
 
-def page(predictions, data, part="test", limit=LIMIT, out=None) -> str:
+def page(predictions, data, part=None, limit=LIMIT, out=None) -> str:
     """The explorer as a whole HTML page: choose a cell of the matrix, and the paintings behind it
     appear beside it.
 
-    Every image of every part is in it; the `limit` with the highest loss have their thumbnails (3
-    kB each), those of `part` first, and a grey tile stands for any other and for a picture that
-    can't be read. With the export folder `out`, a painting is shown with its most similar training
+    Every image of every part is in it. It opens with those of `part`; without one, with those of all
+    parts where no answer is of a network that had learned from the picture (see
+    `predict.export_final`), else with those of test. The `limit` with the highest loss have their
+    thumbnails (3 kB each), those it opens with first, and a grey tile stands for any other and for a
+    picture that can't be read. With the export folder `out`, a painting is shown with its most similar training
     pictures, and its saliency where `out` holds it. Larger pictures are read from `data` by an
     address relative to `out`, `out/notebooks` or the working folder.
     """
@@ -53,10 +56,12 @@ def page(predictions, data, part="test", limit=LIMIT, out=None) -> str:
 
 def _content(predictions, data, part, limit, out) -> dict:
     """What the page shows."""
-    evaluation.of_part(predictions, part)  # raises where it has no image
+    part = part or (EVERY_PART if _are_unseen(out) else "test")
     names = evaluation.classes(predictions)
     rows = predictions.sort_values("loss", ascending=False, kind="stable")
-    rows = rows.iloc[np.argsort(rows.part != part, kind="stable")]
+    if part != EVERY_PART:
+        evaluation.of_part(predictions, part)  # raises where it has no image
+        rows = rows.iloc[np.argsort(rows.part != part, kind="stable")]
     n_without_thumbnail = max(len(rows) - limit, 0)
     thumbs = thumbnails(rows.file[:limit], data, THUMBNAIL_SIZE) + [""] * n_without_thumbnail
     tops = _top(rows, names)
@@ -78,6 +83,16 @@ def _content(predictions, data, part, limit, out) -> dict:
         "bases": _bases(data, out),
         "withoutSimilar": why_none,
     }
+
+
+def _are_unseen(out) -> bool:
+    """Whether all predictions in the export folder `out` are of networks that had not learned from
+    the picture.
+    """
+    metrics = Path(out) / "metrics.json" if out else None
+    if metrics is None or not metrics.exists():
+        return False
+    return "unseen" in (read_json(metrics).get("final") or {})
 
 
 def _image(row, names) -> dict:
@@ -170,7 +185,7 @@ def _bases(data, out) -> list[str]:
     return list(dict.fromkeys(address for address in addresses if address))
 
 
-def frame(predictions, data, part="test", height=None, out=None) -> str:
+def frame(predictions, data, part=None, height=None, out=None) -> str:
     """`page` in a frame (`framed`)."""
     if height is None:
         rows = len(evaluation.classes(predictions))
@@ -179,7 +194,7 @@ def frame(predictions, data, part="test", height=None, out=None) -> str:
     return framed(explorer, "explorer", "interactive confusion matrix", height)
 
 
-def show(predictions, data, part="test", height=None, out=None):
+def show(predictions, data, part=None, height=None, out=None):
     """`frame` as an object that a notebook displays, live and in the HTML that nbconvert saves."""
     from IPython.display import HTML
 

@@ -42,6 +42,8 @@ def page(predictions, data, out, part="test", n=12, plots_folder=None) -> str:
     for path in sorted(Path(plots_folder or Path(out) / "plots").glob("*.svg")):
         plots[path.stem] = data_url(path.read_bytes(), "image/svg+xml")
     low_high, units = intervals(predictions, part)
+    # without a part, the explorer opens with all that no network had learned from
+    page = explorer.frame(predictions, data, None if part == "test" else part, out=out)
     return render(
         "report.html",
         part=part,
@@ -49,7 +51,7 @@ def page(predictions, data, out, part="test", n=12, plots_folder=None) -> str:
         intervals=low_high,
         units=units,
         pairs=pairs,
-        frame=Markup(explorer.frame(predictions, data, part, out=out)),
+        frame=Markup(page),
         table=evaluation.per_class(predictions).to_dict("index"),
         plots=plots,
         calibration=metrics.get("calibration", {}),

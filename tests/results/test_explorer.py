@@ -20,6 +20,7 @@ from PIL import Image
 from scipy.spatial.distance import cdist
 
 from artclf import interpret
+from artclf.base.files import write_json
 from artclf.results import embeddings, evaluation, explorer, pages
 
 REPOSITORY = str(pages.TEMPLATES.parents[2])
@@ -145,6 +146,21 @@ def test_an_older_export_and_none_at_all_say_how_to_get_similar_pictures(
         assert "artclf train" in held["withoutSimilar"] and not any(
             image["similar"] for image in held["images"]
         )
+
+
+def test_it_opens_with_all_parts_only_where_no_network_had_learned_from_a_picture(
+    errors_of_a_run, predictions, tmp_path
+):
+    def opens_with(metrics, part=None):
+        write_json(tmp_path / "metrics.json", metrics)
+        page = explorer.page(predictions, errors_of_a_run[0], part, limit=0, out=tmp_path)
+        held = content(page)
+        return held["part"], [image["loss"] for image in held["images"]]
+
+    part, losses = opens_with({"final": {"unseen": {"accuracy": 0.5}}})
+    assert part == explorer.EVERY_PART and losses == sorted(losses, reverse=True)
+    assert opens_with({"final": {"unseen": {}}}, "valid")[0] == "valid"
+    assert opens_with({"final": {"images": 9}})[0] == opens_with({})[0] == "test"
 
 
 def test_saliency_is_that_of_the_network_exported(errors_of_a_run, predictions, vectors):
