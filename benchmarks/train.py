@@ -291,13 +291,14 @@ def figures(runs: pd.DataFrame, cut: str) -> pd.DataFrame:
 def averaged(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """The predictions by the mean of the probabilities of several tables of the same runs."""
     tables = [rows.sort_values(["run", "file"], ignore_index=True) for rows in tables]
+    return mean_of(tables).assign(seconds=sum(rows.seconds for rows in tables))
+
+
+def mean_of(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """The predictions by the mean of the probabilities of several tables with the same rows."""
     columns = [name for name in tables[0] if name.startswith("p_")]
     means = sum(rows[columns] for rows in tables) / len(tables)
-    return tables[0].assign(
-        **means,
-        predicted=means.idxmax(axis=1).str.removeprefix("p_"),
-        seconds=sum(rows.seconds for rows in tables),
-    )
+    return tables[0].assign(**means, predicted=means.idxmax(axis=1).str.removeprefix("p_"))
 
 
 def above(runs: pd.DataFrame, cut: str) -> pd.DataFrame:

@@ -58,7 +58,7 @@ def place(predictions, parts: Sequence[str] = ("test",), within: int = WITHIN) -
     rows = rows.rename(columns={"year": "dated"}).join(spans)
     return rows.assign(
         year=spans[["first", "last"]].mean(axis=1).where(span_is_short),
-        painter=_painters(rows.artist),
+        painter=painters(rows.artist),
         given=rows.period.map(places),
         place=mean_place,
         ahead=mean_place - mean_place.groupby(rows.period).transform("mean"),
@@ -71,7 +71,7 @@ def class_places(predictions) -> pd.Series:
     return pd.Series(evaluation.positions(names), names)
 
 
-def _painters(artists: pd.Series) -> pd.Series:
+def painters(artists: pd.Series) -> pd.Series:
     """The painter of each picture: the commonest of all spellings of the name, '' where unknown."""
     if artists.empty:
         return artists.astype(object)
