@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from artclf.base import settings
+from artclf.base import extras, settings
 from artclf.base.errors import InputError, SettingError, StepError
 from artclf.base.figures import figure
 from artclf.base.machine import keep_freed_memory
@@ -86,7 +86,7 @@ def main():
     except EXPECTED as error:
         if os.environ.get("ARTCLF_TRACEBACK"):
             raise
-        print(f"artclf: {error}", file=sys.stderr)
+        print(f"artclf: {extras.advice(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, SettingError) else 1)
     except SystemExit as end:
         if end.code == CTRL_C:

@@ -20,6 +20,7 @@ import torch
 from fastai.learner import Learner
 from safetensors.torch import save
 
+from artclf.answers.exports import VERSIONS, WEIGHTS, WEIGHTS_OF_MEASURED
 from artclf.base.errors import InputError, StepError
 from artclf.base.files import (
     read_json,
@@ -34,14 +35,7 @@ from artclf.data import splits
 from artclf.data.cleaning import check_copies
 from artclf.model import unseen
 from artclf.model.classifier import Classifier
-from artclf.model.exports import (
-    VERSIONS,
-    WEIGHTS,
-    WEIGHTS_OF_MEASURED,
-    load,
-    load_learner,
-    pickle_learner,
-)
+from artclf.model.exports import load, load_learner, pickle_learner
 from artclf.model.features import of_images
 from artclf.results import calibration, embeddings, evaluation
 from artclf.results.recipe import recipe_of
