@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+import artclf
 from artclf.base import extras, settings
 from artclf.base.errors import InputError, SettingError, StepError
 from artclf.base.figures import figure
@@ -65,6 +66,7 @@ Resize = StrEnum("Resize", ["squish", "crop", "pad"])
 Precision = StrEnum("Precision", ["float32", "bfloat16"])
 Layout = StrEnum("Layout", ["class", "part-class", "class-part", "nearest"])
 Split = StrEnum("Split", ["auto", "random", "grouped", "artist", "source", "own"])
+Backend = StrEnum("Backend", ["torch", "onnx", "onnx-int8"])
 Part = StrEnum("Part", ["train", "valid", "test"])
 Pooling = StrEnum("Pooling", ["max", "avg"])
 Activation = StrEnum("Activation", ["relu", "leaky_relu", "elu", "gelu", "tanh", "sigmoid"])
@@ -502,6 +504,33 @@ def report(
 
 
 @app.command()
+def export(
+    folder: Annotated[
+        Path, typer.Argument(metavar="EXPORT", help="Folder of the export.")
+    ] = EXPORT,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Write model.onnx, which answers without torch.")
+    ] = False,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8",
+            help="Also write model-int8.onnx, a third as long, and measure on part test of DATA what "
+            "that costs.",
+        ),
+    ] = False,
+    data: Data = DATA,
+    as_json: Json = False,
+):
+    """Write the network of an export in other forms."""
+    if not onnx:
+        raise typer.BadParameter("say which form: --onnx, with --int8 if you like")
+    from artclf.model import onnx_export
+
+    _print(_call(onnx_export.write, folder, int8, data), as_json)
+
+
+@app.command()
 def predict(
     images: Annotated[
         list[str], typer.Argument(help="Pictures, folders of them, or URLs of pictures.")
@@ -513,11 +542,13 @@ def predict(
         float | None,
         _number("min_probability", "Answer only where the likeliest period is as likely as that"),
     ] = None,
+    backend: Annotated[
+        Backend, typer.Option(help="What computes; for onnx, run `artclf export` first.")
+    ] = Backend.torch,
 ):
     """Tell the periods of pictures."""
-    from artclf.predict import load
-
-    found = _call(load(out).predict, images, k, min_probability=min_probability)
+    classifier = artclf.load(out, backend=backend.value)
+    found = _call(classifier.predict, images, k, min_probability=min_probability)
     if (found.error != "").all():
         raise InputError(f"no picture found: {'; '.join(found.error) or 'empty folders'}")
     _print(found, as_json)

@@ -49,7 +49,15 @@ class Predictor(ABC):
         `pixels` are uint8 of shape (images, 3, size, size), as `inputs.pixels` gives them.
         """
         logits, features = self._forward(pixels)
-        return self._calibrated(logits), features
+        return self.calibrated(logits), features
+
+    def calibrated(self, logits: np.ndarray) -> np.ndarray:
+        """Probabilities of periods and of artists from logits, both (images, classes + artists); the
+        temperature was fitted on periods.
+        """
+        periods = logits[:, : len(self.vocab)] / np.float32(self.config["temperature"])
+        artists = logits[:, len(self.vocab) :]
+        return np.concatenate([_softmax(periods), _softmax(artists)], axis=1)
 
     def predict(
         self, images, k: int = 3, batch_size: int = 64, min_probability: float | None = None
@@ -216,12 +224,6 @@ class Predictor(ABC):
             return name, inputs.pixels(picture, self.config, web)
         except Rejected as error:
             return name, error
-
-    def _calibrated(self, logits: np.ndarray) -> np.ndarray:
-        """Probabilities of periods and of artists; the temperature was fitted on periods."""
-        periods = logits[:, : len(self.vocab)] / np.float32(self.config["temperature"])
-        artists = logits[:, len(self.vocab) :]
-        return np.concatenate([_softmax(periods), _softmax(artists)], axis=1)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

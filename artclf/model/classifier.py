@@ -13,7 +13,7 @@ from artclf.model import network
 
 class Classifier(Predictor):
     """A trained classifier of art periods: `vocab` are its classes, `learner` is a fastai
-    `Learner`.
+    `Learner`, `model` its body and its head, with the outputs for artists, too.
 
     Its probabilities are calibrated by `config["temperature"]`, those of `learner` are not.
     """
@@ -21,11 +21,11 @@ class Classifier(Predictor):
     def __init__(self, learner: Learner, config: dict):
         super().__init__(config)
         self.learner = learner
-        self._model = learner.model.eval()
+        self.model = learner.model.eval()
         self._device = learner.dls.device
         self._mean = torch.tensor(config["mean"], device=self._device).view(3, 1, 1)
         self._std = torch.tensor(config["std"], device=self._device).view(3, 1, 1)
-        self.n_features = self._model[0].n_features
+        self.n_features = self.model[0].n_features
         learner.model = network.keep_outputs(learner.model, len(self.vocab))
 
     @torch.inference_mode()
@@ -33,14 +33,14 @@ class Classifier(Predictor):
         """Probabilities (images, classes) of pictures whose features (images, n_features) are
         known; artists, if any, follow the classes.
         """
-        logits = self._model[1](torch.from_numpy(features).to(self._device))
-        return self._calibrated(_array(logits))
+        logits = self.model[1](torch.from_numpy(features).to(self._device))
+        return self.calibrated(_array(logits))
 
     @torch.inference_mode()
     def _forward(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x = torch.from_numpy(pixels).to(self._device).float() / 255
-        features = self._model[0]((x - self._mean) / self._std)
-        return _array(self._model[1](features)), _array(features)
+        features = self.model[0]((x - self._mean) / self._std)
+        return _array(self.model[1](features)), _array(features)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
