@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from artclf.base import settings
 from artclf.base.errors import InputError
 from artclf.base.files import finish_replacing, sha256_of
+from artclf.data.pictures import RESIZE
 
 # the packages whose versions config.json names
 VERSIONS = ("artclf", "torch", "torchvision", "timm", "fastai", "pillow")
@@ -32,6 +34,10 @@ def read_config(out: Path) -> dict:
         for name in config["vocab"]:
             if name != Path(name).name or name == "..":
                 raise InputError(f"{name!r} is no class")
+        settings.check(size=config["size"])
+        settings.check_choice("resize", config["resize"], RESIZE)
+        if not config["temperature"] > 0:
+            raise InputError(f"temperature is {config['temperature']}")
         versions = {name: str(config["versions"][name]) for name in VERSIONS}
         config = {"stages": 1, **config}  # exports of version 0.1 don't name it
         return {**config, "versions": versions, "hashes": dict(config["hashes"])}

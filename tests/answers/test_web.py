@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from made_exports import model_of_colours
+from made_exports import write as write_export
 from made_pictures import encoded, noise
 from PIL import Image
-from test_onnx import model_of_colours
-from test_onnx import write as write_export
 
 import artclf
 from artclf.answers import inputs, runtime, web
