@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from artclf.base import settings
+import artclf
+from artclf.base import extras, settings
 from artclf.base.errors import InputError, SettingError, StepError
 from artclf.base.figures import figure
 from artclf.base.machine import keep_freed_memory
@@ -65,6 +66,7 @@ Resize = StrEnum("Resize", ["squish", "crop", "pad"])
 Precision = StrEnum("Precision", ["float32", "bfloat16"])
 Layout = StrEnum("Layout", ["class", "part-class", "class-part", "nearest"])
 Split = StrEnum("Split", ["auto", "random", "grouped", "artist", "source", "own"])
+Backend = StrEnum("Backend", ["torch", "onnx", "onnx-int8"])
 Part = StrEnum("Part", ["train", "valid", "test"])
 Pooling = StrEnum("Pooling", ["max", "avg"])
 Activation = StrEnum("Activation", ["relu", "leaky_relu", "elu", "gelu", "tanh", "sigmoid"])
@@ -86,7 +88,7 @@ def main():
     except EXPECTED as error:
         if os.environ.get("ARTCLF_TRACEBACK"):
             raise
-        print(f"artclf: {error}", file=sys.stderr)
+        print(f"artclf: {extras.advice(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, SettingError) else 1)
     except SystemExit as end:
         if end.code == CTRL_C:
@@ -502,6 +504,50 @@ def report(
 
 
 @app.command()
+def export(
+    folder: Annotated[
+        Path, typer.Argument(metavar="EXPORT", help="Folder of the export.")
+    ] = EXPORT,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Write model.onnx, which answers without torch.")
+    ] = False,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8",
+            help="Also write model-int8.onnx, a third as long, and measure on part test of DATA what "
+            "that costs.",
+        ),
+    ] = False,
+    data: Data = DATA,
+    web: Annotated[
+        Path | None,
+        typer.Option(help="Write a page that answers in the browser to this folder."),
+    ] = None,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(help="The archive of onnxruntime-web for it; by default from npm, once."),
+    ] = None,
+    as_json: Json = False,
+):
+    """Write the network of an export in other forms."""
+    if not onnx and web is None:
+        raise typer.BadParameter("say which form: --onnx, with --int8 if you like, or --web FOLDER")
+    if int8 and not onnx:
+        raise typer.BadParameter("it comes with --onnx", param_hint="--int8")
+    summary = {}
+    if onnx:
+        from artclf.model import onnx_export
+
+        summary |= _call(onnx_export.write, folder, int8, data)
+    if web is not None:
+        from artclf.answers.web import write
+
+        summary |= _call(write, folder, web, runtime)
+    _print(summary, as_json)
+
+
+@app.command()
 def predict(
     images: Annotated[
         list[str], typer.Argument(help="Pictures, folders of them, or URLs of pictures.")
@@ -513,11 +559,13 @@ def predict(
         float | None,
         _number("min_probability", "Answer only where the likeliest period is as likely as that"),
     ] = None,
+    backend: Annotated[
+        Backend, typer.Option(help="What computes; for onnx, run `artclf export` first.")
+    ] = Backend.torch,
 ):
     """Tell the periods of pictures."""
-    from artclf.predict import load
-
-    found = _call(load(out).predict, images, k, min_probability=min_probability)
+    classifier = artclf.load(out, backend=backend.value)
+    found = _call(classifier.predict, images, k, min_probability=min_probability)
     if (found.error != "").all():
         raise InputError(f"no picture found: {'; '.join(found.error) or 'empty folders'}")
     _print(found, as_json)

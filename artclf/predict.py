@@ -20,6 +20,8 @@ import torch
 from fastai.learner import Learner
 from safetensors.torch import save
 
+from artclf.answers import onnx
+from artclf.answers.exports import VERSIONS, WEIGHTS, WEIGHTS_OF_MEASURED
 from artclf.base.errors import InputError, StepError
 from artclf.base.files import (
     read_json,
@@ -34,14 +36,7 @@ from artclf.data import splits
 from artclf.data.cleaning import check_copies
 from artclf.model import unseen
 from artclf.model.classifier import Classifier
-from artclf.model.exports import (
-    VERSIONS,
-    WEIGHTS,
-    WEIGHTS_OF_MEASURED,
-    load,
-    load_learner,
-    pickle_learner,
-)
+from artclf.model.exports import load, load_learner, pickle_learner
 from artclf.model.features import of_images
 from artclf.results import calibration, embeddings, evaluation
 from artclf.results.recipe import recipe_of
@@ -62,6 +57,7 @@ NOT_IN_PROTOCOL = (
     "seed",
     "versions",
     "hashes",
+    "int8",
 )
 
 
@@ -77,12 +73,13 @@ def export(learn: Learner, out=None) -> Path:
     out = Path(out or learn.path)
     _check_weights(learn)
     data = learn.dls.path
-    images = images_of_training(data, learn.config)
+    images = splits.of_training(data, learn.config)
     check_copies(data, images.file)
     with replace_together(out) as new:
         _write_network(learn, new)
         _write_figures(new, data, images, _fits(out))
-    (out / WEIGHTS_OF_MEASURED).unlink(missing_ok=True)  # of an export that was there
+    for file in (WEIGHTS_OF_MEASURED, *onnx.FILES):  # of an export that was there
+        (out / file).unlink(missing_ok=True)
     return out
 
 
@@ -127,8 +124,9 @@ def export_final(learn: Learner, out) -> Path:
     out = Path(out)
     _check_weights(learn)
     measured = read_json(out / "config.json")
+    measured.pop("int8", None)  # of the network before
     data = learn.dls.path
-    images = images_of_training(data, measured)
+    images = splits.of_training(data, measured)
     predictions = evaluation.read_table(out / "predictions.csv")
     metrics = read_json(out / "metrics.json")
     temperature = measured["temperature"]
@@ -176,18 +174,9 @@ def export_final(learn: Learner, out) -> Path:
         figures = evaluation.metrics(predictions)
         metrics = {**metrics, "metrics": figures, "recipe": recipe, "final": final}
         write_json(new / "metrics.json", metrics)
+    for file in onnx.FILES:  # of the network before
+        (out / file).unlink(missing_ok=True)
     return out
-
-
-def images_of_training(data: Path, config: dict) -> pd.DataFrame:
-    """The table of images and parts that the learner with the settings `config` was trained on.
-    Raises InputError where the
-    images have changed since.
-    """
-    images = splits.items(data, config["split"], config["parts"], config["seed"], config["exclude"])
-    if splits.fingerprint(images) != config["data_hash"]:
-        raise InputError(f"the images in {data} have changed since training: train again")
-    return images
 
 
 def headline(out, part: str = "test") -> dict:

@@ -30,7 +30,15 @@ from artclf.base.locks import locked
 from artclf.data import cleaning
 from artclf.data.classes import in_order
 from artclf.data.pictures import RESIZE
-from artclf.data.splits import AUTO, choose, cut_name, fingerprint, items, record
+from artclf.data.splits import (
+    AUTO,
+    choose,
+    cut_name,
+    fingerprint,
+    items,
+    of_training,
+    record,
+)
 from artclf.model import backbones, engine, network
 from artclf.model.features import of_images
 from artclf.model.heads import LinearHead
@@ -141,7 +149,7 @@ def learn_from_all(learn: Learner, out=None) -> Learner:
             f"this learner was trained since it was exported to {out}: call predict.export(learn, "
             "out) again"
         )
-    images = predict.images_of_training(learn.dls.path, learn.config)
+    images = of_training(learn.dls.path, learn.config)
     table = pd.concat([images.assign(part="train"), images[images.part == "valid"]])
     settings = {name: learn.config[name] for name in (*NUMBERS, *SETTINGS_OF_FINAL)}
     again = learner(

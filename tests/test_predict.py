@@ -389,7 +389,7 @@ def test_a_url_is_fetched_by_the_guarded_fetcher(clf, monkeypatch):
         ]
         blocked = clf.predict(urls[0])
         assert blocked.error[0] == "blocked address" and server.requests == []
-        monkeypatch.setattr("artclf.data.web.Fetcher", partial(Fetcher, allow_private=True))
+        monkeypatch.setattr("artclf.data.fetch.Fetcher", partial(Fetcher, allow_private=True))
         before = threading.active_count()
         found = clf.predict([*urls[:3], *urls[:1] * 9], k=5)
     assert found.image.tolist()[:3] == urls[:3]
@@ -514,6 +514,9 @@ HOSTILE = [
     {"versions": {}},
     {"hashes": {}},
     {"hashes": None},
+    *({"size": size} for size in (None, 0, "64")),
+    {"resize": "stretch"},
+    *({"temperature": temperature} for temperature in (None, 0, -1, "1")),
     {"library": "torchvision"},
     {"bodies": 1},
     {"bodies": ["resnet18"]},

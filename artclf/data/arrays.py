@@ -1,6 +1,6 @@
 """Arrays: the pictures in an array of numbers, whatever its shape, its type and its range.
 
-Reads and writes nothing. `pictures` decodes with it what is in memory, `model.inputs` takes batches
+Reads and writes nothing. `pictures` decodes with it what is in memory, `answers.inputs` takes batches
 apart with it.
 """
 

@@ -8,18 +8,20 @@ import struct
 import threading
 import warnings
 import zlib
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
-import cv2
 import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, ImageOps
 
 from artclf.base.errors import InputError
+from artclf.data import shrinking
 from artclf.data.arrays import pictures_in
 from artclf.data.colours import to_srgb
 
+HAS_OPENCV = find_spec("cv2") is not None  # the extra `train` brings it
 MAX_PIXELS = 100_000_000
 MAX_SIZE = 500  # px, the longer side of clean copies, unless asked otherwise
 # reasons that may pass: the picture itself is not to blame
@@ -100,11 +102,24 @@ def square(source, size: int, resize: str = "squish", max_size: int | None = Non
     `max_size` of the clean copies that the network learned from, so that it looks like these; a
     clean copy is taken as it is. Raises `Rejected` as `open_rgb` does.
     """
-    from fastai.vision.all import PILImage
-
-    picture = PILImage(open_rgb(source, max_size))
-    resized = resizing(size, resize)(picture, split_idx=1)  # 1: as in validation, without chance
+    picture = open_rgb(source, max_size)
+    if resize != "squish":
+        picture = picture.crop(_region(picture.size, size, resize))
+    resized = picture.resize((size, size), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+
+
+def _region(picture_size: tuple[int, int], size: int, resize: str) -> tuple[int, int, int, int]:
+    """The square in the middle of a picture that `crop` or `pad` bring to `size` px: left, top,
+    right, bottom. It reaches over the edges for `pad`; what lies there is black. Rounded as fastai
+    rounds.
+    """
+    width, height = picture_size
+    longer_or_shorter = max if resize == "pad" else min
+    side = int(longer_or_shorter(width / size, height / size) * size)
+    left = int((width - side) * 0.5)
+    top = int((height - side) * 0.5)
+    return left, top, left + side, top + side
 
 
 def thumbnail(file, size: int) -> Image.Image | None:
@@ -151,20 +166,6 @@ def shrink(im: Image.Image, max_size: int | None) -> Image.Image:
     if max_size is None or max(im.size) <= max_size:
         return im  # without a copy
     return Image.fromarray(_shrink_pixels(np.asarray(im), max_size))
-
-
-def resizing(size: int, resize: str):
-    """fastai's transform that brings a picture to `size` x `size` px; `resize` is one of
-    `RESIZE`.
-    """
-    from fastai.vision.all import PadMode, Resize, ResizeMethod
-
-    methods = {
-        "squish": ResizeMethod.Squish,
-        "crop": ResizeMethod.Crop,
-        "pad": ResizeMethod.Pad,
-    }
-    return Resize(size, method=methods[resize], pad_mode=PadMode.Zeros)
 
 
 def _from_bytes(content: bytes, max_size: int | None) -> Image.Image:
@@ -282,6 +283,12 @@ def _shrink_pixels(pixels: np.ndarray, max_size: int | None) -> np.ndarray:
     if max_size is None or max(width, height) <= max_size:
         return pixels
     scale = max_size / max(width, height)
-    size = [max(1, round(width * scale)), max(1, round(height * scale))]
-    interpolation = cv2.INTER_LINEAR if scale > 0.5 else cv2.INTER_AREA
-    return cv2.resize(pixels, size, interpolation=interpolation)
+    new_width = max(1, round(width * scale))
+    new_height = max(1, round(height * scale))
+    by_area = scale <= 0.5
+    if not HAS_OPENCV:
+        return shrinking.shrink(pixels, new_width, new_height, by_area)
+    import cv2
+
+    interpolation = cv2.INTER_AREA if by_area else cv2.INTER_LINEAR
+    return cv2.resize(pixels, (new_width, new_height), interpolation=interpolation)

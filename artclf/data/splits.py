@@ -149,6 +149,18 @@ def recorded(data):
     return rows.pivot(index="file", columns="cut", values="part").fillna("")
 
 
+def of_training(data, config: dict):
+    """The images and parts, as `items` gives them, that the network with the settings `config`
+    learned from.
+
+    Raises InputError where the images have changed since.
+    """
+    images = items(data, config["split"], config["parts"], config["seed"], config["exclude"])
+    if fingerprint(images) != config["data_hash"]:
+        raise InputError(f"the images in {data} have changed since training: train again")
+    return images
+
+
 def fingerprint(table) -> str:
     """A hash of what `items` returned.
 

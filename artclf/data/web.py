@@ -6,7 +6,7 @@ Asks the network and writes nothing.
 import asyncio
 import threading
 
-from artclf.data.fetch import Fetcher
+from artclf.base.extras import require
 from artclf.data.intake import Failure
 from artclf.data.pictures import Rejected
 
@@ -36,6 +36,10 @@ class WebPictures:
 
     def read(self, url: str) -> bytes:
         """The bytes of the picture behind `url`. Raises Rejected, which says why there is none."""
+        try:
+            require("train", "aiohttp", "protego", "yarl")
+        except ImportError as error:
+            raise Rejected(str(error)) from error
         with self._lock:
             if self._loop is None:
                 self._start()
@@ -45,6 +49,8 @@ class WebPictures:
             raise Rejected(failure.reason) from failure
 
     def _start(self):
+        from artclf.data.fetch import Fetcher
+
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()

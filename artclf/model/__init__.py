@@ -6,6 +6,10 @@ function of fastai is scripted, and tqdm's, that ipywidgets is missing.
 
 import warnings
 
+from artclf.base.extras import require
+
+require("train", "torch", "fastai")
+
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\b")
     warnings.filterwarnings("ignore", category=Warning, module=r"tqdm\.auto\b")

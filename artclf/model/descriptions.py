@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from fastai.learner import Learner
 
-from artclf.model.exports import VERSIONS
+from artclf.answers.exports import VERSIONS
 
 ROOMS = ("base", "data", "model")  # what decides the weights, together with step train
 CODE = Path(__file__).parents[1]

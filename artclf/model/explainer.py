@@ -12,10 +12,11 @@ import pandas as pd
 import torch
 from torch import nn
 
+from artclf.answers import inputs
 from artclf.base.errors import InputError
 from artclf.base.machine import keep_freed_memory
 from artclf.data.pictures import Rejected
-from artclf.model import attribution, inputs
+from artclf.model import attribution
 from artclf.model.attribution import BATCH, METHODS
 
 

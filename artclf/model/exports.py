@@ -5,10 +5,8 @@ fastai's own export, a pickle. Where the network learned from all images in the 
 the one that was measured before are in `measured.safetensors`.
 """
 
-import json
 import warnings
 from copy import copy
-from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
@@ -18,17 +16,20 @@ from fastcore.foundation import defaults
 from PIL import Image
 from safetensors.torch import load_file
 
+from artclf.answers.exports import (
+    WEIGHTS,
+    WEIGHTS_OF_MEASURED,
+    check_hash,
+    checking_config,
+    read_config,
+    warn_of_other_versions,
+)
 from artclf.base.errors import InputError
-from artclf.base.files import finish_replacing, sha256_of
+from artclf.base.files import finish_replacing
 from artclf.model import backbones, network
 from artclf.model.classifier import Classifier
 from artclf.model.loaders import data_loaders
 from artclf.model.losses import AdjustedLoss
-
-# the packages whose versions config.json names
-VERSIONS = ("artclf", "torch", "torchvision", "timm", "fastai", "pillow")
-WEIGHTS = "model.safetensors"
-WEIGHTS_OF_MEASURED = "measured.safetensors"
 
 
 def load(out, measured: bool = False) -> Classifier:
@@ -42,15 +43,16 @@ def load(out, measured: bool = False) -> Classifier:
     architecture, or describes other weights or another network.
     """
     out = Path(out)
-    finish_replacing(out)
-    config = _read_config(out / "config.json")
+    config = read_config(out)
+    with checking_config(out):  # no name in it leads to a hub
+        backbones.find(config["name"], pretrained=False)
+        backbones.of_config(config)
     weights = out / WEIGHTS
     if measured and "measured" in config:
         weights = out / WEIGHTS_OF_MEASURED
         config = {**config, **config["measured"]}
-    if sha256_of(weights) != config["hashes"].get(weights.name):
-        raise InputError(f"{weights} is not the file that config.json describes: copy both again")
-    _warn_of_other_versions(config["versions"])
+    check_hash(weights, config)
+    warn_of_other_versions(config)
     learn = network.new_learner(_empty_loaders(config), {**config, "weights": "random"})
     try:
         learn.model.load_state_dict(load_file(weights))
@@ -112,37 +114,6 @@ def pickle_learner(learn: Learner, file: Path):
         train_bn=learn.train_bn,
     )
     plain.export(file.resolve())
-
-
-def _read_config(file: Path) -> dict:
-    """The settings in `file`, which a stranger may have written: no name in it leads to a hub or to
-    another folder.
-    """
-    if not file.exists():
-        raise FileNotFoundError(f"no export in {file.parent}: run `artclf train` first")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        backbones.find(config["name"], pretrained=False)
-        backbones.of_config(config)
-        for name in config["vocab"]:
-            if name != Path(name).name or name == "..":
-                raise InputError(f"{name!r} is no class")
-        versions = {name: str(config["versions"][name]) for name in VERSIONS}
-        config = {"stages": 1, **config}  # exports of version 0.1 don't name it
-        return {**config, "versions": versions, "hashes": dict(config["hashes"])}
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{file} is not the config.json of an export ({error}): copy it again"
-        ) from error
-
-
-def _warn_of_other_versions(versions: dict[str, str]):
-    differing = []
-    for name, at_training in versions.items():
-        if version(name).split(".")[:2] != at_training.split(".")[:2]:
-            differing.append(f"{name} {version(name)} (trained with {at_training})")
-    if differing:
-        warnings.warn(f"other versions than at training: {', '.join(differing)}", stacklevel=3)
 
 
 def _empty_loaders(config: dict):

@@ -1,7 +1,5 @@
 """Loaders: fastai's `DataLoaders` of picture files, as training and prediction need them."""
 
-from artclf.data.pictures import resizing
-
 
 def data_loaders(files, valid, config: dict, path="."):
     """fastai `DataLoaders` of picture files in class folders, augmented on batches.
@@ -21,3 +19,19 @@ def data_loaders(files, valid, config: dict, path="."):
         batch_tfms=[*vision.aug_transforms(), normalise],
     )
     return block.dataloaders(list(files), bs=config["batch_size"], path=path)
+
+
+def resizing(size: int, resize: str):
+    """fastai's transform that brings a picture to `size` x `size` px; `resize` is one of
+    `pictures.RESIZE`.
+
+    For a picture that is not augmented it gives what `pictures.square` does.
+    """
+    from fastai.vision.all import PadMode, Resize, ResizeMethod
+
+    methods = {
+        "squish": ResizeMethod.Squish,
+        "crop": ResizeMethod.Crop,
+        "pad": ResizeMethod.Pad,
+    }
+    return Resize(size, method=methods[resize], pad_mode=PadMode.Zeros)

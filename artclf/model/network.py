@@ -184,8 +184,8 @@ def statistics(maps: torch.Tensor) -> torch.Tensor:
 
     From (images, channels, height, width) to (images, 2 * channels).
     """
-    mean, centred = _centred(maps)
-    variance = centred.square().mean(1)
+    mean, centred, pixels = _centred(maps)
+    variance = centred.square().mean(pixels)
     std = (variance + 1e-6).sqrt()  # the root of 0 has no gradient
     return torch.cat([mean, std], 1)
 
@@ -197,23 +197,29 @@ def covariances(maps: torch.Tensor, channels: int) -> torch.Tensor:
     is divided by the root of the channels' mean variance, so that it doubles where the maps double,
     as `statistics` do.
     """
-    _, centred = _centred(maps)
-    matrix = centred.transpose(1, 2) @ centred / centred.shape[1]
+    _, centred, pixels = _centred(maps)
+    channels_first = centred if pixels == 2 else centred.transpose(1, 2)
+    matrix = channels_first @ channels_first.transpose(1, 2) / centred.shape[pixels]
     first, second = torch.triu_indices(channels, channels, 1)
     mean_variance = matrix.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
     return matrix[:, first, second] / (mean_variance + 1e-6).sqrt()
 
 
-def _centred(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mean of each channel, (images, channels), and the maps less that: (images, pixels,
-    channels).
+def _centred(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """The mean of each channel, (images, channels); the maps less that, (images, pixels, channels);
+    the axis of the pixels, 1.
 
     Pixels come before channels as in memory with channels last: nothing is copied, and a CPU is ten
-    times as fast as with `torch.var_mean` over height and width.
+    times as fast as with `torch.var_mean` over height and width. onnxruntime has channels first in
+    memory: in an exported network they come first here, too, and the axis of the pixels is 2.
     """
+    if torch.compiler.is_exporting():
+        pixels = maps.float().flatten(2)
+        mean = pixels.mean(2, keepdim=True)
+        return mean[:, :, 0], pixels - mean, 2
     pixels = maps.float().permute(0, 2, 3, 1).flatten(1, 2)
     mean = pixels.mean(1, keepdim=True)
-    return mean[:, 0], pixels - mean
+    return mean[:, 0], pixels - mean, 1
 
 
 @torch.no_grad()

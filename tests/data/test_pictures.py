@@ -384,3 +384,19 @@ def test_a_jpeg_is_decoded_no_larger_than_needed(tmp_path):
     smooth(900, 600).save(file)
     sizes = {size: open_reduced(file, size).size for size in (900, 300, 299, 75)}
     assert sizes == {900: (900, 600), 300: (450, 300), 299: (450, 300), 75: (113, 75)}
+
+
+@pytest.mark.parametrize("way", RESIZE)
+def test_squares_are_those_of_fastai(way):
+    from fastai.vision.core import PILImage
+
+    from artclf.model.loaders import resizing
+
+    rng = np.random.default_rng(3)
+    for width, height in [(1, 70), (70, 1), (64, 64), *rng.integers(2, 300, (40, 2))]:
+        picture = Image.fromarray(noise(width, height))
+        for size in (64, 33):
+            expected = resizing(size, way)(PILImage(picture), split_idx=1)
+            found = square(picture, size, way)
+            assert found.shape == (3, size, size) and found.flags.c_contiguous
+            assert (found == np.asarray(expected).transpose(2, 0, 1)).all(), (width, height, size)

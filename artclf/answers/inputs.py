@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
 
 from artclf.base.errors import InputError
@@ -25,7 +24,7 @@ WHAT_IS_TAKEN = "give a path, a URL, the bytes of a file, a PIL image or an arra
 def stream(images) -> Iterator[tuple[str, object]]:
     """A name and a picture for each picture in `images`, one after the other.
 
-    `images` is what `Classifier.predict` takes; iterators are consumed as far as the stream is. The
+    `images` is what `Predictor.predict` takes; iterators are consumed as far as the stream is. The
     name is the path, the URL, the name of an upload, or the picture's place, such as `image 3`. The
     picture is for `pixels`; it is `Rejected`, with the reason, for what is none or may be read in
     two ways.
@@ -57,7 +56,7 @@ def _pictures_of(images) -> Iterator[tuple[str, object]]:
         yield "", images
     elif hasattr(images, "read"):
         yield _in_stream(images)
-    elif isinstance(images, torch.Tensor):
+    elif hasattr(images, "detach"):  # a tensor; torch is not imported for those who have none
         yield from _in_array(_as_array(images), is_tensor=True)
     elif isinstance(images, np.ndarray):
         yield from _in_array(images)
@@ -113,8 +112,8 @@ def _in_stream(file) -> tuple[str, object]:
         return name, Rejected(f"the file can't be read ({error}): open it in mode 'rb'")
 
 
-def _as_array(tensor: torch.Tensor) -> np.ndarray:
-    plain = tensor.detach().cpu().as_subclass(torch.Tensor)
+def _as_array(tensor) -> np.ndarray:
+    plain = tensor.detach().cpu()
     if plain.is_floating_point():
         plain = plain.float()  # numpy has no bfloat16
     return plain.numpy()

@@ -1,0 +1,1 @@
+"""What answers, without torch and fastai: the forms of pictures, the table of answers, ONNX."""
