@@ -611,6 +611,49 @@ def painters(
 
 
 @app.command()
+def restyle(
+    image: Annotated[Path, typer.Argument(help="A picture.")],
+    like: Annotated[
+        str, typer.Option(help="A picture, or a period or painter of DATA, whose style it takes.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="File of the result, by default IMAGE-like-LIKE.jpg here.")
+    ] = None,
+    data: Data = DATA,
+    arch: Annotated[
+        str,
+        typer.Option(help="auto (VGG16 if it can be had), or a network of torchvision or timm."),
+    ] = "auto",
+    size: Annotated[int, _number("canvas_size", "Longer side of the result in px")] = 256,
+    style_weight: Annotated[
+        float, _number("style_weight", "How much style counts against content")
+    ] = 30.0,
+    steps: Annotated[int, _number("steps", "Steps at each of two sizes")] = 60,
+    keep_colours: Annotated[
+        bool, typer.Option("--keep-colours", help="Keep the colours of IMAGE.")
+    ] = False,
+    as_json: Json = False,
+):
+    """Paint a picture in the style of another one, of a period or of a painter."""
+    from artclf.lab import style_transfer
+
+    file = out or Path(f"{image.stem}-like-{Path(like).stem}.jpg")
+    losses = _call(
+        style_transfer.restyle_file,
+        image,
+        like,
+        data,
+        file,
+        arch,
+        size=size,
+        style_weight=style_weight,
+        steps=steps,
+        keep_colours=keep_colours,
+    )
+    _print({"file": str(file), **losses}, as_json)
+
+
+@app.command()
 def run(
     gallery: Annotated[
         Path | None, typer.Argument(help="A folder of your own, GALLERY/<class>/*.jpg.")

@@ -72,6 +72,9 @@ RANGES = {
     # small networks from scratch
     "neurons": Range(1, 4096),
     "convolutions": Range(1, 12),
+    # style transfer
+    "style_weight": Range(0, 1_000_000, is_whole=False),
+    "steps": Range(1, 10_000),
     # environment variables
     "ARTCLF_CACHE_GB": Range(0, 1_000_000, is_whole=False),
     # answers, and what is shown of them

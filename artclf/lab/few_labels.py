@@ -328,8 +328,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
     `accuracy` and `macro_f1` are means over all rounds after the first and all seeds, and
     `<figure>_above` is how far they are above those of `random`; `lowest` and `highest` are the
-    differences of macro F1 of single seeds, `seeds_above` the number of seeds in which it is above. `labels_for_the_same` is after how
-    many labels the mean macro F1 reaches what random has in the end, NaN where it doesn't.
+    differences of macro F1 of single seeds, `seeds_above` the number of seeds in which it is above.
+    `labels_for_the_same` is after how many labels the mean macro F1 reaches what random has in the
+    end, NaN where it doesn't.
     """
     later = table[table.labels > table.labels.min()]
     means = later.groupby(["strategy", "seed"], sort=False)[["accuracy", "macro_f1"]].mean()

@@ -177,7 +177,7 @@ def restyle(
     style: Style,
     stages: Stages,
     size: int = SIZE,
-    style_weight: float = 1.0,
+    style_weight: float = 30.0,
     variation_weight: float = 1.0,
     steps: int = 60,
     optimizer: str = "lbfgs",
@@ -198,7 +198,7 @@ def restyle(
     clipped. Raises SettingError for a number out of its range, StepError where the loss becomes
     NaN.
     """
-    settings.check(canvas_size=size)
+    settings.check(canvas_size=size, style_weight=style_weight, steps=steps)
     settings.check_choice("optimizer", optimizer, OPTIMIZERS)
     settings.check_choice("content_stage", content_stage, range(len(stages.stages)))
     pixels = None

@@ -125,11 +125,18 @@ def test_thin_grey_and_tiny_pictures_are_painted_and_wrong_settings_named(stages
         Image.new("L", (3, 900), 40), style, stages, SIZE, steps=1, levels=1
     )
     assert painted.mode == "RGB" and painted.size == (transfer.SMALLEST, SIZE)
-    for wrong in ({"optimizer": "sgd"}, {"content_stage": 99}, {"size": 2}):
+    for wrong in (
+        {"optimizer": "sgd"},
+        {"content_stage": 99},
+        {"size": 2},
+        {"steps": 0},
+        {"style_weight": float("nan")},
+    ):
         with pytest.raises(SettingError):
             transfer.restyle(ramp(), style, stages, **wrong)
+    broken = transfer.Style(tuple(gram * float("nan") for gram in style.grams))
     with pytest.raises(StepError, match="not finite"):
-        transfer.restyle(ramp(), style, stages, SIZE, float("nan"), steps=1)
+        transfer.restyle(ramp(), broken, stages, SIZE, steps=1)
 
 
 def test_a_network_without_maps_is_refused(monkeypatch):

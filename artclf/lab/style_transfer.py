@@ -1,0 +1,187 @@
+"""Style transfer on a data set: pictures painted in the style of a period or painter, and what a
+classifier that had no part in it makes of them.
+
+Reads the catalogue and the clean images of DATA, and an export; writes what it is asked to. The
+method is in `model.transfer`. Notebook: `experiments/16_style_transfer`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from artclf.base.errors import InputError
+from artclf.base.files import replace_whole
+from artclf.base.progress import progress_bar
+from artclf.data.classes import in_order
+from artclf.data.pictures import open_rgb
+from artclf.data.splits import usable
+from artclf.lab import drift
+from artclf.model import transfer
+from artclf.results import plots
+
+AUTO = "auto"
+WITHOUT_VGG = "efficientnet_lite0"
+NUMBER = 20  # pictures of a period or painter, over which a style is a mean
+FORMATS = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def stages(arch: str = AUTO) -> transfer.Stages:
+    """The `Stages` of a network; `auto` is VGG16, or EfficientNet-Lite0 where its weights can't be
+    had, which a line then says.
+    """
+    if arch != AUTO:
+        return transfer.Stages(arch)
+    try:
+        return transfer.Stages(transfer.ARCH)
+    except ConnectionError:
+        print("No weights of VGG16 here: taking EfficientNet-Lite0, which paints less finely.")
+        return transfer.Stages(WITHOUT_VGG)
+
+
+def files_like(data, like: str, number: int = NUMBER, seed: int = 0) -> list[Path]:
+    """The picture at the path `like`, or at most `number` random ones of the period or painter
+    `like` in `data`.
+
+    Raises InputError where it is neither.
+    """
+    if Path(like).is_file():
+        return [Path(like)]
+    rows = usable(data)
+    painters = drift.painters(rows.artist.astype(object).fillna(""))
+    found = rows[(rows.period == like) | (painters.str.casefold() == like.casefold())]
+    if found.empty:
+        raise InputError(
+            f"{like} is no picture, and no period or painter in {data}: its periods are "
+            f"{', '.join(in_order(rows.period.unique()))}"
+        )
+    chosen = found.sample(min(number, len(found)), random_state=seed)
+    return [Path(data) / file for file in chosen.file]
+
+
+def opened(files: Sequence[Path]) -> list[Image.Image]:
+    """The pictures in files, upright and RGB, of at most 500 px."""
+    return [open_rgb(file, 500) for file in files]
+
+
+def restyle_file(image, like: str, data, file, arch: str = AUTO, **options) -> dict[str, float]:
+    """Paint the picture `image` in the style of `like` (see `files_like`), write it to `file`, and
+    return the losses of `transfer.restyle`, which takes `options`.
+
+    Raises InputError where `file` is there already, or its name is that of no picture.
+    """
+    file = Path(file)
+    if file.exists():
+        raise InputError(f"{file} is there already: name another file with --out")
+    if file.suffix.lower() not in FORMATS:
+        raise InputError(f"{file} is no name of a picture: it must end in {', '.join(FORMATS)}")
+    network = stages(arch)
+    style = transfer.style_of(opened(files_like(data, like)), network)
+    [content] = opened([Path(image)])
+    painted, losses = transfer.restyle(content, style, network, **options)
+    replace_whole(file, lambda part: painted.save(part, _format_of(file)))
+    return losses
+
+
+def _format_of(file: Path) -> str:
+    return Image.registered_extensions()[file.suffix.lower()]
+
+
+def mean_picture(pictures: Sequence[Image.Image], size: int) -> Image.Image:
+    """The mean of the pixels of pictures, each squashed to a square of `size` px."""
+    squares = [np.asarray(picture.resize((size, size)), dtype=float) for picture in pictures]
+    return Image.fromarray(np.mean(squares, axis=0).round().astype(np.uint8))
+
+
+# What it does
+
+
+def grid(
+    contents: Sequence[Image.Image],
+    style: transfer.Style,
+    network: transfer.Stages,
+    style_weights: Sequence[float],
+    **options,
+) -> dict[str, list[Image.Image]]:
+    """`contents` painted with each style weight, by the name of the row: lists as long as
+    `contents`.
+    """
+    painted = {}
+    for weight in progress_bar(list(style_weights), desc="style weights"):
+        painted[f"style weight {weight:g}"] = [
+            transfer.restyle(content, style, network, style_weight=weight, **options)[0]
+            for content in contents
+        ]
+    return painted
+
+
+def measure(
+    classifier, contents: Sequence[Image.Image], painted: dict[str, list], period: str
+) -> pd.DataFrame:
+    """What a classifier makes of pictures before and after: a row `content`, then one for each list
+    in `painted`.
+
+    `probability` is the mean probability of `period`, `share` that of the pictures that are called
+    by it, `kept` the mean cosine between what the classifier's network sees in a picture and in its
+    content: the means of its last maps, each less its mean over the contents. Raises InputError for
+    a period that the classifier doesn't know.
+    """
+    if period not in classifier.vocab:
+        raise InputError(f"{period} is no period of the classifier: {', '.join(classifier.vocab)}")
+    place = classifier.vocab.index(period)
+    last = getattr(classifier.model[0], "last_means", slice(None))  # several bodies have none
+    rows = {}
+    before = None
+    for name, pictures in {"content": list(contents), **painted}.items():
+        probabilities, features, _ = classifier.probabilities_and_features(pictures)
+        seen = features[:, last]
+        before = seen if before is None else before
+        rows[name] = {
+            "probability": probabilities[:, place].mean(),
+            "share": (probabilities[:, : len(classifier.vocab)].argmax(1) == place).mean(),
+            "kept": _cosines(seen - before.mean(0), before - before.mean(0)).mean(),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return (one * other).sum(1) / np.maximum(lengths, 1e-9)
+
+
+# Plots
+
+
+def plot_rows(rows: dict[str, Sequence[Image.Image]], size: int = 200, ax=None):
+    """Rows of pictures as a Figure, each row under its name."""
+    columns = max(len(pictures) for pictures in rows.values())
+    height_of_row = 1.15
+    ax = ax or plots.axes_of_size(2 * columns, 2 * height_of_row * len(rows))
+    for row, (name, pictures) in enumerate(rows.items()):
+        top = height_of_row * row + 0.15
+        ax.text(0, top - 0.03, name, fontsize=9, va="bottom", parse_math=False)
+        for column, picture in enumerate(pictures):
+            shown = picture.convert("RGB")
+            shown.thumbnail((size, size))
+            scale = 0.96 / max(shown.size)
+            right = column + scale * shown.width
+            ax.imshow(shown, extent=(column, right, top + scale * shown.height, top))
+    ax.set(xlim=(0, columns), ylim=(height_of_row * len(rows), 0), aspect="equal")
+    ax.axis("off")
+    return ax.figure
+
+
+def plot_trade_off(table: pd.DataFrame, ax=None):
+    """The table of `measure` as a Figure: how much is kept against how probable the period is."""
+    ax = ax or plots.axes_of_size(6, 4)
+    ax.plot(table.kept, table.probability, "o")
+    for name, row in table.iterrows():
+        ax.annotate(
+            name, (row.kept, row.probability), xytext=(5, 4), textcoords="offset points", fontsize=8
+        )
+    ax.set(xlabel="kept of the content (cosine)", ylabel="probability of the period")
+    ax.margins(0.2)
+    ax.grid(alpha=0.3)
+    return ax.figure
