@@ -60,6 +60,8 @@ class Parser(HTTPRequestParser):
         else:
             consumed = super().received(data)
             self._drain_if_too_large()
+            if self.error is not None:
+                self.expect_continue = False  # waitress would ask for the body all the same
         if not self.completed:
             limits = self._server.limits
             if time.monotonic() - self._started > limits.seconds:

@@ -23,7 +23,7 @@ from artclf.base.files import read_json
 from artclf.data.classes import spoken
 from artclf.data.intake import Failure, probe
 from artclf.data.pictures import Rejected
-from artclf.results import calibration, evaluation
+from artclf.results import calibration, embeddings, evaluation
 from artclf.server.batching import Batcher
 from artclf.server.neighbours import Neighbours
 
@@ -64,7 +64,7 @@ class Served:
         self.vocab = self.classifier.vocab
         asked = settings.min_probability
         self.min_probability = _least_probability(self.out) if asked is None else asked
-        self.version = _version(self.classifier.config)
+        self.version = _version(self.out)
         self.neighbours, self.without_neighbours = _neighbours(out, settings.data, self.version)
         self.facts = self._describe()
         self._explainer_lock = threading.Lock()
@@ -242,9 +242,13 @@ def _explainer(classifier):
         raise NoSaliency(str(error)) from error
 
 
-def _version(config: dict) -> str:
-    """A name of the files that an export was loaded from."""
-    return hashlib.sha256("".join(sorted(config["hashes"].values())).encode()).hexdigest()[:12]
+def _version(out: Path) -> str:
+    """A name of what is in an export: it changes with the network, and with its embeddings."""
+    content = hashlib.sha256()
+    for name in ("config.json", embeddings.NAME):
+        if (out / name).exists():
+            content.update((out / name).read_bytes())
+    return content.hexdigest()[:12]
 
 
 def _neighbours(out, data, version: str) -> tuple[Neighbours | None, str]:

@@ -71,6 +71,14 @@ function describeModel() {
     );
   }
   byId("model").textContent = `${parts.join(", ")}.`;
+  const periods = model.classes.map((one) => {
+    const item = element("li", "", one.label);
+    item.style.setProperty("--colour", colourOf(one.period));
+    return item;
+  });
+  byId("periods").replaceChildren(...periods);
+  if (!model.chronological) byId("known-title").textContent = "It knows these classes";
+  byId("known").hidden = false;
 }
 
 // ---- words and colours
@@ -192,7 +200,7 @@ function show(card, item, result) {
   if (result.sure || !second) {
     verdict.textContent = result.far ? "At most a guess" : "Most likely";
     period.textContent = label(first.period);
-    sentence.textContent = `It gives this period a probability of ${percent(first.probability)}.`;
+    sentence.textContent = `With a probability of ${percent(first.probability)}.`;
   } else {
     verdict.textContent = "Not sure";
     period.textContent = between;
@@ -268,10 +276,11 @@ function showNearest(card, nearest) {
     item.append(thumb, work);
     if (by) item.append(element("small", "", by));
     item.append(element("small", "chip", label(one.period)));
-    if (one.source) item.append(element("small", "", one.source));
+    if (one.source) item.append(element("small", "source", one.source));
     list.append(item);
   }
   card.querySelector(".similar").hidden = !nearest.length;
+  if (list.scrollWidth > list.clientWidth) list.tabIndex = 0; // so that keys can scroll it
 }
 
 async function loadThumbnail(thumb, path) {
