@@ -15,6 +15,7 @@ from pathlib import Path
 
 from artclf.base import settings
 from artclf.base.extras import require
+from artclf.base.machine import limit_freed_memory
 from artclf.data.web import WebPictures
 from artclf.server.app import Options, create_app, reload_export
 from artclf.server.limits import Limits
@@ -51,6 +52,7 @@ class Service:
         limits: Limits | None = None,
         security: Security | None = None,
     ):
+        limit_freed_memory()  # before there are threads
         settings.check(port=port)
         settings.check_choice("backend", backend, BACKENDS)
         if min_probability is not None:

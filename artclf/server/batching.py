@@ -7,7 +7,7 @@ from queue import Empty, SimpleQueue
 
 import numpy as np
 
-LARGEST = 32  # pictures in a batch
+LARGEST = 8  # pictures in a batch: larger ones are not faster, and take more memory
 
 Answer = tuple[np.ndarray, ...]  # a row of each array that the network gives
 

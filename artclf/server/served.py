@@ -20,6 +20,7 @@ import artclf
 from artclf.answers import inputs
 from artclf.base.errors import InputError
 from artclf.base.files import read_json
+from artclf.base.machine import limit_freed_memory
 from artclf.data.classes import spoken
 from artclf.data.intake import Failure, probe
 from artclf.data.pictures import Rejected
@@ -30,6 +31,7 @@ from artclf.server.neighbours import Neighbours
 ACCURACY = 0.8  # at which it answers, unless asked otherwise
 HALF = 0.5  # the least probability of an answer where no limit reaches that accuracy
 NEAREST = 6
+LARGE = 8_000_000  # pixels
 SALIENCY_SIZE = 512  # px, longer side of a map
 
 
@@ -61,6 +63,7 @@ class Served:
         self.out = Path(out)
         self.settings = settings
         self.classifier = classifier or artclf.load(out, backend=settings.backend)
+        limit_freed_memory()
         self.vocab = self.classifier.vocab
         asked = settings.min_probability
         self.min_probability = _least_probability(self.out) if asked is None else asked
@@ -75,10 +78,18 @@ class Served:
     def pixels(self, content: bytes) -> np.ndarray:
         """An upload as the network sees it. Raises Rejected, which says why it can't be used."""
         try:
-            probe(content, max_pixels=self.settings.max_pixels)
+            form, width, height = probe(content, max_pixels=self.settings.max_pixels)
         except Failure as failure:
             raise Rejected(_too_many(self.settings.max_pixels, failure.reason)) from failure
-        return inputs.pixels(content, self.classifier.config)
+        # a large JPEG is decoded at a part of its size
+        if width * height <= LARGE or form in ("JPEG", "MPO"):
+            with _DECODING:
+                return inputs.pixels(content, self.classifier.config)
+        with _DECODING_LARGE:
+            try:
+                return inputs.pixels(content, self.classifier.config)
+            finally:
+                limit_freed_memory()
 
     def answers(
         self, uploads: Sequence[tuple[str, bytes | Rejected]], k: int, nearest: int
@@ -93,9 +104,7 @@ class Served:
             try:
                 if isinstance(content, Rejected):
                     raise content
-                with _DECODING:
-                    pixels = self.pixels(content)
-                submitted.append(self.batcher.submit(pixels))
+                submitted.append(self.batcher.submit(self.pixels(content)))
             except Rejected as error:
                 submitted.append(str(error))
         results = []
@@ -148,8 +157,7 @@ class Served:
             raise NoSaliency("saliency maps need the torch backend: serve with --backend torch")
         if period is not None and period not in self.vocab:
             raise InputError(f"{period!r}: no class of this network")
-        with _DECODING:
-            pixels = self.pixels(content)
+        pixels = self.pixels(content)
         with self._explainer_lock:
             if self._explainer is None:
                 self._explainer = _explainer(self.classifier)
@@ -226,8 +234,9 @@ class Current:
             return new
 
 
-# as many decoders as processors: a large picture takes hundreds of megabytes
+# as many decoders as processors, but one for large pictures, which take hundreds of megabytes
 _DECODING = threading.BoundedSemaphore(os.cpu_count() or 1)
+_DECODING_LARGE = threading.Lock()
 
 
 def _explainer(classifier):
