@@ -75,6 +75,7 @@ class Service:
         app = create_app(self.current, self.metrics, options)
         self._server = Server(app, limits, security, port, proxy)
         self.url = self._server.url
+        self.has_ended = threading.Event()
 
     def run(self):
         """Answer until `stop`; requests under way are answered then, too."""
@@ -84,6 +85,7 @@ class Service:
             self.current.served.close()
             if self._web is not None:
                 self._web.__exit__(None, None, None)
+            self.has_ended.set()
 
     def stop(self):
         """Let `run` end, from any thread or signal handler."""
@@ -100,20 +102,26 @@ class Service:
             LOG.error("the new export is not taken, the old one goes on: %s", error)
 
 
-@contextmanager
-def running(out, data=None, **options) -> Iterator[Service]:
-    """A `Service` that answers while the `with` block lasts, on a free port unless `port` is given.
+def start(out, data=None, **options) -> Service:
+    """A `Service` that answers in a thread until its `stop`, on a free port unless `port` is given:
+    for notebooks.
 
     `options` are the other arguments of `Service`.
     """
     service = Service(out, data, **{"port": 0, **options})
-    thread = threading.Thread(target=service.run, name="server", daemon=True)
-    thread.start()
+    threading.Thread(target=service.run, name="server", daemon=True).start()
+    return service
+
+
+@contextmanager
+def running(out, data=None, **options) -> Iterator[Service]:
+    """A `Service` of `start` that answers while the `with` block lasts."""
+    service = start(out, data, **options)
     try:
         yield service
     finally:
         service.stop()
-        thread.join()
+        service.has_ended.wait()
 
 
 def serve(out, data=None, **options):

@@ -102,7 +102,9 @@ def attack(server, number: int, seed: int) -> int:
         of_kind = {status: count for (name, status), count in counts.items() if name == kind}
         print(f"  {kind:12} {dict(sorted(of_kind.items(), key=str))}")
     print(f"statuses {dict(sorted(statuses.items(), key=str))}")
-    print(f"resident memory before {before} MB, after {after} MB, peak {memory(server.pid, 'VmHWM')} MB")
+    print(
+        f"resident memory before {before} MB, after {after} MB, peak {memory(server.pid, 'VmHWM')} MB"
+    )
     is_same = predicted(port, good) == before_answer
     crashes = sum(count for status, count in statuses.items() if is_failure(status))
     crashes += server.poll() is not None
@@ -162,7 +164,9 @@ def mutated(chance: random.Random) -> bytes:
         elif change == 1:
             content[place] ^= 1 << chance.randrange(8)
         elif change == 2:
-            content[place : place + 4] = chance.choice((b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff"))
+            content[place : place + 4] = chance.choice(
+                (b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff")
+            )
         else:
             del content[place : place + chance.randrange(1, 9)]
             content = content or bytearray(b"x")
@@ -251,7 +255,9 @@ def broken_multipart(chance: random.Random) -> bytes:
             b"--B\r\n\r\n" + good + b"\r\n--B--\r\n",
             part * 30 + good + b"\r\n--B--\r\n",
             b"--B\r\n" + b"X: y\r\n" * 3000 + b"\r\n\r\n--B--\r\n",
-            b"--B\r\nContent-Disposition: form-data; name=" + b"a" * 20_000 + b"\r\n\r\nx\r\n--B--\r\n",
+            b"--B\r\nContent-Disposition: form-data; name="
+            + b"a" * 20_000
+            + b"\r\n\r\nx\r\n--B--\r\n",
             part.replace(b"a.png", b"../../" + bytes(range(1, 32))) + good + b"\r\n--B--\r\n",
             b"\r\n" * 5000,
             (part + b"x\r\n") * 300 + b"--B--\r\n",

@@ -49,9 +49,7 @@ def main():
 def with_server(options, classifier, bodies: list[bytes], pixels: np.ndarray):
     command = [sys.executable, "-m", "artclf.cli", "serve", str(options.export), "--port", "0"]
     command += ["--rate", "0", "--backend", options.backend]
-    server = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         port = int(re.search(r":(\d+)$", server.stdout.readline())[1])
         rows = {clients: [] for clients in CLIENTS}
