@@ -90,7 +90,8 @@ def create_app(current: Current, metrics: Metrics, options: Options) -> Flask:
             _wait_for_turn(1)
         is_open = request.path in OPEN or request.endpoint == "static"
         authorization = request.headers.get("Authorization", "")
-        if security.token and not is_open and not security.knows_token(authorization):
+        is_needed = not is_open and security.needs_token(request.path)
+        if is_needed and not security.knows_token(authorization):
             abort(401, "this server needs a token: send the header Authorization: Bearer TOKEN")
         return None
 
@@ -119,7 +120,7 @@ def create_app(current: Current, metrics: Metrics, options: Options) -> Flask:
 
     @app.get("/api/openapi.json")
     def openapi():
-        return jsonify(description(limits, needs_token=bool(security.token)))
+        return jsonify(description(limits, needs_token=security.needs_token(request.path)))
 
     @app.get("/api/model")
     def model():

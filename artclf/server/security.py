@@ -12,6 +12,7 @@ from artclf.base.errors import SettingError
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 WILDCARDS = ("0.0.0.0", "::", "")
 SHORTEST_TOKEN = 16
+FOR_OPERATORS = ("/api/reload", "/metrics")
 # a name or an IP address, and a port
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::\d+)?")
 ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:\d+)?")
@@ -21,7 +22,8 @@ ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:\d+)?")
 class Security:
     """Who may ask: `bind` is the address that the server listens on, `hosts` are further names of
     it, `token` is what /api asks for ('' for nothing), `cors` are the origins whose pages may ask,
-    `frames` those whose pages may frame the page.
+    `frames` those whose pages may frame the page. With `is_public`, everybody may ask without the
+    token, and it is for /api/reload and /metrics alone; the command line doesn't offer that.
 
     Raises SettingError for an address that others reach without a token, a short token, and an
     origin that is none.
@@ -32,9 +34,10 @@ class Security:
     token: str = ""
     cors: Sequence[str] = ()
     frames: Sequence[str] = ()
+    is_public: bool = False
 
     def __post_init__(self):
-        if not self.token and not is_loopback(self.bind):
+        if not self.token and not self.is_public and not is_loopback(self.bind):
             raise SettingError(
                 f"others reach this server on {self.bind}: give it a token, by ARTCLF_TOKEN in the "
                 "environment or --token"
@@ -54,6 +57,10 @@ class Security:
         if self.bind not in WILDCARDS:
             known.add(f"[{self.bind}]" if ":" in self.bind else self.bind.lower())
         return found is not None and found[1].removesuffix(".") in known
+
+    def needs_token(self, path: str) -> bool:
+        """Whether a request for `path`, which isn't the page, must show the token."""
+        return bool(self.token) and (not self.is_public or path in FOR_OPERATORS)
 
     def knows_token(self, authorization: str) -> bool:
         """Whether an `Authorization` header holds the token, compared in constant time."""

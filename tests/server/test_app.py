@@ -270,6 +270,15 @@ def test_the_token_opens_the_api_and_nothing_else_does(client):
         assert asked.get(path).status_code == 200, path
 
 
+def test_a_public_server_keeps_the_token_for_its_operator(client):
+    asked = client(security=Security(token=TOKEN, bind="0.0.0.0", is_public=True))
+    assert send(asked, DARK).status_code == 200 and asked.get("/api/model").status_code == 200
+    assert asked.post("/api/reload").status_code == asked.get("/metrics").status_code == 401
+    assert asked.post("/api/reload", headers=BEARER).status_code == 200
+    without = client(security=Security(bind="0.0.0.0", is_public=True))
+    assert without.post("/api/reload").status_code == 403
+
+
 def test_guesses_of_the_token_are_few(client):
     asked = client(Limits(rate=0.01, burst=16), Security(token=TOKEN))
     statuses = [asked.post("/api/reload").status_code for _ in range(20)]
