@@ -68,7 +68,7 @@ Layout = StrEnum("Layout", ["class", "part-class", "class-part", "nearest"])
 Split = StrEnum("Split", ["auto", "random", "grouped", "artist", "source", "own"])
 Backend = StrEnum("Backend", ["torch", "onnx", "onnx-int8"])
 Part = StrEnum("Part", ["train", "valid", "test"])
-Backend = StrEnum("Backend", ["auto", "torch", "onnx"])
+ServeBackend = StrEnum("ServeBackend", ["auto", "torch", "onnx", "onnx-int8"])
 Pooling = StrEnum("Pooling", ["max", "avg"])
 Activation = StrEnum("Activation", ["relu", "leaky_relu", "elu", "gelu", "tanh", "sigmoid"])
 
@@ -593,8 +593,8 @@ def serve(
         ),
     ] = "",
     backend: Annotated[
-        Backend, typer.Option(help="auto: onnx where the export has it, else torch.")
-    ] = Backend.auto,
+        ServeBackend, typer.Option(help="auto: onnx where the export has it, else torch.")
+    ] = ServeBackend.auto,
     min_probability: Annotated[
         float | None,
         _number(

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import artclf
+from artclf.answers import onnx
 from artclf.base import settings
 from artclf.base.extras import require
 from artclf.base.machine import limit_freed_memory
@@ -24,7 +26,7 @@ from artclf.server.running import Server
 from artclf.server.security import Security
 from artclf.server.served import Current, Served, Settings
 
-BACKENDS = ("auto", "torch", "onnx")
+BACKENDS = ("auto", *artclf.BACKENDS)
 URL_SECONDS = 20  # that fetching a picture may take
 LOG = logging.getLogger("artclf.server")
 
@@ -32,7 +34,7 @@ LOG = logging.getLogger("artclf.server")
 class Service:
     """A server for the export in folder `out`, which listens from now on; `url` is its address.
 
-    `backend` computes: `torch`, `onnx`, or `auto`, which takes onnx where the export has it. `data`
+    `backend` computes: `torch`, `onnx`, `onnx-int8`, or `auto`, which takes onnx where the export has it. `data`
     is the data set that the nearest paintings are shown from. `min_probability` is from when on it
     is sure; by default, from where four answers in five were right on valid. `urls` lets visitors
     give URLs. See `Limits` and `Security` for the rest. Raises SettingError for settings that make
@@ -165,7 +167,7 @@ def _backend(out, backend: str) -> str:
         return backend
     with suppress(ImportError):
         require("onnx", "onnxruntime")
-        if (Path(out) / "model.onnx").exists():
+        if (Path(out) / onnx.FLOAT).exists():
             return "onnx"
     return "torch"
 

@@ -72,7 +72,7 @@ MODEL = {
     "properties": {
         "name": TEXT,
         "architecture": TEXT,
-        "backend": {"enum": ["torch", "onnx"]},
+        "backend": TEXT,
         "version": TEXT,
         "classes": {
             "type": "array",
