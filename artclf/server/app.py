@@ -181,10 +181,10 @@ def create_app(current: Current, metrics: Metrics, options: Options) -> Flask:
         if not security.token:
             abort(403, "this server has no token: start it with one, or send it SIGHUP")
         try:
-            served = reload_export(current, metrics)
+            reload_export(current, metrics)
         except Exception as error:  # noqa: BLE001 (whatever is wrong with the new, the old goes on)
             abort(409, f"the new export is not taken, the old one goes on: {error}")
-        return jsonify(served.facts)
+        return model()
 
     @app.errorhandler(HTTPException)
     def refuse(error: HTTPException):

@@ -242,8 +242,8 @@ def description(limits: Limits, needs_token: bool) -> dict:
 
 def _body(limits: Limits) -> dict:
     binary = {"type": "string", "contentMediaType": "application/octet-stream"}
-    files = {"type": "array", "items": binary, "minItems": 1, "maxItems": limits.pictures}
-    urls = {"type": "array", "items": TEXT, "minItems": 1, "maxItems": limits.pictures}
+    files = {"type": "array", "items": binary, "minItems": 1}
+    urls = {"type": "array", "items": TEXT, "minItems": 1}
     with_urls = {"type": "object", "required": ["urls"], "properties": {"urls": urls}}
     content = {
         "multipart/form-data": {

@@ -352,7 +352,8 @@ def test_a_new_export_is_taken_in_and_a_broken_one_is_not(client, tmp_path):
         return served
 
     asked.current._load = newer
-    assert asked.post("/api/reload", headers=BEARER).json["version"] == "newer"
+    answer = asked.post("/api/reload", headers=BEARER).json
+    assert answer["version"] == "newer" and answer["limits"] == before["limits"]
     assert send(asked, DARK, headers=BEARER).json["model"] == "newer" != before["version"]
 
     def broken():
