@@ -43,7 +43,7 @@ def main():
     parser.add_argument("export", type=Path)
     parser.add_argument("--number", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--backend", default="torch", choices=["torch", "onnx"])
+    parser.add_argument("--backend", default="torch")
     options = parser.parse_args()
     command = [sys.executable, "-m", "artclf.cli", "serve", str(options.export), "--port", "0"]
     command += ["--rate", "0", "--backend", options.backend]

@@ -1,5 +1,7 @@
 """How fast `artclf serve` answers 1, 8 and 32 clients on loopback, beside the bare network.
 
+    python benchmarks/serve.py EXPORT PICTURES [--backend onnx] [--seconds 10] [--rounds 3]
+
 Each client sends a picture, waits for the answer, and sends the next one, on a connection that
 stays open. The bare network computes pixels that are decoded already, in batches as large as there
 are clients, in this process, while the server is idle. Both take turns. `share` is the requests a
@@ -27,10 +29,12 @@ CLIENTS = (1, 8, 32)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("export", type=Path)
     parser.add_argument("pictures", type=Path, help="a folder of pictures to send")
-    parser.add_argument("--backend", default="torch", choices=["torch", "onnx"])
+    parser.add_argument("--backend", default="torch", choices=list(artclf.BACKENDS))
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
