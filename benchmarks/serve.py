@@ -58,11 +58,13 @@ def with_server(options, classifier, bodies: list[bytes], pixels: np.ndarray):
         port = int(re.search(r":(\d+)$", server.stdout.readline())[1])
         rows = {clients: [] for clients in CLIENTS}
         bare = {clients: [] for clients in CLIENTS}
+        resident = []
         for _ in range(options.rounds):
             for clients in CLIENTS:
                 bare[clients].append(batch_seconds(classifier, pixels, clients))
                 rows[clients].append(load(port, bodies, clients, options.seconds))
-        memory = peak_memory(server.pid)
+            resident.append(memory(server.pid, "VmRSS"))
+        peak = memory(server.pid, "VmHWM")
     finally:
         server.terminate()
         server.wait(60)
@@ -75,7 +77,8 @@ def with_server(options, classifier, bodies: list[bytes], pixels: np.ndarray):
             f"{clients:7} {rate:11.1f} {1000 * p50:7.0f} {1000 * p99:7.0f} {1000 * batch:14.0f} "
             f"{clients / batch:16.1f} {rate * batch / clients:6.2f} {p99 / batch:11.2f}"
         )
-    print(f"the server's peak of memory: {memory} MB; exit {server.returncode}")
+    print(f"memory of the server after each round: {', '.join(resident)} MB, at its peak {peak} MB")
+    print(f"its exit code: {server.returncode}")
 
 
 def batch_seconds(classifier, pixels: np.ndarray, size: int, repeats: int = 5) -> float:
@@ -124,13 +127,11 @@ def load(
     return len(every) / took, float(np.median(every)), float(np.quantile(every, 0.99))
 
 
-def peak_memory(pid: int) -> str:
-    """The most memory that a process has had, in MB, on Linux."""
+def memory(pid: int, name: str) -> str:
+    """A figure of a process's memory in MB, on Linux: `VmRSS` now, `VmHWM` at its peak."""
     file = Path(f"/proc/{pid}/status")
-    if not file.exists():
-        return "unknown"
-    found = re.search(r"VmHWM:\s+(\d+) kB", file.read_text())
-    return f"{int(found[1]) / 1024:.0f}"
+    found = re.search(rf"{name}:\s+(\d+) kB", file.read_text()) if file.exists() else None
+    return f"{int(found[1]) / 1024:.0f}" if found else "unknown"
 
 
 if __name__ == "__main__":

@@ -73,7 +73,11 @@ class Served:
         self._explainer_lock = threading.Lock()
         self._explainer = None
         self.batcher = Batcher(self.classifier.answer, on_batch=on_batch)
-        self._warm_up()
+        try:
+            self._warm_up()
+        except BaseException:
+            self.batcher.close()
+            raise
 
     def pixels(self, content: bytes) -> np.ndarray:
         """An upload as the network sees it. Raises Rejected, which says why it can't be used."""

@@ -205,8 +205,13 @@ function show(card, item, result) {
     verdict.textContent = "Not sure";
     period.textContent = between;
     sentence.textContent =
-      `The likeliest period has a probability of ${percent(first.probability)}; it is sure from ` +
-      `${percent(model.min_probability)} on.`;
+      `The likeliest period has a probability of ${percent(first.probability)}, below the ` +
+      `${percent(model.min_probability)} from which on it is sure.`;
+    if (percent(first.probability) === percent(model.min_probability)) {
+      sentence.textContent = `The likeliest period is just below the ${percent(
+        model.min_probability
+      )} from which on it is sure.`;
+    }
   }
   if (result.artist) {
     sentence.textContent += ` Perhaps by ${result.artist} (${percent(result.artist_probability)}).`;
