@@ -644,7 +644,7 @@ def serve(
     limits = serve.allowed_limits(
         max_bytes=max_bytes, max_pixels=max_pixels, pictures=pictures, rate=rate, queue=queue
     )
-    serve.serve(
+    serve.run(
         export,
         data,
         backend=backend.value,

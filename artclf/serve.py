@@ -34,11 +34,12 @@ LOG = logging.getLogger("artclf.server")
 class Service:
     """A server for the export in folder `out`, which listens from now on; `url` is its address.
 
-    `backend` computes: `torch`, `onnx`, `onnx-int8`, or `auto`, which takes onnx where the export has it. `data`
-    is the data set that the nearest paintings are shown from. `min_probability` is from when on it
-    is sure; by default, from where four answers in five were right on valid. `urls` lets visitors
-    give URLs. See `Limits` and `Security` for the rest. Raises SettingError for settings that make
-    no sense or are unsafe, StepError where it can't listen, and what `artclf.load` raises.
+    `backend` computes: `torch`, `onnx`, `onnx-int8`, or `auto`, which takes onnx where the export
+    has it. `data` is the data set that the nearest paintings are shown from. `min_probability` is
+    from when on it is sure; by default, from where four answers in five were right on valid. `urls`
+    lets visitors give URLs. See `Limits` and `Security` for the rest. Raises SettingError for
+    settings that make no sense or are unsafe, StepError where it can't listen, and what
+    `artclf.load` raises.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ def running(out, data=None, **options) -> Iterator[Service]:
         service.has_ended.wait()
 
 
-def serve(out, data=None, **options):
+def run(out, data=None, **options):
     """Serve the export in folder `out` until the process is told to stop (SIGTERM, Ctrl+C); SIGHUP
     takes in a new export.
 

@@ -19,7 +19,7 @@ def main():
         frames=("https://huggingface.co",),
         is_public=True,
     )
-    serve.serve(
+    serve.run(
         os.environ.get("ARTCLF_EXPORT", "export"),
         port=int(os.environ.get("PORT", "7860")),
         proxy="*",  # only the hub's proxy reaches a Space
