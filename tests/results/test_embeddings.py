@@ -77,7 +77,7 @@ def test_the_nearest_are_scipys(features):
 
 
 def test_a_new_picture_is_projected_like_those_of_the_export(export, drawn):
-    from artclf.model import inputs
+    from artclf.answers import inputs
 
     known = embeddings.read_all(export)
     clf = artclf.load(export)
