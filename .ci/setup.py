@@ -22,7 +22,7 @@ ON_LINUX = sys.platform == "linux"
 DOWNLOAD = "2.5 GB" if ON_LINUX else "0.5 GB"  # on Linux, torch brings CUDA
 DISK = 9 if ON_LINUX else 3  # GB
 
-TO_RUN = "train,notebooks,search,lab"  # extras in pyproject.toml
+TO_RUN = "train,serve,notebooks,search,lab"  # extras in pyproject.toml
 TO_TEST = "dev"  # has all of these
 
 

@@ -68,6 +68,7 @@ Layout = StrEnum("Layout", ["class", "part-class", "class-part", "nearest"])
 Split = StrEnum("Split", ["auto", "random", "grouped", "artist", "source", "own"])
 Backend = StrEnum("Backend", ["torch", "onnx", "onnx-int8"])
 Part = StrEnum("Part", ["train", "valid", "test"])
+ServeBackend = StrEnum("ServeBackend", ["auto", "torch", "onnx", "onnx-int8"])
 Pooling = StrEnum("Pooling", ["max", "avg"])
 Activation = StrEnum("Activation", ["relu", "leaky_relu", "elu", "gelu", "tanh", "sigmoid"])
 
@@ -569,6 +570,91 @@ def predict(
     if (found.error != "").all():
         raise InputError(f"no picture found: {'; '.join(found.error) or 'empty folders'}")
     _print(found, as_json)
+
+
+@app.command()
+def serve(
+    export: Annotated[Path, typer.Argument(help="Folder of the export.")] = EXPORT,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the data set, to show the nearest paintings with their facts."
+        ),
+    ] = None,
+    port: Annotated[int, _number("port", "0 takes any free one")] = 8000,
+    bind: Annotated[
+        str, typer.Option(help="Address to listen on; others than this machine's need a token.")
+    ] = "127.0.0.1",
+    token: Annotated[
+        str,
+        typer.Option(
+            envvar="ARTCLF_TOKEN",
+            help="What programs and visitors must know; safer in the environment than here.",
+        ),
+    ] = "",
+    backend: Annotated[
+        ServeBackend, typer.Option(help="auto: onnx where the export has it, else torch.")
+    ] = ServeBackend.auto,
+    min_probability: Annotated[
+        float | None,
+        _number(
+            "min_probability",
+            "Sure from this probability on; default: where 4 answers in 5 were right on valid",
+        ),
+    ] = None,
+    urls: Annotated[
+        bool, typer.Option("--urls", help="Let visitors give URLs of pictures.")
+    ] = False,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A further name of this server; may be repeated.")
+    ] = None,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(help="An origin whose pages may ask, such as https://a.org; may be repeated."),
+    ] = None,
+    allow_frame: Annotated[
+        list[str] | None,
+        typer.Option(help="An origin whose pages may frame the page; may be repeated."),
+    ] = None,
+    proxy: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of the proxy in front, whose X-Forwarded-For names the clients."
+        ),
+    ] = None,
+    max_bytes: Annotated[int | None, _number("max_bytes", "Bytes of a picture")] = None,
+    max_pixels: Annotated[int | None, _number("max_pixels", "Pixels of a picture")] = None,
+    pictures: Annotated[int | None, _number("pictures", "Pictures of a request")] = None,
+    rate: Annotated[
+        float | None, _number("rate", "Pictures a second of one address, 0 for all")
+    ] = None,
+    queue: Annotated[int | None, _number("queue", "Pictures under way at once")] = None,
+):
+    """Serve a page and a JSON API that tell the periods of paintings."""
+    from artclf import serve
+    from artclf.server.security import Security
+
+    security = Security(
+        bind=bind,
+        hosts=tuple(allow_host or ()),
+        token=token,
+        cors=serve.origins(cors),
+        frames=serve.origins(allow_frame),
+    )
+    limits = serve.allowed_limits(
+        max_bytes=max_bytes, max_pixels=max_pixels, pictures=pictures, rate=rate, queue=queue
+    )
+    serve.run(
+        export,
+        data,
+        backend=backend.value,
+        port=port,
+        min_probability=min_probability,
+        urls=urls,
+        proxy=proxy,
+        limits=limits,
+        security=security,
+    )
 
 
 @app.command()

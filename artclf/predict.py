@@ -247,8 +247,9 @@ def _predictions(probabilities, images, vocab: list[str]) -> pd.DataFrame:
 
 def _write_embeddings(features, images, out: Path):
     is_train = (images.part == "train").to_numpy()
-    projected = embeddings.project(features, is_train)
-    embeddings.write(out / embeddings.NAME, images.file, projected)
+    projection = embeddings.Projection.fit(features[is_train])
+    vectors, residuals = projection(features), projection.residuals(features)
+    embeddings.write(out / embeddings.NAME, images.file, vectors, projection, residuals)
 
 
 def _fits(out: Path) -> list[dict]:

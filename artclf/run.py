@@ -152,7 +152,7 @@ def _missing_steps(step: str, data: Path, out) -> list[str]:
         missing = ["02_clean"]
     if out is not None and not (Path(out) / "predictions.csv").exists():
         missing.append("03_train")
-    before = STEPS[: STEPS.index(step)]
+    before = STEPS[: STEPS.index(step)] if step in STEPS else STEPS
     return [name for name in missing if name in before]
 
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = get_command(app).commands
-STEPS = ("search", "download", "clean", "train", "interpret", "predict")
+STEPS = ("search", "download", "clean", "train", "interpret", "predict", "serve")
 CODE = re.compile(r"^```(?:\w*)\n(.*?)^```|`([^`\n]+(?:\n[^`\n]+)?)`", re.MULTILINE | re.DOTALL)
 
 

@@ -17,7 +17,7 @@ from artclf.model import backbones
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-STEPS = ("search", "download", "clean", "train", "interpret", "predict")
+STEPS = ("search", "download", "clean", "train", "interpret", "predict", "serve")
 MODULES = sorted((ROOT / "artclf").rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 HEAVY = "torch", "torchvision", "fastai", "timm", "pandas", "numpy", "PIL", "matplotlib", "sklearn"
@@ -301,7 +301,7 @@ def test_setup_installs_once_and_again_only_when_something_changed(
     setup.main(folder)
     assert len(setup.calls) == 2 and setup.DOWNLOAD in capsys.readouterr().out
     assert setup.calls[1][-4:-1] == ["-c", str(setup.CONSTRAINTS), "-e"]
-    assert setup.calls[1][-1].endswith("[train,notebooks,search,lab]")
+    assert setup.calls[1][-1].endswith("[train,serve,notebooks,search,lab]")
     setup.main(folder)
     assert len(setup.calls) == 2 and not capsys.readouterr().out
     monkeypatch.setattr(setup, "wanted", lambda constraints: "something else")
@@ -320,7 +320,7 @@ def test_what_tests_need_is_added_to_what_running_needs(setup, tmp_path, monkeyp
     monkeypatch.setattr(setup, "wanted", lambda constraints: "something else")
     setup.main(folder)
     assert "--clear" in setup.calls[3] and setup.calls[4][-1].endswith(
-        "[train,notebooks,search,lab]"
+        "[train,serve,notebooks,search,lab]"
     )
 
 

@@ -3,7 +3,6 @@
 Reads pictures. `model.classifier` computes with torch, `answers.onnx` with onnxruntime.
 """
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import partial
@@ -15,6 +14,7 @@ from artclf.answers import inputs
 from artclf.base import settings
 from artclf.base.machine import keep_freed_memory
 from artclf.base.threads import prefetch
+from artclf.data.classes import spoken
 from artclf.data.pictures import Rejected
 from artclf.data.web import WebPictures
 
@@ -195,10 +195,10 @@ class Predictor(ABC):
         top = self._top(row[: len(self.vocab)], max(k, 2))
         likeliest, probability = top[0]
         predicted: str | None = likeliest
-        answer = _spoken(likeliest)
+        answer = spoken(likeliest)
         if min_probability is not None and probability < min_probability:
             predicted = None
-            answer = f"not sure, between {' and '.join(_spoken(name) for name, _ in top[:2])}"
+            answer = f"not sure, between {' and '.join(spoken(name) for name, _ in top[:2])}"
         answers = {
             "image": name,
             "predicted": predicted,
@@ -231,8 +231,3 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
         return logits
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
-
-
-def _spoken(name: str) -> str:
-    """`05-high_baroque` as one says it: high baroque."""
-    return re.sub(r"^\d+-(?=.)", "", name).replace("_", " ")

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]  # the checkout, where there is one
 CPU_INFO = Path("/proc/cpuinfo")  # on Linux, where Python knows only the processor's family
 
 # options of mallopt(3) in glibc
-TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
 
 
 def surroundings(device) -> dict:
@@ -73,4 +73,20 @@ def keep_freed_memory():
     libc.mallopt(MMAP_MAX, 0)
     libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
     libc.mallopt(TOP_PAD, 2**28)
+    libc.malloc_trim(0)
+
+
+def limit_freed_memory(kept: int = 2**28):
+    """Let glibc give back what this process frees from now on beyond `kept` bytes, and take memory
+    from one heap for all threads.
+
+    For a process that runs for long and now and then needs much, such as a server. It undoes
+    `keep_freed_memory` in part. Does nothing where the C library isn't glibc.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(ARENA_MAX, 1)
+    libc.mallopt(TRIM_THRESHOLD, kept)
+    libc.mallopt(TOP_PAD, kept // 4)
     libc.malloc_trim(0)

@@ -81,6 +81,11 @@ RANGES = {
     "k": Range(1, 1_000_000),
     "min_probability": Range(0, 1, is_whole=False),
     "n": Range(0, 1_000_000),
+    # the server
+    "port": Range(0, 65_535),
+    "pictures": Range(1, 1000),  # of a request
+    "rate": Range(0, 1_000_000, is_whole=False),  # pictures a second
+    "queue": Range(1, 1000),  # pictures under way
 }
 SHARE = Range(0, 1_000_000, is_whole=False)
 

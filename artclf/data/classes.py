@@ -14,6 +14,11 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=_place)
 
 
+def spoken(name: str) -> str:
+    """`05-high_baroque` as one says it: high baroque."""
+    return re.sub(r"^\d+-(?=.)", "", name).replace("_", " ")
+
+
 def _place(name: str) -> tuple[float, str]:
     number = re.match(r"\d+", name)
     return (float(number[0]) if number else math.inf, name)

@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 
 def components(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -12,6 +10,9 @@ def components(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
     Two images are in one group where a chain of pairs leads from one to the other.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     pairs = list(pairs)
     images = sorted({image for pair in pairs for image in pair})
     if not images:

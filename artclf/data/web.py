@@ -16,10 +16,11 @@ class WebPictures:
 
     All requests share one `fetch.Fetcher`, which keeps to its limits and to robots.txt, and goes to
     public addresses only. It runs in a thread of its own, because a notebook has an event loop that
-    is busy; the thread starts with the first URL.
+    is busy; the thread starts with the first URL. `settings` are the fetcher's.
     """
 
-    def __init__(self):
+    def __init__(self, **settings):
+        self._settings = settings
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -54,7 +55,7 @@ class WebPictures:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._fetcher = Fetcher()
+        self._fetcher = Fetcher(**self._settings)
         self._run(self._fetcher.__aenter__())
 
     def _run(self, coroutine):

@@ -6,6 +6,7 @@ artclf[lab]`); without it there are no maps, and the explorer shows none. Shown 
 
 import warnings
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,11 +99,32 @@ def _write_maps(explainer, batch: list[tuple], longest: int):
     x = torch.stack(inputs).to(explainer.device)
     maps = explainer.maps(x, [job.predicted for job in jobs], METHOD)
     for job, values, size in zip(jobs, maps, sizes, strict=True):
-        shares = (values / max(values.max(), 1e-12)).clip(0, 1)
-        grey = Image.fromarray((255 * shares).round().astype(np.uint8))
-        image = unresized(grey, size, explainer.config["resize"])
-        image.thumbnail((longest, longest))
+        image = _grey(values, size, explainer.config["resize"], longest)
         replace_whole(job.map_file, partial(image.save, format="JPEG", quality=80))
+
+
+def map_png(explainer, picture: bytes, period: str, longest: int) -> bytes:
+    """What spoke for `period` in a picture, as a grey PNG: from black for 0 to white for the
+    highest value, in the shape of the whole picture, `longest` px on its longer side at most.
+
+    Raises Rejected for a picture that can't be read.
+    """
+    x = explainer.pictures([picture])
+    [values] = explainer.maps(x, [period], METHOD)
+    size = open_rgb(picture, longest).size
+    image = _grey(values, size, explainer.config["resize"], longest)
+    stream = BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _grey(values: np.ndarray, size: tuple[int, int], resize: str, longest: int) -> Image.Image:
+    """A map of the network's input, (size, size), on the picture of `size` (width, height)."""
+    shares = (values / max(values.max(), 1e-12)).clip(0, 1)
+    grey = Image.fromarray((255 * shares).round().astype(np.uint8))
+    image = unresized(grey, size, resize)
+    image.thumbnail((longest, longest))
+    return image
 
 
 def unresized(image: Image.Image, size: tuple[int, int], resize: str) -> Image.Image:

@@ -93,7 +93,6 @@ def test_without_torch_other_commands_say_what_to_install(small, tmp_path):
         ("export", small, "--onnx"),
         ("train",),
         ("clean", "--data", small),
-        ("report", small),
     ):
         printed, said = without_torch(*command)
         assert printed == "1 []\n"

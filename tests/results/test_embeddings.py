@@ -76,9 +76,37 @@ def test_the_nearest_are_scipys(features):
     assert embeddings.nearest(features[:20], features[:0], 6)[0].shape == (20, 0)
 
 
+def test_a_new_picture_is_projected_like_those_of_the_export(export, drawn):
+    from artclf.answers import inputs
+
+    known = embeddings.read_all(export)
+    clf = artclf.load(export)
+    files = [drawn / file for file in known.files[:3]]
+    pixels = torch.stack([torch.from_numpy(inputs.pixels(file, clf.config)) for file in files])
+    with torch.inference_mode():
+        mean, std = (torch.tensor(clf.config[name]).view(3, 1, 1) for name in ("mean", "std"))
+        features = clf.learner.model[0]((pixels.float() / 255 - mean) / std).numpy()
+    np.testing.assert_allclose(known.projection(features), known.vectors[:3], atol=0.1)
+    np.testing.assert_allclose(
+        known.projection.residuals(features), known.residuals[:3], rtol=0.02, atol=0.5
+    )
+
+
+def test_what_no_embedding_holds_is_left_over(features):
+    plane = features[:, :2] @ np.random.default_rng(1).normal(size=(2, 200)).astype(np.float32)
+    projection = embeddings.Projection.fit(plane[:60])
+    assert projection.residuals(plane[60:]).max() < 0.2
+    away = plane[60:].copy()
+    away[:, 0] += 3 * projection.scale[0]
+    axes = projection.axes[:, 0]
+    expected = 3 * np.sqrt(1 - (axes**2).sum())
+    np.testing.assert_allclose(projection.residuals(away), expected, rtol=0.1)
+
+
 def test_they_come_in_the_order_asked_for(tmp_path, features):
     embeddings.write(tmp_path / "embeddings.npz", "abc", features[:3])
     np.testing.assert_array_equal(embeddings.read(tmp_path, ["c", "a", "c"]), features[[2, 0, 2]])
+    assert embeddings.read_all(tmp_path)[2:] == (None, None)  # as in exports of earlier versions
 
 
 def test_what_is_missing_or_broken_is_said(export, tmp_path):

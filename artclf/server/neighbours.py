@@ -1,0 +1,114 @@
+"""Neighbours: the training pictures most similar to a new one, what is known of them, and whether
+the new one is like any picture that the network knows.
+
+Reads `EXPORT/embeddings.npz` and `predictions.csv`, and the catalogue and pictures of `DATA`.
+"""
+
+import io
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from artclf.base.errors import InputError
+from artclf.data.catalogue import clean_path, read_catalogue
+from artclf.data.pictures import thumbnail
+from artclf.results import embeddings, evaluation
+
+FACTS = ("title", "artist", "year", "licence", "source", "source_page")
+THUMBNAIL = 240  # px
+THUMBNAILS = 1000  # that are kept in memory, 10 kB each
+HELD_OUT = 0.99  # of the pictures of valid and test lie within the limit
+FEWEST = 50  # pictures of valid and test: with fewer there is no limit
+
+
+class Neighbours:
+    """The pictures of part train in `out`, an export folder, for new pictures to be compared with.
+
+    `limit` is what the residuals of new pictures are compared with; None where the export has no
+    residuals, or too few pictures outside train. Without the data set in folder `data`, only files
+    and periods are known. Raises FileNotFoundError and InputError as `embeddings.read_all` does.
+    """
+
+    def __init__(self, out, data=None, version: str = ""):
+        known = embeddings.read_all(out)
+        if known.projection is None or known.residuals is None:
+            raise InputError(
+                f"{out} is of an earlier version, which kept nothing to project new pictures with"
+            )
+        predictions = evaluation.read_table(Path(out) / "predictions.csv").set_index("file")
+        predictions = predictions.reindex(known.files)
+        is_train = (predictions.part == "train").to_numpy()
+        self.version = version  # of the export, which tells addresses of thumbnails apart
+        self.projection = known.projection
+        self.limit = _limit(known.residuals[~is_train])
+        self.data = Path(data) if data is not None else None
+        self.files = [file for file, is_one in zip(known.files, is_train, strict=True) if is_one]
+        self._periods = predictions.period[is_train].tolist()
+        self._vectors = known.vectors[is_train]
+        self._facts = _facts(data) if data is not None else {}
+        self.thumbnail = lru_cache(THUMBNAILS)(self._thumbnail)
+
+    def distance(self, features: np.ndarray) -> float | None:
+        """How far a picture of these `features` (features,) lies from all of training, where 1 is
+        the limit that 99 of 100 pictures outside train keep; None without a limit.
+        """
+        if self.limit is None:
+            return None
+        return float(self.projection.residuals(features[None])[0] / self.limit)
+
+    def nearest(self, features: np.ndarray, count: int) -> list[dict]:
+        """The `count` training pictures most similar to one of these `features` (features,), the
+        most similar first: `id, period, similarity, file` and what the catalogue knows, '' if
+        nothing.
+        """
+        vector = self.projection(features[None]).astype(np.float32)
+        [places], [similarities] = embeddings.nearest(vector, self._vectors, count)
+        found = []
+        for place, similarity in zip(places.tolist(), similarities.tolist(), strict=True):
+            file = self.files[place]
+            picture = {
+                "id": place,
+                "period": self._periods[place],
+                "similarity": round(similarity, 4),
+                "file": Path(file).name,
+                "thumbnail": f"/api/thumbnails/{self.version}/{place}"
+                if self.data is not None
+                else "",
+            }
+            facts = self._facts.get(file, dict.fromkeys(FACTS, ""))
+            found.append({**picture, **facts})
+        return found
+
+    def _thumbnail(self, place: int) -> bytes | None:
+        """A training picture as a small JPEG; None where there is none."""
+        if self.data is None or not 0 <= place < len(self.files):
+            return None
+        file = (self.data / self.files[place]).resolve()
+        if not file.is_relative_to(self.data.resolve()):  # the export may be a stranger's
+            return None
+        picture = thumbnail(file, THUMBNAIL)
+        if picture is None:
+            return None
+        stream = io.BytesIO()
+        picture.save(stream, "JPEG", quality=82)
+        return stream.getvalue()
+
+
+def _limit(residuals: np.ndarray) -> float | None:
+    if len(residuals) < FEWEST:
+        return None
+    return float(np.quantile(residuals, HELD_OUT))
+
+
+def _facts(data) -> dict[str, dict[str, str]]:
+    """What the catalogue of `data` knows of each picture, by its file."""
+    rows = read_catalogue(data).dropna(subset="file")
+    known = {}
+    for row in rows.to_dict("records"):
+        texts = {name: row[name] if isinstance(row[name], str) else "" for name in FACTS}
+        texts["year"] = texts["year"].removesuffix(".0")  # tables often hold years as 1889.0
+        if not texts["source_page"].startswith(("https://", "http://")):
+            texts["source_page"] = ""
+        known[clean_path(row)] = texts
+    return known
