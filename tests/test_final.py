@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from artclf import predict, train
 from artclf.base.errors import InputError
+from artclf.base.files import sha256_of
 from artclf.data import cleaning, splits
 from artclf.data.catalogue import Catalogue
 from artclf.model import unseen
@@ -30,12 +31,24 @@ def read(out) -> tuple[dict, dict, pd.DataFrame]:
     return config, metrics, pd.read_csv(out / "predictions.csv")
 
 
+def add_onnx(out, config: dict):
+    """Files and settings such as `artclf export --onnx --int8` leaves."""
+    hashes = dict(config["hashes"])
+    for name in ("model.onnx", "model-int8.onnx"):
+        (out / name).write_bytes(name.encode())
+        hashes[name] = sha256_of(out / name)
+    content = {**config, "hashes": hashes, "int8": {"accuracy": 0.7, "accuracy_int8": 0.7}}
+    (out / "config.json").write_text(json.dumps(content), encoding="utf-8")
+
+
 def test_figures_stay_and_the_network_learned_from_all(drawn, tmp_path, no_workers):
     learn = train.fit(drawn, tmp_path, 2, 0, final=False, **SMALL)
     config, metrics, before = read(tmp_path)
     measured = predict.load(tmp_path).learner.model[1][-1].weight.clone()
+    add_onnx(tmp_path, config)
     again = train.learn_from_all(learn, tmp_path)
     final_config, final_metrics, after = read(tmp_path)
+    assert not list(tmp_path.glob("*.onnx")) and "model.onnx" not in final_config["hashes"]
 
     images = splits.items(drawn)
     assert len(again.dls.train_ds) == len(images)
@@ -71,7 +84,9 @@ def test_figures_stay_and_the_network_learned_from_all(drawn, tmp_path, no_worke
     assert hashes["measured.safetensors"] == config["hashes"]["model.safetensors"]
     assert explorer.saliency_folder(tmp_path).name == hashes["measured.safetensors"][:8]
 
+    add_onnx(tmp_path, final_config)
     predict.export(learn, tmp_path)
+    assert not list(tmp_path.glob("*.onnx"))
     assert not (tmp_path / "measured.safetensors").exists()
     assert predict.load(tmp_path, measured=True).config == predict.load(tmp_path).config
     assert explorer.saliency_folder(tmp_path).name == hashes["measured.safetensors"][:8]
