@@ -2,10 +2,10 @@
 
 Reads and writes `EXPORT/`: `model.safetensors` and `config.json`, which `load` opens without
 running pickled code, `measured.safetensors` (see `export_final`), fastai's `learner.pkl`,
-`predictions.csv`, `embeddings.npz` and `metrics.json`. The temperature in `config.json` calibrates
-the probabilities of `Classifier.predict` and of `predictions.csv` (see `results.calibration`).
-fastai's learners, in `learner.pkl` and as `Classifier.learner`, don't use it: they give the same
-answers with other probabilities. Notebook: `05_predict`.
+`predictions.csv`, `embeddings.npz`, `metrics.json` and the model card `README.md`. The temperature
+in `config.json` calibrates the probabilities of `Classifier.predict` and of `predictions.csv` (see
+`results.calibration`). fastai's learners, in `learner.pkl` and as `Classifier.learner`, don't use
+it: they give the same answers with other probabilities. Notebook: `05_predict`.
 """
 
 import shutil
@@ -30,6 +30,7 @@ from artclf.base.files import (
     sha256_of,
     write_csv,
     write_json,
+    write_text,
 )
 from artclf.base.machine import surroundings
 from artclf.data import splits
@@ -38,7 +39,7 @@ from artclf.model import unseen
 from artclf.model.classifier import Classifier
 from artclf.model.exports import load, load_learner, pickle_learner
 from artclf.model.features import of_images
-from artclf.results import calibration, embeddings, evaluation
+from artclf.results import calibration, card, embeddings, evaluation
 from artclf.results.recipe import recipe_of
 
 __all__ = ["Classifier", "export", "headline", "load", "load_learner"]
@@ -106,6 +107,7 @@ def _write_figures(out: Path, data: Path, images, fits: list[dict]):
         **surroundings(classifier.learner.dls.device),
     }
     write_json(out / "metrics.json", metrics)
+    write_text(out / card.NAME, card.text(out, data))
 
 
 def export_final(learn: Learner, out) -> Path:
@@ -174,6 +176,7 @@ def export_final(learn: Learner, out) -> Path:
         figures = evaluation.metrics(predictions)
         metrics = {**metrics, "metrics": figures, "recipe": recipe, "final": final}
         write_json(new / "metrics.json", metrics)
+        write_text(new / card.NAME, card.text(new, data))
     for file in onnx.FILES:  # of the network before
         (out / file).unlink(missing_ok=True)
     return out
