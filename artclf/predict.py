@@ -18,9 +18,10 @@ import numpy as np
 import pandas as pd
 import torch
 from fastai.learner import Learner
-from safetensors.torch import save
+from safetensors import torch as safetensors
 
 from artclf.answers import onnx
+from artclf.answers.batch import save
 from artclf.answers.exports import VERSIONS, WEIGHTS, WEIGHTS_OF_MEASURED
 from artclf.base.errors import InputError, StepError
 from artclf.base.files import (
@@ -42,7 +43,7 @@ from artclf.model.features import of_images
 from artclf.results import calibration, card, embeddings, evaluation
 from artclf.results.recipe import recipe_of
 
-__all__ = ["Classifier", "export", "headline", "load", "load_learner"]
+__all__ = ["Classifier", "export", "headline", "load", "load_learner", "save"]
 
 # the columns of history.csv that tell one fit from another
 FIT_COLUMNS = ["lr_low", "lr_high", "groups", "learning", "scheduled"]
@@ -211,7 +212,7 @@ def _check_weights(learn: Learner):
 def _write_network(learn: Learner, out: Path):
     """Write the weights, fastai's own export, and the settings with their hashes."""
     tensors = {name: value.contiguous() for name, value in learn.model.state_dict().items()}
-    replace_whole(out / WEIGHTS, lambda file: file.write_bytes(save(tensors)))
+    replace_whole(out / WEIGHTS, lambda file: file.write_bytes(safetensors.save(tensors)))
     replace_whole(out / "learner.pkl", lambda file: pickle_learner(learn, file))
     files = (WEIGHTS, WEIGHTS_OF_MEASURED, "learner.pkl")
     config = {
