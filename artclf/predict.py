@@ -22,6 +22,7 @@ from safetensors import torch as safetensors
 
 from artclf.answers import onnx
 from artclf.answers.batch import save
+from artclf.answers.config import FORMAT
 from artclf.answers.exports import VERSIONS, WEIGHTS, WEIGHTS_OF_MEASURED
 from artclf.base.errors import InputError, StepError
 from artclf.base.files import (
@@ -57,6 +58,7 @@ NOT_IN_PROTOCOL = (
     "measured",
     "data_hash",
     "seed",
+    "format",
     "versions",
     "hashes",
     "int8",
@@ -217,6 +219,7 @@ def _write_network(learn: Learner, out: Path):
     files = (WEIGHTS, WEIGHTS_OF_MEASURED, "learner.pkl")
     config = {
         **learn.config,
+        "format": FORMAT,
         "versions": {name: version(name) for name in VERSIONS},
         "hashes": {name: sha256_of(out / name) for name in files if (out / name).exists()},
         "temperature": 1.0,  # until it is fitted
