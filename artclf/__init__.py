@@ -18,16 +18,20 @@ _HOME = {
 
 
 def load(out, measured: bool = False, backend: str = "torch"):
-    """The classifier in the export folder `out`; its `predict` tells the periods of pictures.
+    """The classifier in the export folder `out`, or on the Hugging Face hub at `hf://USER/NAME` (see
+    `answers.hub`); its `predict` tells the periods of pictures.
 
     `backend` is what computes: `torch` gives a `Classifier` (see `model.exports.load`); `onnx`, and
     `onnx-int8` with weights in int8, need no torch (see `answers.onnx.load`). `measured` gives the
     network that the figures belong to, where another one learned from all pictures afterwards. Runs
     no pickled code. Raises InputError for another backend, and what these functions raise.
     """
+    from artclf.answers import hub
     from artclf.base.settings import check_choice
 
     check_choice("backend", backend, BACKENDS)
+    if hub.is_address(out):
+        out = hub.fetch(out, measured, backend)
     module, options = BACKENDS[backend]
     return importlib.import_module(module).load(out, measured, **options)
 

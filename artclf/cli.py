@@ -539,7 +539,9 @@ def predict(
             "line, a .csv with the column file or url."
         ),
     ],
-    out: Out = EXPORT,
+    out: Annotated[
+        str, typer.Option(help="Folder of the export, or hf://USER/NAME on the Hugging Face hub.")
+    ] = str(EXPORT),
     k: Annotated[int, _number("k", "Periods to name, the likeliest first")] = 3,
     as_json: Json = False,
     min_probability: Annotated[
@@ -572,6 +574,31 @@ def predict(
     if (found.error != "").all():
         raise InputError(f"no picture found: {'; '.join(found.error) or 'empty folders'}")
     _print(found, as_json)
+
+
+@app.command()
+def push(
+    export: Annotated[Path, typer.Argument(help="Folder of the export.")],
+    address: Annotated[str, typer.Argument(help="hf://USER/NAME")],
+    public: Annotated[
+        bool, typer.Option("--public", help="Make a new repository public, not private.")
+    ] = False,
+    pickle: Annotated[
+        bool, typer.Option("--pickle", help="Upload fastai's learner.pkl, too.")
+    ] = False,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Upload predictions, embeddings and report, too: they name and show your pictures.",
+        ),
+    ] = False,
+    as_json: Json = False,
+):
+    """Upload an export to the Hugging Face hub: weights, settings, figures and model card."""
+    from artclf.answers import hub
+
+    _print(_call(hub.push, export, address, public, pickle, everything), as_json)
 
 
 @app.command()

@@ -13,6 +13,7 @@ import argparse
 import os
 import resource
 import time
+from concurrent.futures import ProcessPoolExecutor
 from itertools import cycle, islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -78,9 +79,9 @@ def main():
             pictures, file = Path(folder) / "pictures", Path(folder) / f"answers.{args.kind}"
             pictures.mkdir()
             link(images, number, pictures)
-            with get_context("spawn").Pool(1) as process:
-                task = (args.export, args.size, pictures, file)
-                seconds, megabytes = process.apply(measure, task)
+            with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                task = process.submit(measure, args.export, args.size, pictures, file)
+                seconds, megabytes = task.result()
             print(
                 f"{number:8} pictures  {number / seconds:7.1f} a second  {megabytes:6.0f} MB at most  "
                 f"{file.stat().st_size / 1e6:7.2f} MB written",

