@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from artclf.answers import onnx
 from artclf.answers.exports import WEIGHTS, WEIGHTS_OF_MEASURED, check_hash, read_config
 from artclf.base.errors import InputError
 from artclf.base.extras import require
@@ -19,8 +20,8 @@ from artclf.base.machine import is_offline
 CARD = "README.md"
 PICKLE = "learner.pkl"
 # what others need to load an export and to know what it is; none of it names a picture
-PUBLISHED = ("config.json", WEIGHTS, WEIGHTS_OF_MEASURED, "metrics.json", CARD)
-PUBLISHED_KIND = "*.onnx"
+PUBLISHED = ("config.json", WEIGHTS, WEIGHTS_OF_MEASURED, "metrics.json", CARD, *onnx.FILES)
+FILES = {"torch": WEIGHTS, "onnx": onnx.FLOAT, "onnx-int8": onnx.INT8}  # by backend
 CHECKPOINTS = "models"
 LOG_IN = "log in by `hf auth login`, or set HF_TOKEN"
 
@@ -42,8 +43,8 @@ def fetch(address, measured: bool = False, backend: str = "torch") -> Path:
     from huggingface_hub import snapshot_download
 
     repository, revision = _parts(address)
-    files = ["config.json", PUBLISHED_KIND if backend == "onnx" else WEIGHTS]
-    if measured and backend != "onnx":
+    files = ["config.json", FILES[backend]]
+    if measured and backend == "torch":
         files.append(WEIGHTS_OF_MEASURED)
     with _errors_in_words(address):
         folder = snapshot_download(
@@ -66,11 +67,11 @@ def push(
     `revision`, the `files`, and whether it is `private`.
 
     Makes the repository where there is none, private unless it is to be `public`; one that is there
-    stays as it is. What is uploaded are the files of `PUBLISHED`, and ONNX files; with `pickle`
-    fastai's `learner.pkl`, too, and with `everything` whatever else is in the folder but checkpoints
-    and hidden files: predictions and embeddings, which name your pictures, and the report, which
-    shows them. Raises InputError for a folder that holds no whole export, an address that is none,
-    and where the hub refuses; ConnectionError where it doesn't answer.
+    stays as it is. What is uploaded are the files of `PUBLISHED`; with `pickle` fastai's
+    `learner.pkl`, too, and with `everything` whatever else is in the folder but checkpoints and
+    hidden files: predictions and embeddings, which name your pictures, and the report, which shows
+    them. Raises InputError for a folder that holds no whole export, an address that is none, and
+    where the hub refuses; ConnectionError where it doesn't answer.
     """
     require("hub", "huggingface_hub")
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
@@ -120,7 +121,6 @@ def _files(out: Path, pickle: bool, everything: bool) -> list[str]:
     for name in {WEIGHTS, *config["hashes"]} & {WEIGHTS, *(file.name for file in out.iterdir())}:
         check_hash(out / name, config)
     names = [name for name in PUBLISHED if (out / name).exists()]
-    names += sorted(file.name for file in out.glob(PUBLISHED_KIND))
     if pickle and (out / PICKLE).exists():
         names.append(PICKLE)
     if everything:

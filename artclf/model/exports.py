@@ -78,7 +78,9 @@ def _check_settings(config: dict):
     """
     for name in ("name", "library", "weights"):
         settings.check_text(name, config[name])
-    settings.check_numbers(config, "width", "depth", "dropout", "unfreeze_from")
+    settings.check_numbers(config, "width", "depth", "dropout")
+    if "unfreeze_from" in config:  # which answers don't depend on, and older exports lack
+        settings.check_numbers(config, "unfreeze_from")
     check_choice("pool", config["pool"], network.POOLS)
     check_choice("precision", config.get("precision", "float32"), network.PRECISIONS)
     Range(1, stages.VERSION).check("stages", config["stages"])

@@ -12,11 +12,12 @@ import huggingface_hub
 import numpy as np
 import pytest
 from made_hub import TOKEN, Hub
-from made_pictures import noise
+from made_pictures import encoded, noise
 
 import artclf
 from artclf.answers import hub
 from artclf.base.errors import InputError
+from artclf.base.files import sha256_of
 
 ADDRESS = "hf://user/periods"
 SENT = ["config.json", "model.safetensors", "metrics.json", "README.md"]
@@ -45,7 +46,16 @@ def out(export, tmp_path) -> Path:
     (out / "plots").mkdir()
     (out / "plots" / "a.svg").write_text("<svg/>")
     (out / "model.onnx").write_bytes(b"onnx")
+    rewrite(out, hashes={**config_of(out)["hashes"], "model.onnx": sha256_of(out / "model.onnx")})
     return out
+
+
+def config_of(out: Path) -> dict:
+    return json.loads((out / "config.json").read_text(encoding="utf-8"))
+
+
+def rewrite(out: Path, **changes):
+    (out / "config.json").write_text(json.dumps({**config_of(out), **changes}), encoding="utf-8")
 
 
 def test_an_export_comes_back_as_it_was_sent(server, out):
@@ -79,8 +89,8 @@ def test_what_names_pictures_or_runs_code_is_sent_only_when_asked_for(server, ou
 
 def test_a_revision_is_that_commit(server, out):
     first = hub.push(out, ADDRESS)["revision"]
-    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    (out / "config.json").write_text(json.dumps({**config, "temperature": 3.0}), encoding="utf-8")
+    config = config_of(out)
+    rewrite(out, temperature=3.0)
     hub.push(out, ADDRESS)
     assert artclf.load(ADDRESS).config["temperature"] == 3.0
     older = artclf.load(f"{ADDRESS}@{first}")
@@ -91,14 +101,22 @@ def test_a_revision_is_that_commit(server, out):
 
 def test_the_measured_network_is_fetched_where_it_is_wanted(server, out):
     shutil.copy(out / "model.safetensors", out / "measured.safetensors")
-    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    config["hashes"]["measured.safetensors"] = config["hashes"]["model.safetensors"]
-    config["measured"] = {"temperature": 2.5}
-    (out / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    config = config_of(out)
+    hashes = config["hashes"]
+    hashes = {**hashes, "measured.safetensors": hashes["model.safetensors"]}
+    rewrite(out, hashes=hashes, measured={"temperature": 2.5})
     hub.push(out, ADDRESS)
     assert artclf.load(ADDRESS).config["temperature"] == config["temperature"]
     assert not any("measured" in request for request in server.requests if "/resolve/" in request)
     assert artclf.load(ADDRESS, measured=True).config["temperature"] == 2.5
+
+
+def test_what_computes_decides_what_is_fetched(server, out):
+    hub.push(out, ADDRESS)
+    folder = hub.fetch(ADDRESS, backend="onnx")
+    assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.onnx"]
+    with pytest.raises(InputError, match=r"model\.onnx is no network"):
+        artclf.load(ADDRESS, backend="onnx")
 
 
 def test_offline_it_is_what_the_cache_has(server, out, monkeypatch):
@@ -197,9 +215,7 @@ def test_commands_send_and_answer(server, out, command, tmp_path):
     assert code == 0 and json.loads(told)["files"] == [*SENT, "model.onnx"]
     assert f"Uploading to {ADDRESS}: config.json (0.0 MB), model.safetensors (" in said
     picture = tmp_path / "a.png"
-    from PIL import Image
-
-    Image.fromarray(noise(80, 70)).save(picture)
+    picture.write_bytes(encoded(noise(80, 70)))
     code, told, _ = command("predict", picture, "--out", ADDRESS, "--json")
     assert code == 0
     assert json.loads(told)["0"]["predicted"] == artclf.load(out).predict(picture).predicted[0]

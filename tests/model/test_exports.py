@@ -82,8 +82,9 @@ def put(out: Path, weights: bytes | dict):
 
 
 NEEDED = ["name", "library", "weights", "mean", "std", "vocab", "size", "resize", "width"]
-NEEDED += ["depth", "dropout", "pool", "unfreeze_from", "temperature", "versions", "hashes"]
+NEEDED += ["depth", "dropout", "pool", "temperature", "versions", "hashes"]
 OPTIONAL = [
+    "unfreeze_from",
     "bodies",
     "precision",
     "max_size",
