@@ -10,6 +10,7 @@ BACKENDS = {  # the module whose `load` opens an export, and what it is told
     "onnx": ("artclf.answers.onnx", {}),
     "onnx-int8": ("artclf.answers.onnx", {"file": "model-int8.onnx"}),
 }
+HUB = "artclf.answers.hub"
 _HOME = {
     "Classifier": "artclf.model.classifier",
     "load_learner": "artclf.model.exports",
@@ -26,10 +27,10 @@ def load(out, measured: bool = False, backend: str = "torch"):
     network that the figures belong to, where another one learned from all pictures afterwards. Runs
     no pickled code. Raises InputError for another backend, and what these functions raise.
     """
-    from artclf.answers import hub
     from artclf.base.settings import check_choice
 
     check_choice("backend", backend, BACKENDS)
+    hub = importlib.import_module(HUB)
     if hub.is_address(out):
         out = hub.fetch(out, measured, backend)
     module, options = BACKENDS[backend]

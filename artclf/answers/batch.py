@@ -30,9 +30,7 @@ from artclf.base.progress import progress_bar
 from artclf.data.pictures import Rejected
 
 BATCH_SIZE = 64
-PART_SIZE = (
-    8 * BATCH_SIZE
-)  # a part ends with a batch, so that a later run computes the same batches
+PART_SIZE = 8 * BATCH_SIZE  # whole batches, so that a later run computes the same ones
 PARTS_IN_GROUP = 128  # of a Parquet file's row groups
 DIGITS = 6  # of a probability
 LISTS = (".txt", ".csv")
@@ -49,10 +47,10 @@ def pictures_in(images: Iterable[str]) -> Iterator[Named]:
     none, and what opening it raises.
     """
     for place in images:
-        if Path(place).suffix.lower() in LISTS and not inputs.is_url(place):
-            entries = _in_list(Path(place))
-        else:
+        if inputs.is_url(place) or Path(place).suffix.lower() not in LISTS:
             entries = iter([place])
+        else:
+            entries = _in_list(Path(place))
         for entry in entries:
             if isinstance(entry, Named):
                 yield entry
@@ -220,9 +218,8 @@ def _read_part(file: Path) -> pd.DataFrame:
     """The rows of a part; texts are as they were written, numbers are float32."""
     texts = pd.read_csv(file, dtype=str, keep_default_na=False)
     numbers = [name for name in texts if name not in TEXTS]
-    return texts.replace({name: {"": "nan"} for name in numbers}).astype(
-        dict.fromkeys(numbers, "f4")
-    )
+    filled = texts.replace({name: {"": "nan"} for name in numbers})
+    return filled.astype(dict.fromkeys(numbers, np.float32))
 
 
 def _join(parts: list[Path], file: Path):

@@ -118,13 +118,15 @@ def _files(out: Path, pickle: bool, everything: bool) -> list[str]:
         raise InputError(
             f"{out} has no model card, {CARD}: `artclf interpret --out {out} --data DATA` writes it"
         )
-    for name in {WEIGHTS, *config["hashes"]} & {WEIGHTS, *(file.name for file in out.iterdir())}:
-        check_hash(out / name, config)
     names = [name for name in PUBLISHED if (out / name).exists()]
     if pickle and (out / PICKLE).exists():
         names.append(PICKLE)
     if everything:
         names += sorted(set(_others(out)) - {*names, PICKLE})
+    check_hash(out / WEIGHTS, config)
+    for name in (WEIGHTS_OF_MEASURED, *onnx.FILES, PICKLE):
+        if name in names:
+            check_hash(out / name, config)
     return names
 
 

@@ -100,6 +100,7 @@ def _at(place: str) -> Iterator[tuple[str, object]]:
 
 
 def is_url(picture) -> bool:
+    """Whether `picture` is the address of one on the web."""
     return isinstance(picture, str) and picture.lower().startswith(("http://", "https://"))
 
 

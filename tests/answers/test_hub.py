@@ -204,7 +204,12 @@ def test_only_whole_exports_are_sent(server, out):
     (out / "README.md").write_bytes(card)
     (out / "learner.pkl").write_bytes(b"other")
     with pytest.raises(InputError, match=r"learner\.pkl is not the file"):
-        hub.push(out, ADDRESS)
+        hub.push(out, ADDRESS, pickle=True)
+    for name in ("model.onnx", "measured.safetensors"):
+        (out / name).write_bytes(b"of another network")
+        with pytest.raises(InputError, match=rf"{name} is not the file"):
+            hub.push(out, ADDRESS)
+        (out / name).unlink()
     with pytest.raises(FileNotFoundError, match="no export"):
         hub.push(out / "plots", ADDRESS)
     assert server.requests == []
