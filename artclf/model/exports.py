@@ -88,9 +88,9 @@ def _check_settings(config: dict):
         raise InputError("bodies is no list")
     found = backbones.find(config["name"], pretrained=False)
     described = backbones.of_config(config)
-    for body in backbones.each(described):
-        settings.check_channels("mean", list(body.mean))
-        settings.check_channels("std", list(body.std), lowest=1e-6)
+    for body in (described, *described.bodies):
+        settings.check_channels("mean", body.mean)
+        settings.check_channels("std", body.std, lowest=1e-6)
     pairs = zip(
         [found, *backbones.each(found)], [described, *backbones.each(described)], strict=True
     )
