@@ -48,7 +48,7 @@ def pictures_in(images: Iterable[str]) -> Iterator[Named]:
     """
     for place in images:
         if inputs.is_url(place) or Path(place).suffix.lower() not in LISTS:
-            entries = iter([place])
+            entries: Iterator[str | Named] = iter([place])
         else:
             entries = _in_list(Path(place))
         for entry in entries:
