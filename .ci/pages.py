@@ -59,7 +59,10 @@ def modules() -> list[str]:
     names = [step for step in steps if (package / f"{step}.py").exists()]
     for file in sorted(package.rglob("*.py")):
         name = file.relative_to(package).with_suffix("").as_posix()
-        if name != "cli" and name not in names and has_public_name(file):
+        has_own_page = (
+            name == "cli" or file.stem == "__init__"
+        )  # `api.md` has what the package gives
+        if not has_own_page and name not in names and has_public_name(file):
             names.append(name)
     return names
 

@@ -520,14 +520,31 @@ def export(
         ),
     ] = False,
     data: Data = DATA,
+    web: Annotated[
+        Path | None,
+        typer.Option(help="Write a page that answers in the browser to this folder."),
+    ] = None,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(help="The archive of onnxruntime-web for it; by default from npm, once."),
+    ] = None,
     as_json: Json = False,
 ):
     """Write the network of an export in other forms."""
-    if not onnx:
-        raise typer.BadParameter("say which form: --onnx, with --int8 if you like")
-    from artclf.model import onnx_export
+    if not onnx and web is None:
+        raise typer.BadParameter("say which form: --onnx, with --int8 if you like, or --web FOLDER")
+    if int8 and not onnx:
+        raise typer.BadParameter("it comes with --onnx", param_hint="--int8")
+    summary = {}
+    if onnx:
+        from artclf.model import onnx_export
 
-    _print(_call(onnx_export.write, folder, int8, data), as_json)
+        summary |= _call(onnx_export.write, folder, int8, data)
+    if web is not None:
+        from artclf.answers.web import write
+
+        summary |= _call(write, folder, web, runtime)
+    _print(summary, as_json)
 
 
 @app.command()

@@ -74,7 +74,7 @@ def _session(file: Path, config: dict):
         raise InputError(f"{file} is not the file that config.json describes: {again}")
     session = open_session(content, file)
     made_from = session.get_modelmeta().custom_metadata_map.get(MADE_FROM)
-    if made_from != config["hashes"].get(WEIGHTS):
+    if made_from is None or made_from != config["hashes"].get(WEIGHTS):
         raise InputError(f"{file} was made from other weights than {WEIGHTS}: {again}")
     outputs = len(config["vocab"]) + len(config.get("artists", ()))
     shape_of_pixels = ["tensor(uint8)", 3, config["size"], config["size"]]

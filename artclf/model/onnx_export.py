@@ -147,7 +147,7 @@ def quantise(file: Path, quantised: Path):
 
     onnxruntime makes float32 of them while it loads: the file is a third as long, and the network
     computes as before. (With int8 in the computation, too, the statistics of the maps that the head
-    looks at become too coarse; benchmarks/onnx.py measures it.)
+    looks at become too coarse; benchmarks/backends.py measures it.)
     """
     import onnx
 

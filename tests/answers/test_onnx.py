@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+from made_exports import LOGITS, SIZE, WEIGHTS, model_of_colours, version_of, write
 from PIL import Image
 
 import artclf
@@ -18,62 +19,6 @@ from artclf.answers import onnx as answers
 from artclf.answers.exports import VERSIONS
 from artclf.base.errors import InputError
 from artclf.base.files import sha256_of
-
-SIZE = 8
-WEIGHTS = "a" * 64
-LOGITS = np.float32([[0.1, 0, 0, 0.05], [0, 0.1, 0, 0], [0, 0, 0.1, 0]])  # of mean colours
-
-
-def model_of_colours(made_from=WEIGHTS, size=SIZE, logits=LOGITS, names=answers.OUTPUTS):
-    """A network as `model.onnx_export` writes it, whose features are the mean red, green and
-    blue.
-    """
-    helper = onnx.helper
-    pixels = helper.make_tensor_value_info(
-        answers.INPUT, onnx.TensorProto.UINT8, ["images", 3, size, size]
-    )
-    shapes = [["images", logits.shape[1]], ["images", 3]]
-    outputs = [
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-        for name, shape in zip(names, shapes, strict=True)
-    ]
-    nodes = [
-        helper.make_node("Cast", [answers.INPUT], ["float"], to=onnx.TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["float", "axes"], [names[1]], keepdims=0),
-        helper.make_node("MatMul", [names[1], "weight"], [names[0]]),
-    ]
-    weights = [
-        onnx.numpy_helper.from_array(logits, "weight"),
-        onnx.numpy_helper.from_array(np.int64([2, 3]), "axes"),
-    ]
-    graph = helper.make_graph(nodes, "colours", [pixels], outputs, weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    helper.set_model_props(model, {answers.MADE_FROM: made_from})
-    return model
-
-
-def write(out: Path, model=None, **changes):
-    """An export whose ONNX file is `model`, with `changes` of its settings."""
-    onnx.save(model or model_of_colours(), out / answers.FLOAT)
-    config = {
-        "vocab": ["01-red", "02-green", "03-blue"],
-        "artists": ["A"],
-        "size": SIZE,
-        "resize": "squish",
-        "temperature": 2.0,
-        "versions": {name: version_of(name) for name in VERSIONS},
-        "hashes": {
-            "model.safetensors": WEIGHTS,
-            answers.FLOAT: sha256_of(out / answers.FLOAT),
-        },
-    }
-    (out / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
-
-
-def version_of(name: str) -> str:
-    from importlib.metadata import version
-
-    return version(name)
 
 
 @pytest.fixture
@@ -200,6 +145,24 @@ def test_what_is_no_network_is_refused(small, content):
 def test_a_file_of_other_weights_is_refused(tmp_path):
     write(tmp_path, model_of_colours(made_from="b" * 64))
     with pytest.raises(InputError, match="made from other weights .* run `artclf export"):
+        load(tmp_path)
+
+
+def test_a_file_that_names_no_weights_is_refused(tmp_path):
+    model = model_of_colours()
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / answers.FLOAT)
+    write(tmp_path, model, hashes={answers.FLOAT: sha256_of(tmp_path / answers.FLOAT)})
+    with pytest.raises(InputError, match="made from other weights"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"size": None}, {"size": 0}, {"resize": "stretch"}, {"temperature": 0}], ids=str
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path, changes):
+    write(tmp_path, **changes)
+    with pytest.raises(InputError, match=r"config\.json is not the config\.json of an export"):
         load(tmp_path)
 
 

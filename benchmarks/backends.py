@@ -1,7 +1,7 @@
 """What answers without torch cost: seconds until a classifier is ready, one painting beside decoding
 plus the bare call of onnxruntime, onnxruntime beside torch, and what int8 costs.
 
-    python benchmarks/onnx.py EXPORT DATA [--runs 9] [--pictures 64] [--static]
+    python benchmarks/backends.py EXPORT DATA [--runs 9] [--pictures 64] [--static]
 
 EXPORT is the export of a run on DATA, with the files of `artclf export EXPORT --onnx --int8 --data
 DATA`. The paintings are those of part test. The ways take turns on the same pictures, and the
