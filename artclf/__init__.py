@@ -10,6 +10,7 @@ BACKENDS = {  # the module whose `load` opens an export, and what it is told
     "onnx": ("artclf.answers.onnx", {}),
     "onnx-int8": ("artclf.answers.onnx", {"file": "model-int8.onnx"}),
 }
+HUB = "artclf.answers.hub"
 _HOME = {
     "Classifier": "artclf.model.classifier",
     "load_learner": "artclf.model.exports",
@@ -18,7 +19,8 @@ _HOME = {
 
 
 def load(out, measured: bool = False, backend: str = "torch"):
-    """The classifier in the export folder `out`; its `predict` tells the periods of pictures.
+    """The classifier in the export folder `out`, or on the Hugging Face hub at `hf://USER/NAME` (see
+    `answers.hub`); its `predict` tells the periods of pictures.
 
     `backend` is what computes: `torch` gives a `Classifier` (see `model.exports.load`); `onnx`, and
     `onnx-int8` with weights in int8, need no torch (see `answers.onnx.load`). `measured` gives the
@@ -28,6 +30,9 @@ def load(out, measured: bool = False, backend: str = "torch"):
     from artclf.base.settings import check_choice
 
     check_choice("backend", backend, BACKENDS)
+    hub = importlib.import_module(HUB)
+    if hub.is_address(out):
+        out = hub.fetch(out, measured, backend)
     module, options = BACKENDS[backend]
     return importlib.import_module(module).load(out, measured, **options)
 

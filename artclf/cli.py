@@ -551,9 +551,15 @@ def export(
 @app.command()
 def predict(
     images: Annotated[
-        list[str], typer.Argument(help="Pictures, folders of them, or URLs of pictures.")
+        list[str],
+        typer.Argument(
+            help="Pictures, folders of them, URLs of pictures, or lists of these: a .txt with one a "
+            "line, a .csv with the column file or url."
+        ),
     ],
-    out: Out = EXPORT,
+    out: Annotated[
+        str, typer.Option(help="Folder of the export, or hf://USER/NAME on the Hugging Face hub.")
+    ] = str(EXPORT),
     k: Annotated[int, _number("k", "Periods to name, the likeliest first")] = 3,
     as_json: Json = False,
     min_probability: Annotated[
@@ -563,10 +569,26 @@ def predict(
     backend: Annotated[
         Backend, typer.Option(help="What computes; for onnx, run `artclf export` first.")
     ] = Backend.torch,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the answers to this .csv or .parquet file, with the probability of every period, "
+            "for any number of pictures; goes on where it was."
+        ),
+    ] = None,
 ):
     """Tell the periods of pictures."""
-    classifier = artclf.load(out, backend=backend.value)
-    found = _call(classifier.predict, images, k, min_probability=min_probability)
+    from artclf.answers import batch
+
+    classifier = _call(artclf.load, out, backend=backend.value)
+    if save:
+        summary = _call(batch.save, classifier, images, save, min_probability)
+        if summary["errors"] == summary["pictures"]:
+            raise InputError(f"no picture could be read: the column error of {save} says why")
+        _print(summary, as_json)
+        return
+    pictures = batch.pictures_in(images)
+    found = _call(classifier.predict, pictures, k, min_probability=min_probability)
     if (found.error != "").all():
         raise InputError(f"no picture found: {'; '.join(found.error) or 'empty folders'}")
     _print(found, as_json)
@@ -655,6 +677,31 @@ def serve(
         limits=limits,
         security=security,
     )
+
+
+@app.command()
+def push(
+    export: Annotated[Path, typer.Argument(help="Folder of the export.")],
+    address: Annotated[str, typer.Argument(help="hf://USER/NAME")],
+    public: Annotated[
+        bool, typer.Option("--public", help="Make a new repository public, not private.")
+    ] = False,
+    pickle: Annotated[
+        bool, typer.Option("--pickle", help="Upload fastai's learner.pkl, too.")
+    ] = False,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Upload predictions, embeddings and report, too: they name and show your pictures.",
+        ),
+    ] = False,
+    as_json: Json = False,
+):
+    """Upload an export to the Hugging Face hub: weights, settings, figures and model card."""
+    from artclf.answers import hub
+
+    _print(_call(hub.push, export, address, public, pickle, everything), as_json)
 
 
 @app.command()

@@ -2,9 +2,9 @@
 from predictions.
 
 Reads `EXPORT/predictions.csv` and the catalogue and pictures of `DATA`; writes
-`EXPORT/report.html`, `EXPORT/plots/`, `EXPORT/per_class.csv`, `EXPORT/most_confused.csv` and, by
-`write_saliency`, `EXPORT/saliency/`. Needs no network and, but for the maps, no model. Notebook:
-`04_interpret`.
+`EXPORT/report.html`, `EXPORT/plots/`, `EXPORT/per_class.csv`, `EXPORT/most_confused.csv`, the model
+card `EXPORT/README.md` where there is none, and, by `write_saliency`, `EXPORT/saliency/`. Needs no
+network and, but for the maps, no model. Notebook: `04_interpret`.
 """
 
 import warnings
@@ -13,6 +13,7 @@ from pathlib import Path
 from artclf.base import settings
 from artclf.base.files import read_json, write_csv, write_figure, write_text
 from artclf.data.cleaning import check_copies
+from artclf.results import card
 from artclf.results import report as report_page
 from artclf.results.calibration import answerable
 from artclf.results.compare import compare_runs
@@ -88,6 +89,8 @@ def write(out, data, part="test", n=12, folder=None) -> dict:
     write_csv(folder / "most_confused.csv", most_confused(predictions, None, part))
     report = folder / "report.html"
     write_text(report, report_page.page(predictions, data, out, part, n, plots))
+    if not (folder / card.NAME).exists() and card.is_possible(out):
+        write_text(folder / card.NAME, card.text(out, data))
     return {"report": str(report), "plots": paths, "part": part, **metrics(predictions)[part]}
 
 

@@ -2,10 +2,10 @@
 
 Reads and writes `EXPORT/`: `model.safetensors` and `config.json`, which `load` opens without
 running pickled code, `measured.safetensors` (see `export_final`), fastai's `learner.pkl`,
-`predictions.csv`, `embeddings.npz` and `metrics.json`. The temperature in `config.json` calibrates
-the probabilities of `Classifier.predict` and of `predictions.csv` (see `results.calibration`).
-fastai's learners, in `learner.pkl` and as `Classifier.learner`, don't use it: they give the same
-answers with other probabilities. Notebook: `05_predict`.
+`predictions.csv`, `embeddings.npz`, `metrics.json` and the model card `README.md`. The temperature
+in `config.json` calibrates the probabilities of `Classifier.predict` and of `predictions.csv` (see
+`results.calibration`). fastai's learners, in `learner.pkl` and as `Classifier.learner`, don't use
+it: they give the same answers with other probabilities. Notebook: `05_predict`.
 """
 
 import shutil
@@ -18,9 +18,11 @@ import numpy as np
 import pandas as pd
 import torch
 from fastai.learner import Learner
-from safetensors.torch import save
+from safetensors import torch as safetensors
 
 from artclf.answers import onnx
+from artclf.answers.batch import save
+from artclf.answers.config import FORMAT
 from artclf.answers.exports import VERSIONS, WEIGHTS, WEIGHTS_OF_MEASURED
 from artclf.base.errors import InputError, StepError
 from artclf.base.files import (
@@ -30,6 +32,7 @@ from artclf.base.files import (
     sha256_of,
     write_csv,
     write_json,
+    write_text,
 )
 from artclf.base.machine import surroundings
 from artclf.data import splits
@@ -38,10 +41,10 @@ from artclf.model import unseen
 from artclf.model.classifier import Classifier
 from artclf.model.exports import load, load_learner, pickle_learner
 from artclf.model.features import of_images
-from artclf.results import calibration, embeddings, evaluation
+from artclf.results import calibration, card, embeddings, evaluation
 from artclf.results.recipe import recipe_of
 
-__all__ = ["Classifier", "export", "headline", "load", "load_learner"]
+__all__ = ["Classifier", "export", "headline", "load", "load_learner", "save"]
 
 # the columns of history.csv that tell one fit from another
 FIT_COLUMNS = ["lr_low", "lr_high", "groups", "learning", "scheduled"]
@@ -55,6 +58,7 @@ NOT_IN_PROTOCOL = (
     "measured",
     "data_hash",
     "seed",
+    "format",
     "versions",
     "hashes",
     "int8",
@@ -106,6 +110,7 @@ def _write_figures(out: Path, data: Path, images, fits: list[dict]):
         **surroundings(classifier.learner.dls.device),
     }
     write_json(out / "metrics.json", metrics)
+    write_text(out / card.NAME, card.text(out, data))
 
 
 def export_final(learn: Learner, out) -> Path:
@@ -174,6 +179,7 @@ def export_final(learn: Learner, out) -> Path:
         figures = evaluation.metrics(predictions)
         metrics = {**metrics, "metrics": figures, "recipe": recipe, "final": final}
         write_json(new / "metrics.json", metrics)
+        write_text(new / card.NAME, card.text(new, data))
     for file in onnx.FILES:  # of the network before
         (out / file).unlink(missing_ok=True)
     return out
@@ -208,11 +214,12 @@ def _check_weights(learn: Learner):
 def _write_network(learn: Learner, out: Path):
     """Write the weights, fastai's own export, and the settings with their hashes."""
     tensors = {name: value.contiguous() for name, value in learn.model.state_dict().items()}
-    replace_whole(out / WEIGHTS, lambda file: file.write_bytes(save(tensors)))
+    replace_whole(out / WEIGHTS, lambda file: file.write_bytes(safetensors.save(tensors)))
     replace_whole(out / "learner.pkl", lambda file: pickle_learner(learn, file))
     files = (WEIGHTS, WEIGHTS_OF_MEASURED, "learner.pkl")
     config = {
         **learn.config,
+        "format": FORMAT,
         "versions": {name: version(name) for name in VERSIONS},
         "hashes": {name: sha256_of(out / name) for name in files if (out / name).exists()},
         "temperature": 1.0,  # until it is fitted

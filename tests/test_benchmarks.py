@@ -359,3 +359,15 @@ def test_a_run_that_fails_is_told(script, monkeypatch, tmp_path):
     monkeypatch.setattr(subprocess, "run", lambda *args, **options: failed)
     with pytest.raises(SystemExit, match="artclf run failed\nno disk"):
         script(of("run"), tmp_path)
+
+
+@pytest.mark.slow
+def test_many_answers_are_measured_by_their_number(script, drawn, tmp_path, capsys):
+    before = set(drawn.rglob("*"))
+    script(of("batch"), tmp_path, drawn / "clean", "--numbers", 9, 70, "--size", 16)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [int(line[0]) for line in lines] == [9, 70]
+    for line in lines:
+        rate, megabytes, written = (float(line[place]) for place in (2, 5, 9))
+        assert rate > 0 and 20 < megabytes < 4000 and written >= 0
+    assert set(drawn.rglob("*")) == before

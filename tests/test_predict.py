@@ -184,6 +184,25 @@ def test_the_command_takes_urls_as_they_are(export, command):
     assert code == 1 and "blocked address" in said
 
 
+def test_the_command_answers_lists_and_writes_files(export, files, tmp_path, command):
+    (tmp_path / "list.txt").write_text("\n".join(map(str, [*files[:3], "none.jpg"])))
+    code, told, _ = command("predict", tmp_path / "list.txt", "--out", export, "--json")
+    assert code == 0 and [row["image"] for row in json.loads(told).values()][:3] == [
+        str(file) for file in files[:3]
+    ]
+    saved = tmp_path / "answers.csv"
+    code, told, _ = command(
+        "predict", tmp_path / "list.txt", "--out", export, "--save", saved, "--json"
+    )
+    assert code == 0 and json.loads(told) == {"pictures": 4, "errors": 1, "file": str(saved)}
+    table = pd.read_csv(saved)
+    expected = artclf.load(export).predict(files[:3])
+    assert table.predicted.tolist()[:3] == expected.predicted.tolist()
+    np.testing.assert_allclose(table.probability[:3], expected.probability, atol=2e-6)
+    code, _, said = command("predict", "none.jpg", "--out", export, "--save", saved)
+    assert code == 1 and f"the column error of {saved} says why" in said
+
+
 def test_order_and_repeats_are_kept(clf, files):
     order = [files[i] for i in np.random.default_rng(0).permutation(len(files))] + [files[0]] * 3
     found = clf.predict(order, batch_size=7)
@@ -709,7 +728,7 @@ def test_an_export_is_replaced_as_a_whole_or_not_at_all(drawn, tmp_path, monkeyp
     learn = train.learner(drawn, out, arch="efficientnet_lite0", size=64, batch_size=8)
     predict.export(learn)
     files = sorted(path.name for path in out.iterdir() if path.is_file())
-    assert len(files) == 6
+    assert len(files) == 7
     vocab = learn.dls.vocab
     move = Path.replace
 
@@ -722,8 +741,8 @@ def test_an_export_is_replaced_as_a_whole_or_not_at_all(drawn, tmp_path, monkeyp
 
     answer_always(0)
     predict.export(learn)
-    # seven files are written whole, then six take their places
-    for moves_until_then in (0, 3, 6, 7, 8, 10, 12):
+    # eight files are written whole, then seven take their places
+    for moves_until_then in (0, 3, 7, 8, 9, 11, 14):
         always = 1 + moves_until_then % 2
         answer_always(always)
         before = content(out)

@@ -1,6 +1,5 @@
 """Exports: what of `EXPORT/` is read and checked without torch, whatever computes the answers."""
 
-import json
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -8,10 +7,9 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from artclf.base import settings
+from artclf.answers import config as settings
 from artclf.base.errors import InputError
 from artclf.base.files import finish_replacing, sha256_of
-from artclf.data.pictures import RESIZE
 
 # the packages whose versions config.json names
 VERSIONS = ("artclf", "torch", "torchvision", "timm", "fastai", "pillow")
@@ -21,26 +19,43 @@ WEIGHTS_OF_MEASURED = "measured.safetensors"
 
 def read_config(out: Path) -> dict:
     """The settings in the `config.json` of the export folder `out`, which a stranger may have
-    written: no class in it leads to another folder.
+    written: no class in it leads to another folder, and no number is out of its range.
 
-    Raises FileNotFoundError without an export, InputError for a `config.json` that is none.
+    Raises FileNotFoundError without an export, InputError for a `config.json` that is none, or that
+    a newer artclf made.
     """
     finish_replacing(out)
     file = out / "config.json"
     if not file.exists():
         raise FileNotFoundError(f"no export in {out}: run `artclf train` first")
     with checking_config(out):
-        config = json.loads(file.read_text(encoding="utf-8"))
-        for name in config["vocab"]:
-            if name != Path(name).name or name == "..":
-                raise InputError(f"{name!r} is no class")
-        settings.check(size=config["size"])
-        settings.check_choice("resize", config["resize"], RESIZE)
-        if not config["temperature"] > 0:
-            raise InputError(f"temperature is {config['temperature']}")
-        versions = {name: str(config["versions"][name]) for name in VERSIONS}
-        config = {"stages": 1, **config}  # exports of version 0.1 don't name it
-        return {**config, "versions": versions, "hashes": dict(config["hashes"])}
+        config = settings.read(file)
+    if settings.is_newer(config):
+        raise made_by_newer(file)
+    with checking_config(out):
+        settings.check(config)
+        for name in VERSIONS:
+            settings.check_text(name, config["versions"][name])
+    return {"stages": 1, **config}  # exports of version 0.1 don't name it
+
+
+def of_measured(config: dict, out: Path) -> dict:
+    """The settings of the network that the figures belong to, given those of the network that
+    learned from all images afterwards. Raises InputError as `read_config` does.
+    """
+    with checking_config(out):
+        if not isinstance(config["measured"], dict):
+            raise InputError("measured holds no settings")
+        of_both = {**config, **config["measured"]}
+        settings.check(of_both)
+    return of_both
+
+
+def made_by_newer(file: Path) -> InputError:
+    """The error for a `config.json` that this artclf is too old for."""
+    return InputError(
+        f"{file} was made by a newer artclf than this one, {version('artclf')}: update"
+    )
 
 
 @contextmanager
@@ -50,9 +65,10 @@ def checking_config(out: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else error
         raise InputError(
-            f"{out / 'config.json'} is not the config.json of an export ({error}): copy it again"
+            f"{out / 'config.json'} is not the config.json of an export ({what}): copy it again"
         ) from error
 
 

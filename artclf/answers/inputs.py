@@ -4,9 +4,12 @@ Reads folders and files; `stream` is all that `classifier` needs.
 """
 
 import os
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from numbers import Number
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,6 +22,13 @@ from artclf.data.pictures import DECODER_ERRORS, MAX_SIZE, Rejected, read, squar
 from artclf.data.web import WebPictures
 
 WHAT_IS_TAKEN = "give a path, a URL, the bytes of a file, a PIL image or an array"
+
+
+class Named(NamedTuple):
+    """A picture under a name of its own: what `stream` gives, and takes as it is."""
+
+    name: str
+    picture: object
 
 
 def stream(images) -> Iterator[tuple[str, object]]:
@@ -41,14 +51,16 @@ def pixels(picture, config: dict, web: WebPictures | None = None) -> np.ndarray:
     """
     if isinstance(picture, Rejected):
         raise picture
-    if web is not None and _is_url(picture):
+    if web is not None and is_url(picture):
         picture = web.read(picture)
     return square(picture, config["size"], config["resize"], config.get("max_size", MAX_SIZE))
 
 
 def _pictures_of(images) -> Iterator[tuple[str, object]]:
     """The pictures in `images`, each with a name, or '' where it has none."""
-    if isinstance(images, str | os.PathLike):
+    if isinstance(images, Named):
+        yield images
+    elif isinstance(images, str | os.PathLike):
         yield from _at(os.fsdecode(images))
     elif isinstance(images, bytes | bytearray | memoryview):
         yield "", bytes(images)
@@ -77,26 +89,57 @@ def _at(place: str) -> Iterator[tuple[str, object]]:
     """The picture at a path or URL, or the pictures in a folder."""
     if not place.strip():
         yield place, Rejected(f"an empty text is not a picture: {WHAT_IS_TAKEN}")
-    elif _is_url(place):
+    elif is_url(place):
         yield place, place
     else:
         path = os.path.expanduser(place)  # noqa: PTH111 (Path.expanduser raises without a home)
         if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises for some texts)
-            for file in _files_in(Path(path)):
-                yield str(file), file
+            yield from _in_folder(Path(path))
         else:
             yield place, path
 
 
-def _is_url(picture) -> bool:
+def is_url(picture) -> bool:
+    """Whether `picture` is the address of one on the web."""
     return isinstance(picture, str) and picture.lower().startswith(("http://", "https://"))
 
 
-def _files_in(folder: Path) -> list[Path]:
-    files = folder.rglob("*")
-    return sorted(
-        file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-    )
+def _in_folder(folder: Path) -> Iterator[tuple[str, object]]:
+    """The pictures in a folder and in those below it, by name; links to folders are not followed.
+
+    A folder that can't be read is `Rejected`, with the reason.
+    """
+    # a table in a temporary file sorts the names: a folder may hold a million
+    with closing(sqlite3.connect("", check_same_thread=False)) as names:
+        names.execute("CREATE TABLE names (name BLOB PRIMARY KEY, is_folder) WITHOUT ROWID")
+        try:
+            with os.scandir(folder) as entries:
+                names.executemany("INSERT INTO names VALUES (?, ?)", _names_in(entries))
+        except OSError as error:
+            yield str(folder), Rejected(f"the folder can't be read ({error.strerror})")
+            return
+        for name, is_folder in names.execute("SELECT * FROM names ORDER BY name"):
+            place = folder / os.fsdecode(name)
+            if is_folder:
+                yield from _in_folder(place)
+            else:
+                yield str(place), place
+
+
+def _names_in(entries: Iterable[os.DirEntry]) -> Iterator[tuple[bytes, bool]]:
+    """Name, and whether it is a folder, of the folders and pictures among `entries`; links that
+    lead nowhere are pictures, too, so that they get an error.
+    """
+    for entry in entries:
+        is_folder = entry.is_dir(follow_symlinks=False)
+        is_picture = Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and _may_be_read(entry.path)
+        if is_folder or is_picture:
+            yield os.fsencode(entry.name), is_folder
+
+
+def _may_be_read(path: str) -> bool:
+    """Whether there is a file, or nothing, at `path`: not a folder, pipe or device."""
+    return os.path.isfile(path) or not os.path.exists(path)  # noqa: PTH110, PTH113 (Path's raise)
 
 
 def _in_stream(file) -> tuple[str, object]:

@@ -37,6 +37,11 @@ def surroundings(device) -> dict:
     }
 
 
+def is_offline() -> bool:
+    """Whether the user wants nothing to be fetched."""
+    return os.environ.get("ARTCLF_OFFLINE") == "1"
+
+
 def processor() -> str:
     """The name of this machine's processor."""
     if CPU_INFO.exists():

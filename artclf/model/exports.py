@@ -10,26 +10,34 @@ from copy import copy
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
+import torch
 from fastai.learner import Learner
 from fastai.vision.all import default_split
 from fastcore.foundation import defaults
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from artclf.answers import config as settings
 from artclf.answers.exports import (
     WEIGHTS,
     WEIGHTS_OF_MEASURED,
     check_hash,
     checking_config,
+    made_by_newer,
+    of_measured,
     read_config,
     warn_of_other_versions,
 )
 from artclf.base.errors import InputError
 from artclf.base.files import finish_replacing
-from artclf.model import backbones, network
+from artclf.base.settings import Range, check_choice
+from artclf.model import backbones, network, stages
 from artclf.model.classifier import Classifier
 from artclf.model.loaders import data_loaders
 from artclf.model.losses import AdjustedLoss
+
+SMALL = 10_000_000  # parameters that any network may have
 
 
 def load(out, measured: bool = False) -> Classifier:
@@ -44,23 +52,91 @@ def load(out, measured: bool = False) -> Classifier:
     """
     out = Path(out)
     config = read_config(out)
-    with checking_config(out):  # no name in it leads to a hub
-        backbones.find(config["name"], pretrained=False)
-        backbones.of_config(config)
     weights = out / WEIGHTS
     if measured and "measured" in config:
         weights = out / WEIGHTS_OF_MEASURED
-        config = {**config, **config["measured"]}
+        config = of_measured(config, out)
+    if config["stages"] in Range(stages.VERSION + 1, 1_000_000):
+        raise made_by_newer(out / "config.json")
+    with checking_config(out):
+        _check_settings(config)
     check_hash(weights, config)
+    tensors = _read_weights(weights)
+    _check_sizes(config, tensors, out)
     warn_of_other_versions(config)
     learn = network.new_learner(_empty_loaders(config), {**config, "weights": "random"})
     try:
-        learn.model.load_state_dict(load_file(weights))
+        learn.model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise InputError(
-            f"{out} holds another network than its config.json describes: train again"
-        ) from error
+        raise _another_network(out) from error
     return Classifier(learn, config)
+
+
+def _check_settings(config: dict):
+    """Raise InputError for settings of a network that no export has; LookupError where one is
+    missing. No name in them leads to a hub or to another folder.
+    """
+    for name in ("name", "library", "weights"):
+        settings.check_text(name, config[name])
+    settings.check_numbers(config, "width", "depth", "dropout")
+    if "unfreeze_from" in config:  # which answers don't depend on, and older exports lack
+        settings.check_numbers(config, "unfreeze_from")
+    check_choice("pool", config["pool"], network.POOLS)
+    check_choice("precision", config.get("precision", "float32"), network.PRECISIONS)
+    Range(1, stages.VERSION).check("stages", config["stages"])
+    if not isinstance(config.get("bodies", []), list):
+        raise InputError("bodies is no list")
+    found = backbones.find(config["name"], pretrained=False)
+    described = backbones.of_config(config)
+    for body in (described, *described.bodies):
+        settings.check_channels("mean", body.mean)
+        settings.check_channels("std", body.std, lowest=1e-6)
+    pairs = zip(
+        [found, *backbones.each(found)], [described, *backbones.each(described)], strict=True
+    )
+    for right, other in pairs:
+        libraries = [right.library]
+        if right.library == "torchvision":
+            libraries.append("archive")  # the same network, with weights from elsewhere
+        check_choice("library", other.library, libraries)
+
+
+def _read_weights(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors in `file`. Raises InputError where it holds none, or numbers that aren't finite."""
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise InputError(f"{file} is no file of weights ({error}): copy it again") from error
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"{file} has weights that are no numbers ({name}): train again")
+    return tensors
+
+
+def _check_sizes(config: dict, tensors: dict[str, torch.Tensor], out: Path):
+    """Raise InputError where the network of `config` needs far more memory than the weights have:
+    before any is taken for it.
+    """
+    in_file = sum(tensor.numel() for tensor in tensors.values())
+    of_bodies = sum(
+        backbones.count_parameters(body)
+        for body in backbones.each(backbones.of_config({**config, "weights": "random"}))
+    )
+    # a body loses what follows its last stage, which is the smaller part
+    has_room = of_bodies <= 2 * in_file + SMALL
+    hidden = [config["width"]] * config["depth"]
+    outputs = [*hidden, len(config["vocab"]) + len(config.get("artists", []))]
+    layers = {}
+    for name, tensor in tensors.items():
+        module, _, rest = name.partition(".")
+        if module == "1" and tensor.ndim == 2 and rest.partition(".")[0].isdecimal():
+            layers[int(rest.partition(".")[0])] = tensor.shape[0]
+    if not has_room or [layers[place] for place in sorted(layers)] != outputs:
+        raise _another_network(out)
+
+
+def _another_network(out: Path) -> InputError:
+    return InputError(f"{out} holds another network than its config.json describes: train again")
 
 
 def load_learner(path, trust: bool = False) -> Learner:

@@ -37,7 +37,7 @@ class Body(nn.Module):
     no stages. In a transformer on tokens the places of the picture are what pixels are in maps, its
     embedding is not pooled, and its class token or its own pooling follows as further features.
     `precision`, one of `PRECISIONS`, is that of the stages; features are always float32. `net` is
-    taken apart (`stages.cut`, which `version` is for).
+    taken apart (`stages.cut`, which `version` is for), and tried on a picture of `size` px.
 
     Given features instead of pictures, a body returns them as they are: a frozen one need not
     compute stored features again. `blocks` says which block each stage belongs to (1 to 4 by
@@ -298,9 +298,11 @@ def new_body(
     `weights` is the file that `backbones.find` got, for the others see `Body`.
     """
     parts = backbones.each(backbone)
-    bodies = [
-        Body(backbones.body(part, size, weights), pool, size, precision, version) for part in parts
-    ]
+    bodies = []
+    for part in parts:
+        tried = backbones.size_to_try(part, size)
+        net = backbones.body(part, size, weights)
+        bodies.append(Body(net, pool, tried, precision, version))
     if len(bodies) == 1:
         return bodies[0]
     return Bodies(bodies, [part.mean for part in parts], [part.std for part in parts])

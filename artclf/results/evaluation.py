@@ -27,7 +27,7 @@ COLUMNS = {
     "probability": float,
     "loss": float,
 }
-FACTS = ["title", "artist", "year", "source", "dup_group"]
+FACTS = ["title", "artist", "year", "source", "licence", "dup_group"]
 
 
 def read(out, data):
