@@ -251,9 +251,9 @@ def test_the_temperature_of_the_periods_leaves_the_artists_alone(export, drawn, 
             "artists": clf.vocab[3:],
             "temperature": temperature,
         }
-        model = clf._model
+        model = clf.model
         clf = artclf.Classifier(clf.learner, config)
-        clf._model = model
+        clf.model = model
         return clf.probabilities(files)[0]
 
     plain, warm = load(1.0), load(4.0)
