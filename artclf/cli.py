@@ -595,6 +595,35 @@ def predict(
 
 
 @app.command()
+def similar(
+    images: Annotated[list[str], typer.Argument(help="Pictures, folders or URLs of pictures.")],
+    out: Out = EXPORT,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the data set, for titles, painters, sources.")
+    ] = None,
+    k: Annotated[int, _number("k", "Pictures to name, the most similar first")] = 10,
+    period: Annotated[str, typer.Option(help="Only pictures of this period.")] = "",
+    painter: Annotated[
+        str, typer.Option(help="Only pictures by painters whose name has this text in it.")
+    ] = "",
+    backend: Annotated[
+        Backend, typer.Option(help="What computes; for onnx, run `artclf export` first.")
+    ] = Backend.torch,
+    as_json: Json = False,
+):
+    """Name the training pictures that are most similar to pictures of yours."""
+    from artclf.results import neighbours
+
+    classifier = _call(artclf.load, out, backend=backend.value)
+    found = _call(
+        neighbours.similar, classifier, out, images, data, k, period=period, painter=painter
+    )
+    if (found.error != "").all():
+        raise InputError(f"no picture found: {'; '.join(found.error) or 'empty folders'}")
+    _print(found, as_json)
+
+
+@app.command()
 def serve(
     export: Annotated[Path, typer.Argument(help="Folder of the export.")] = EXPORT,
     data: Annotated[

@@ -13,7 +13,7 @@ import numpy as np
 
 import artclf
 from artclf.data.formats import IMAGE_SUFFIXES
-from artclf.server.neighbours import Neighbours
+from artclf.results.neighbours import Neighbours
 
 
 def main():

@@ -32,10 +32,15 @@ COMMANDS = (
     "clean",
     "review",
     "train",
+    "measure",
     "interpret",
     "export",
+    "push",
     "predict",
+    "similar",
+    "serve",
     "report",
+    "restyle",
     "run",
     "runs",
     "painters",
@@ -79,7 +84,10 @@ def test_help_of_every_command(artclf):
             "train": "--data --out --json --arch",
             "interpret": "--data --out",
             "export": "--onnx --int8 --data --json",
-            "predict": "--out --backend --json",
+            "predict": "--out --backend --json --save",
+            "similar": "--out --data --period --painter --json",
+            "serve": "--data --port --bind --token",
+            "restyle": "--like --data --out --keep-colours",
             "run": "--lists --parameter",
         }
         assert all(option in out for option in options.get(command, "").split())
@@ -137,6 +145,9 @@ NO_SENSE = {
     "--batch-size 1,--seed -1,--dropout nan,--dropout 1,--dropout -0.1,--ridge nan,--ridge -1,"
     "--ridge inf,--unfreeze-from 5,--unfreeze-from -1,--seeds 0,--parts nan;15;15,--parts 70;inf;15",
     "predict a.jpg": "--k 0,--k -1,--min-probability nan,--min-probability 1.1",
+    "similar a.jpg": "--k 0,--k -1",
+    "serve": "--port -1,--port 70000,--rate nan,--queue 0",
+    "restyle a.jpg --like b.jpg": "--size 0,--steps 0,--style-weight nan,--style-weight -1",
     "interpret": "--part tset",
     "report exports": "--part tset",
     "painters": "--depth -1,--depth 0,--epochs -1,--size 0,--neurons 0,--seed -1,--pooling median,"
@@ -412,6 +423,25 @@ def test_predict_without_a_single_picture_is_exit_code_1(artclf, export, tmp_pat
     ):
         code, out, err = artclf("predict", *args, "--out", export)
         assert code == 1 and err.startswith("artclf: ") and len(err.strip().splitlines()) == 1
+
+
+def test_similar_names_training_pictures(artclf, drawn, export, tmp_path):
+    predictions = pd.read_csv(export / "predictions.csv")
+    own = predictions.file[predictions.part == "train"].iloc[0]
+    (tmp_path / "page.jpg").write_text("<html>")
+    asked = ("similar", drawn / own, tmp_path / "page.jpg", "--out", export, "--json")
+    code, out, err = artclf(*asked, "--data", drawn, "--k", 2)
+    first, second, broken = strict(out).values()
+    assert code == 0 and err == ""
+    assert first["file"] == Path(own).name and first["similarity"] == pytest.approx(1, abs=1e-3)
+    assert first["artist"] and first["similarity"] > second["similarity"]
+    assert broken["error"] == "not an image" and broken["rank"] is None
+    period = Path(own).parent.name
+    code, out, _ = artclf(*asked, "--period", period, "--k", 3)
+    found = [row for row in strict(out).values() if not row["error"]]
+    assert code == 0 and {row["period"] for row in found} == {period}
+    code, _, err = artclf("similar", tmp_path / "page.jpg", "--out", export)
+    assert code == 1 and "not an image" in err
 
 
 def test_interpret_says_what_it_wrote(artclf, export, drawn, tmp_path):

@@ -25,8 +25,8 @@ from artclf.data.classes import spoken
 from artclf.data.intake import Failure, probe
 from artclf.data.pictures import Rejected
 from artclf.results import calibration, embeddings, evaluation
+from artclf.results.neighbours import Neighbours
 from artclf.server.batching import Batcher
-from artclf.server.neighbours import Neighbours
 
 ACCURACY = 0.8  # at which it answers, unless asked otherwise
 HALF = 0.5  # the least probability of an answer where no limit reaches that accuracy
@@ -267,7 +267,7 @@ def _version(out: Path) -> str:
 def _neighbours(out, data, version: str) -> tuple[Neighbours | None, str]:
     """The neighbours in an export, or None and why there are none."""
     try:
-        return Neighbours(out, data, version), ""
+        return Neighbours(out, data, f"/api/thumbnails/{version}/"), ""
     except (FileNotFoundError, InputError) as error:
         if data is not None and not (Path(data) / "catalogue.db").exists():
             raise

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from scipy.spatial.distance import cdist
 
+from artclf.base.errors import InputError, SettingError
 from artclf.data.catalogue import Catalogue
-from artclf.results import embeddings
-from artclf.server import neighbours
-from artclf.server.neighbours import Neighbours
+from artclf.results import embeddings, neighbours
+from artclf.results.neighbours import Neighbours
 
 IMAGES = 160
 TRAIN = 90
@@ -67,7 +67,7 @@ def folders(features, tmp_path):
 
 def test_the_nearest_come_with_what_is_known_of_them(folders, features):
     out, data = folders
-    known = Neighbours(out, data, "v1")
+    known = Neighbours(out, data, "/api/thumbnails/v1/")
     first, *others = known.nearest(features[7], 5)
     assert first["id"] == 7 and first["similarity"] == pytest.approx(1, abs=1e-3)
     assert first["title"] == "No. 7" and first["artist"] == "A <b>" and first["year"] == "1889"
@@ -89,6 +89,55 @@ def test_pictures_outside_train_are_no_neighbours(folders, features):
 def test_without_the_data_set_files_alone_are_known(folders, features):
     [nearest] = Neighbours(folders[0]).nearest(features[7], 1)
     assert nearest["file"] == f"{7:016x}.jpg" and nearest["title"] == nearest["thumbnail"] == ""
+
+
+def test_a_period_and_a_painter_narrow_the_choice(folders, features):
+    known = Neighbours(*folders)
+    of_period = known.nearest(features[7], 5, period="02-p")
+    assert [one["period"] for one in of_period] == ["02-p"] * 5
+    every = [one["id"] for one in known.nearest(features[7], TRAIN)]
+    wanted = [place for place in every if place % 3 == 2]
+    assert [one["id"] for one in of_period] == wanted[:5]
+    assert known.nearest(features[7], 3, painter="a <B>") == known.nearest(features[7], 3)
+    assert known.nearest(features[7], 3, painter="nobody") == []
+    assert known.has("02-p") and not known.has("02-p", "nobody")
+
+
+class Answering:
+    """A classifier whose features of a picture, given as an array, are those of a number in it."""
+
+    vocab = ["00-p", "01-p", "02-p"]
+
+    def __init__(self, features):
+        self.features = features
+
+    def probabilities_and_features(self, images):
+        errors = ["no picture" if isinstance(image, str) else "" for image in images]
+        rows = [0 if error else image[0, 0, 0] for image, error in zip(images, errors, strict=True)]
+        return None, self.features[rows], errors
+
+
+def test_similar_is_a_table_of_the_nearest_of_each_image(folders, features):
+    out, data = folders
+    pictures = [np.full((8, 8, 3), number, np.uint8) for number in (7, 12)]
+    classifier = Answering(features)
+    table = neighbours.similar(classifier, out, [pictures[0], "gone.jpg", pictures[1]], data, k=3)
+    assert table.image.tolist() == ["image 0"] * 3 + ["gone.jpg"] + ["image 2"] * 3
+    assert table["rank"].fillna(0).tolist() == [1, 2, 3, 0, 1, 2, 3]
+    assert table.file[0] == f"{7:016x}.jpg" and table.title[4] == "No. 12"
+    assert table.error.tolist() == ["", "", "", "no picture", "", "", ""]
+    expected = [one["similarity"] for one in Neighbours(out, data).nearest(features[12], 3)]
+    assert table.similarity[4:].tolist() == expected
+    only = neighbours.similar(classifier, out, pictures[:1], data, 2, "02-p", "a <b>")
+    assert only.period.tolist() == ["02-p"] * 2
+    with pytest.raises(SettingError, match="k is 0"):
+        neighbours.similar(classifier, out, pictures, data, k=0)
+    with pytest.raises(InputError, match="no period nothing"):
+        neighbours.similar(classifier, out, pictures, data, period="nothing")
+    with pytest.raises(InputError, match="--data"):
+        neighbours.similar(classifier, out, pictures, painter="a")
+    with pytest.raises(InputError, match="01-p and nobody: ask for less"):
+        neighbours.similar(classifier, out, pictures, data, period="01-p", painter="nobody")
 
 
 def test_what_is_unlike_all_of_training_is_far(folders, features):

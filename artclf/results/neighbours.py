@@ -1,5 +1,5 @@
 """Neighbours: the training pictures most similar to a new one, what is known of them, and whether
-the new one is like any picture that the network knows.
+the new one is like any picture that the network knows. `artclf similar` and the server show them.
 
 Reads `EXPORT/embeddings.npz` and `predictions.csv`, and the catalogue and pictures of `DATA`.
 """
@@ -9,7 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from artclf.answers import inputs
+from artclf.base import settings
 from artclf.base.errors import InputError
 from artclf.data.catalogue import clean_path, read_catalogue
 from artclf.data.pictures import thumbnail
@@ -19,6 +22,8 @@ FACTS = ("title", "artist", "year", "licence", "source", "source_page")
 THUMBNAIL = 240  # px
 THUMBNAILS = 1000  # that are kept in memory, 10 kB each
 HELD_OUT = 0.99  # of the pictures of valid and test lie within the limit
+COLUMNS = ["image", "rank", "file", "period", "similarity", "title", "artist", "year"]
+COLUMNS += ["source", "source_page", "error"]
 FEWEST = 50  # pictures of valid and test: with fewer there is no limit
 
 
@@ -30,7 +35,7 @@ class Neighbours:
     and periods are known. Raises FileNotFoundError and InputError as `embeddings.read_all` does.
     """
 
-    def __init__(self, out, data=None, version: str = ""):
+    def __init__(self, out, data=None, thumbnails: str = ""):
         known = embeddings.read_all(out)
         if known.projection is None or known.residuals is None:
             raise InputError(
@@ -39,7 +44,7 @@ class Neighbours:
         predictions = evaluation.read_table(Path(out) / "predictions.csv").set_index("file")
         predictions = predictions.reindex(known.files)
         is_train = (predictions.part == "train").to_numpy()
-        self.version = version  # of the export, which tells addresses of thumbnails apart
+        self.thumbnails = thumbnails  # the address that the number of a picture is added to
         self.projection = known.projection
         self.limit = _limit(known.residuals[~is_train])
         self.data = Path(data) if data is not None else None
@@ -57,28 +62,45 @@ class Neighbours:
             return None
         return float(self.projection.residuals(features[None])[0] / self.limit)
 
-    def nearest(self, features: np.ndarray, count: int) -> list[dict]:
+    def nearest(
+        self, features: np.ndarray, count: int, period: str = "", painter: str = ""
+    ) -> list[dict]:
         """The `count` training pictures most similar to one of these `features` (features,), the
         most similar first: `id, period, similarity, file` and what the catalogue knows, '' if
         nothing.
+
+        With `period`, only pictures of that one, and with `painter`, only those by painters whose
+        name has that text in it. `similarity` is the cosine of the embeddings.
         """
+        among = np.flatnonzero(self._are_wanted(period, painter))
         vector = self.projection(features[None]).astype(np.float32)
-        [places], [similarities] = embeddings.nearest(vector, self._vectors, count)
+        [rows], [similarities] = embeddings.nearest(vector, self._vectors[among], count)
         found = []
-        for place, similarity in zip(places.tolist(), similarities.tolist(), strict=True):
+        for place, similarity in zip(among[rows].tolist(), similarities.tolist(), strict=True):
             file = self.files[place]
             picture = {
                 "id": place,
                 "period": self._periods[place],
                 "similarity": round(similarity, 4),
                 "file": Path(file).name,
-                "thumbnail": f"/api/thumbnails/{self.version}/{place}"
-                if self.data is not None
-                else "",
+                "thumbnail": f"{self.thumbnails}{place}" if self.data is not None else "",
             }
             facts = self._facts.get(file, dict.fromkeys(FACTS, ""))
             found.append({**picture, **facts})
         return found
+
+    def has(self, period: str = "", painter: str = "") -> bool:
+        """Whether there is a picture of this period and painter."""
+        return bool(self._are_wanted(period, painter).any())
+
+    def _are_wanted(self, period: str, painter: str) -> np.ndarray:
+        wanted = np.ones(len(self.files), dtype=bool)
+        if period:
+            wanted &= np.array(self._periods) == period
+        if painter:
+            names = [self._facts.get(file, {}).get("artist", "") for file in self.files]
+            wanted &= np.array([painter.casefold() in name.casefold() for name in names])
+        return wanted
 
     def _thumbnail(self, place: int) -> bytes | None:
         """A training picture as a small JPEG; None where there is none."""
@@ -93,6 +115,42 @@ class Neighbours:
         stream = io.BytesIO()
         picture.save(stream, "JPEG", quality=82)
         return stream.getvalue()
+
+
+def similar(
+    classifier, out, images, data=None, k: int = 10, period: str = "", painter: str = ""
+) -> pd.DataFrame:
+    """The `k` training pictures most similar to each of `images`, which are what `predict` takes: a
+    row each, `image, rank, file, period, similarity, title, artist, year, source, source_page,
+    error`.
+
+    `classifier` is that of the export folder `out`; `data` is the data set that facts are taken
+    from, and `painter` needs it. `period` and `painter` are those of `Neighbours.nearest`. An image
+    that can't be read has one row, whose `error` says why. Raises SettingError for a `k` below 1,
+    InputError for an unknown period, where no picture is left, and what `Neighbours` raises.
+    """
+    settings.check(k=k)
+    if period and period not in classifier.vocab:
+        raise InputError(f"no period {period}: take one of {', '.join(classifier.vocab)}")
+    if painter and data is None:
+        raise InputError("painters are known by the data set: name its folder with --data")
+    known = Neighbours(out, data)
+    if not known.has(period, painter):
+        wanted = " and ".join(filter(None, (period, painter)))
+        raise InputError(f"no picture of part train is of {wanted}: ask for less")
+    named = list(inputs.stream(images))
+    _, features, errors = classifier.probabilities_and_features([each for _, each in named])
+    rows: list[dict] = []
+    for (name, _), of_image, error in zip(named, features, errors, strict=True):
+        if error:
+            rows.append({"image": name, "error": error})
+            continue
+        found = known.nearest(of_image, k, period, painter)
+        rows += [{"image": name, "rank": rank, **row} for rank, row in enumerate(found, 1)]
+    table = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
+    table = table.astype({"rank": "Int64", "similarity": float})
+    texts = table.columns.difference(["rank", "similarity"])
+    return table.fillna(dict.fromkeys(texts, ""))
 
 
 def _limit(residuals: np.ndarray) -> float | None:
