@@ -29,9 +29,8 @@ from artclf.base.locks import locked
 from artclf.base.progress import progress_bar
 from artclf.data.pictures import Rejected
 
-BATCH_SIZE = (
-    16  # of larger ones, a processor computes hardly more a second, in twice the memory and more
-)
+# of larger ones a processor computes hardly more a second, in twice the memory
+BATCH_SIZE = 16
 PART_SIZE = 32 * BATCH_SIZE  # whole batches, so that a later run computes the same ones
 PARTS_IN_GROUP = 128  # of a Parquet file's row groups
 DIGITS = 6  # of a probability
