@@ -163,6 +163,19 @@ def configuration(**changes) -> dict:
     return experiment.configuration(FINE_TUNING, changes)
 
 
+def configurations(numbers: Sequence[int], seeds: Sequence[int], **common) -> list[dict]:
+    """A `configuration` for each number and each seed, all with the settings `common`."""
+    return [
+        configuration(**common, number=number, seed=seed) for number in numbers for seed in seeds
+    ]
+
+
+def few(data, config: dict) -> pd.DataFrame:
+    """The images that a fine-tuning with these settings learns from and is tested on."""
+    table = splits.items(data, config["split"], seed=DEFAULTS.seed)
+    return thinned(table, config["number"], config["seed"])
+
+
 def thinned(table: pd.DataFrame, number: int, seed: int) -> pd.DataFrame:
     """A table of `splits.items` with `number` random pictures of each period in train, and a fifth
     as many, but one at least, in valid; test stays whole.
@@ -181,8 +194,7 @@ def fine_tune(data, out, config: dict) -> experiment.Run:
 
     The epoch is chosen on a valid part that has few labels, too.
     """
-    table = splits.items(data, config["split"], seed=DEFAULTS.seed)
-    table = thinned(table, config["number"], config["seed"])
+    table = few(data, config)
     name = f"fine-tuned-{config['number']}"
     return experiment.run_once(out, name, config, table, partial(_fine_tune, data, config, table))
 
@@ -205,11 +217,7 @@ def fine_tuning_curve(data, out, configs: Sequence[dict]) -> pd.DataFrame:
     rows = []
     for config in progress_bar(list(configs), desc="fine-tuning"):
         predictions = fine_tune(data, out, config).predictions
-        table = thinned(
-            splits.items(data, config["split"], seed=DEFAULTS.seed),
-            config["number"],
-            config["seed"],
-        )
+        table = few(data, config)
         rows.append(
             {
                 "what": FINE_TUNED,

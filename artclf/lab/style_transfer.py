@@ -16,7 +16,7 @@ from artclf.base.errors import InputError
 from artclf.base.files import replace_whole
 from artclf.base.progress import progress_bar
 from artclf.data.classes import in_order
-from artclf.data.pictures import open_rgb
+from artclf.data.pictures import MAX_SIZE, Rejected, open_rgb
 from artclf.data.splits import usable
 from artclf.lab import drift
 from artclf.model import transfer
@@ -62,8 +62,17 @@ def files_like(data, like: str, number: int = NUMBER, seed: int = 0) -> list[Pat
 
 
 def opened(files: Sequence[Path]) -> list[Image.Image]:
-    """The pictures in files, upright and RGB, of at most 500 px."""
-    return [open_rgb(file, 500) for file in files]
+    """The pictures in files, upright and RGB, of at most `MAX_SIZE` px.
+
+    Raises InputError, which names the file, for one that can't be read.
+    """
+    pictures = []
+    for file in files:
+        try:
+            pictures.append(open_rgb(file, MAX_SIZE))
+        except Rejected as error:
+            raise InputError(f"can't read {file} ({error}): take another picture") from error
+    return pictures
 
 
 def restyle_file(image, like: str, data, file, arch: str = AUTO, **options) -> dict[str, float]:

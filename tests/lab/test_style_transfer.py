@@ -53,6 +53,10 @@ def test_the_command_writes_a_picture_and_replaces_none(command, drawn, tmp_path
     assert code == 1 and "there already" in err and written.read_bytes() == before
     code, _, err = command(*asked, "--out", tmp_path / "a.txt")
     assert code == 1 and ".jpg" in err and len(list(tmp_path.iterdir())) == 1
+    (tmp_path / "page.jpg").write_text("<html>")
+    for broken in (tmp_path / "page.jpg", tmp_path / "gone.jpg"):
+        code, _, err = command("restyle", broken, *asked[2:], "--out", tmp_path / "c.png")
+        assert code == 1 and err.startswith(f"artclf: can't read {broken}")
     assert command(*asked, "--out", tmp_path / "b.png")[0] == 0
     assert Image.open(tmp_path / "b.png").format == "PNG"
 
