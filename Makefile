@@ -42,10 +42,12 @@ fix: setup-dev
 # The versions that everybody gets: renew them, or test with the newest or the oldest that pyproject.toml admits.
 pins: setup-dev
 	@$(BIN)/uv $(PINS) --universal --python-version 3.11 --upgrade --output-file .ci/constraints.txt
-test-newest:
+test-newest: setup-dev
 	@$(PYTHON) .ci/setup.py --dev .venv-newest newest
 	@OMP_NUM_THREADS=1 ARTCLF_OFFLINE=1 .venv-newest/bin/pytest $(QUICK)
+	@$(BIN)/pytest -m slow -k newest tests/test_versions.py
 test-oldest: setup-dev
 	@$(BIN)/uv $(PINS) --resolution lowest-direct --upgrade --output-file .venv-oldest.txt
 	@$(PYTHON) .ci/setup.py --dev .venv-oldest .venv-oldest.txt
 	@OMP_NUM_THREADS=1 ARTCLF_OFFLINE=1 .venv-oldest/bin/pytest $(QUICK)
+	@$(BIN)/pytest -m slow -k oldest tests/test_versions.py

@@ -5,9 +5,9 @@ probability between two environments.
 
 PYTHON is the interpreter of another environment that has artclf's packages, such as
 `.venv-oldest/bin/python` after `make test-oldest`. Each of the two trains a small network on drawn
-canvases and exports it, and both are asked about these: as files, and as pixels of the network's
-size, which need no resizing. Ends with exit code 1 where the answers for pixels differ by more than
-0.0001.
+canvases and exports it, for ONNX as well, and both are asked about these: as files, and as pixels
+of the network's size, which need no resizing; with torch and with onnxruntime. Ends with exit code
+1 where answers differ by more than 0.0001.
 """
 
 import argparse
@@ -22,7 +22,18 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-PACKAGES = ("torch", "torchvision", "timm", "fastai", "safetensors", "numpy", "pandas", "pillow")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "fastai",
+    "safetensors",
+    "onnxruntime",
+    "numpy",
+    "pandas",
+    "pillow",
+)
+BACKENDS = ("torch", "onnx")
 SIZE = 64  # px
 MOST = 1e-4
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,25 +52,27 @@ def draw(data: Path):
 def write(data: Path, out: Path):
     """Train on `data` and export to `out`."""
     from artclf import train
+    from artclf.model import onnx_export
 
     train.fit(data, out, 1, 1, final=False, arch="efficientnet_lite0", size=SIZE, batch_size=8)
+    onnx_export.write(out)
 
 
 def answer(data: Path, out: Path, file: Path):
     """Write the probabilities that the export `out` gives the pictures in `data` to `file`."""
     import artclf
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="other versions than at training")
-        classifier = artclf.load(out)
     files = sorted((data / "clean").rglob("*.jpg"))
     pixels = np.random.default_rng(0).integers(0, 256, (len(files), SIZE, SIZE, 3), dtype=np.uint8)
-    np.savez(
-        file,
-        files=classifier.probabilities(files)[0],
-        pixels=classifier.probabilities(pixels)[0],
-        versions=np.array([f"{name} {version(name)}" for name in PACKAGES]),
-    )
+    answers = {}
+    for backend in BACKENDS:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="other versions than at training")
+            classifier = artclf.load(out, backend=backend)
+        answers[f"{backend}, files"] = classifier.probabilities(files)[0]
+        answers[f"{backend}, pixels"] = classifier.probabilities(pixels)[0]
+    versions = np.array([f"{name} {version(name)}" for name in PACKAGES])
+    np.savez(file, versions=versions, **answers)
 
 
 STEPS = {"draw": draw, "write": write, "answer": answer}
@@ -85,9 +98,12 @@ def compare(other: str, folder: Path) -> list[dict]:
             run(asked, "answer", folder / "data", out, file)
             answers.append(np.load(file))
         row = {"exported by": name}
-        for kind in ("pixels", "files"):
-            row[kind] = float(np.abs(answers[0][kind] - answers[1][kind]).max())
-        row["versions"] = [answered["versions"].tolist() for answered in answers]
+        row["difference"] = {
+            asked: float(np.abs(answers[0][asked] - answers[1][asked]).max())
+            for asked in answers[0].files
+            if asked != "versions"
+        }
+        row["versions"] = [", ".join(answered["versions"]) for answered in answers]
         rows.append(row)
     return rows
 
@@ -103,7 +119,7 @@ def main():
     with TemporaryDirectory() as folder:
         rows = compare(args.paths[0], Path(folder))
     print(json.dumps(rows, indent=1))
-    sys.exit(any(row["pixels"] > MOST for row in rows))
+    sys.exit(any(max(row["difference"].values()) > MOST for row in rows))
 
 
 if __name__ == "__main__":
