@@ -81,7 +81,9 @@ def read_gallery(
     if layout is not None and layout not in LAYOUTS:
         raise InputError(f"--layout is {layout!r}: take one of {', '.join(LAYOUTS)}")
     if layout == UNLABELLED and label_column:
-        raise InputError(f"--label-column names labels, --layout {UNLABELLED} says that there are none")
+        raise InputError(
+            f"--label-column names labels, --layout {UNLABELLED} says that there are none"
+        )
     found = _Files(folder)
     reading = Reading(unreadable=found.unreadable)
     manifests = _named(manifest) if manifest else find_manifests(folder)

@@ -55,7 +55,8 @@ def decide(data, pictures, choice: str | None) -> int:
     `pictures` is a DataFrame or a list of dicts with `url` and `period`, or a list of URLs, which
     stand for all the periods that they are listed under. `choice` is `keep`, `drop`,
     `move:<period>`, or None for undecided; a move to the period that a picture has is `keep`. A
-    picture without a label may move to a period that no other picture has. Raises InputError for another choice and for a picture that isn't there.
+    picture without a label may move to a period that no other picture has. Raises InputError for
+    another choice and for a picture that isn't there.
     """
     if hasattr(pictures, "to_dict"):
         pictures = pictures.to_dict("records")

@@ -290,8 +290,10 @@ def usable(data, exclude: Sequence[str] = ()):
     return table
 
 
-def with_unlabelled(data):
-    """What `usable` gives, and the pictures without a label, whose `period` is `unlabelled`."""
+def with_unlabelled(data, with_dropped: bool = False):
+    """What `usable` gives, and the pictures without a label, whose `period` is `unlabelled`; on
+    request also those that a review dropped.
+    """
     table = read_catalogue(data)
     texts = ["clean_sha256", "dup_group", "review", "split"]
     table[texts] = table[texts].astype(object).fillna("")
@@ -301,7 +303,9 @@ def with_unlabelled(data):
     kept_duplicate = is_kept & (table.clean_status == "duplicate")
     decided_conflict = (is_kept | is_moved) & (table.clean_status == "conflict")
     is_used = is_clean | kept_duplicate | decided_conflict
-    table = table[is_used & (table.review != "drop")]
+    if not with_dropped:
+        is_used &= table.review != "drop"
+    table = table[is_used]
     if table.empty:
         raise InputError(f"no clean images in {data}: run `artclf clean --data {data}` first")
     painters = artist_keys(table.artist.dropna(), aliases_of(data))
