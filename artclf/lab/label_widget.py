@@ -12,7 +12,6 @@ from html import escape
 from pathlib import Path
 
 import anywidget
-import numpy as np
 import traitlets
 
 from artclf.base.errors import InputError
@@ -28,15 +27,15 @@ class LabelPage(anywidget.AnyWidget):
     """The pages of a `labelling.Labelling`, one after the other.
 
     The script sends `{'act': 'decide', 'place': ..., 'choice': ...}` or `{'act': 'undo'}`, and gets
-    an empty message once the attributes say what is stored.
+    its `act` back once the attributes say what is stored.
     """
 
     _esm = STATIC / "label_page.js"
     _css = STATIC / "label_page.css"
-    keys = traitlets.List().tag(sync=True)
+    choices = traitlets.List().tag(sync=True)
     page = traitlets.List().tag(sync=True)  # dicts: place, picture, title, facts
     decisions = traitlets.List().tag(sync=True)  # of each picture of the page, '' for none
-    current = traitlets.Int(0).tag(sync=True)  # the first picture of the page to decide on
+    current = traitlets.Int(0).tag(sync=True)  # where a new page, or an undo, leads to
     counts = traitlets.Unicode().tag(sync=True)
     said = traitlets.Unicode().tag(sync=True)
     estimate = traitlets.Unicode().tag(sync=True)
@@ -45,7 +44,7 @@ class LabelPage(anywidget.AnyWidget):
     def __init__(self, task: labelling.Labelling):
         self.task = task
         self.places: list[int] = []
-        super().__init__(keys=labelling.keys(task.classes))
+        super().__init__(choices=labelling.keys(task.classes))
         self._turn()
         self.on_msg(self._answer)
 
@@ -70,9 +69,9 @@ class LabelPage(anywidget.AnyWidget):
             self.said = f"not done: {error}"
         finally:
             self._show()
-            if all(self.decisions):
+            if self.places and all(self.decisions):
                 self._turn()
-            self.send({})
+            self.send({"act": message["act"]})
 
     def _undo(self):
         taken_back = self.task.undo()
@@ -80,9 +79,14 @@ class LabelPage(anywidget.AnyWidget):
         for place in taken_back:
             if place not in self.places and place in self.task.undecided:
                 self._put([place, *self.places])
+            if place in self.places:
+                self.current = self.places.index(place)
 
     def _turn(self):
-        """Learn from what is labelled, and show the next pictures and the curve."""
+        """Learn from what is labelled, and show the next pictures and the curve.
+
+        Where nothing is left, the page is empty.
+        """
         table = self.task.record()
         self.estimate = labelling.describe(table)
         self.curve = "" if table.empty else _png(labelling.plot_curve(table))
@@ -92,15 +96,16 @@ class LabelPage(anywidget.AnyWidget):
     def _put(self, places):
         """Show the pictures at `places`."""
         self.places = [int(place) for place in places]
+        self.current = 0
         rows = self.task.rows.loc[self.places]
-        texts = rows.reindex(columns=["title", "artist", "year"]).astype(object).fillna("")
+        texts = rows[["title", "artist", "year"]].astype(object).fillna("")
         pictures = pages.thumbnails(self.task.files(self.places), self.task.data, PICTURE)
         self.page = [
             {
                 "place": place,
                 "picture": picture,
                 "title": str(facts.title),
-                "facts": ", ".join(str(fact) for fact in (facts.artist, facts.year) if fact),
+                "facts": ", ".join(filter(None, (facts.artist, facts.year.removesuffix(".0")))),
             }
             for place, picture, facts in zip(self.places, pictures, texts.itertuples(), strict=True)
         ]
@@ -108,8 +113,6 @@ class LabelPage(anywidget.AnyWidget):
     def _show(self):
         """Show what is stored."""
         self.decisions = [self.task.decision(place) for place in self.places]
-        undecided = np.flatnonzero([not decision for decision in self.decisions])
-        self.current = int(undecided[0]) if len(undecided) else 0
         counts = self.task.counts()
         self.counts = " · ".join(f"{number} {name}" for name, number in counts.items())
 

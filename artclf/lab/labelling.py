@@ -303,9 +303,11 @@ def plot_curve(table: pd.DataFrame, ax=None):
     if table.empty:
         return None
     ax = ax or plots.axes_of_size(4.5, 2.6)
-    ax.fill_between(table.labels, table.low, table.high, color=plots.COLOURS[0], alpha=0.15, lw=0)
-    ax.plot(table.labels, table.accuracy, ".-", color=plots.COLOURS[0])
+    below = table.accuracy - table.low
+    above = table.high - table.accuracy
+    ax.errorbar(table.labels, table.accuracy, [below, above], fmt=".-", color=plots.COLOURS[0])
     ax.set(xlabel="labels", ylabel="accuracy, estimated", ylim=(0, 1))
+    ax.set_xlim(0, 1.1 * table.labels.max())
     ax.grid(alpha=0.3)
     return ax.figure
 

@@ -20,6 +20,7 @@ function element(tag, attributes = {}, ...children) {
 function render({ model, el }) {
   let current = 0; // the place on the page of the picture that a key is about
   let unanswered = 0; // messages to the kernel
+  let shown = ""; // the pictures of the page
   let decisions = []; // '', a period, SKIP or NO_PAINTING for each picture of the page
 
   const counts = element("b");
@@ -54,7 +55,7 @@ function render({ model, el }) {
     if (name === "ArrowLeft") return () => turn(-1);
     if (name === "ArrowRight") return () => turn(1);
     if (name in KEY_OF) return () => decide(KEY_OF[name]);
-    const chosen = model.get("keys").find((one) => one.key === name.toLowerCase());
+    const chosen = model.get("choices").find((one) => one.key === name.toLowerCase());
     return chosen && (() => decide(chosen.period));
   }
 
@@ -94,13 +95,16 @@ function render({ model, el }) {
     return Math.max(after >= 0 ? after : first, 0);
   }
 
-  function take() {
+  // what is stored; the current picture stays, unless an undo or another page leads elsewhere
+  function take(leads) {
     decisions = [...model.get("decisions")];
-    current = model.get("current");
+    const page = JSON.stringify(model.get("page").map((one) => one.place));
+    if (leads || page !== shown) current = model.get("current");
+    shown = page;
   }
 
   function nameOf(decision) {
-    const chosen = model.get("keys").find((one) => one.period === decision);
+    const chosen = model.get("choices").find((one) => one.period === decision);
     return chosen ? chosen.name : WORDS[decision] || decision;
   }
 
@@ -155,7 +159,7 @@ function render({ model, el }) {
   }
 
   choices.append(
-    ...model.get("keys").map((one) => button(one.key, one.name, () => decide(one.period))),
+    ...model.get("choices").map((one) => button(one.key, one.name, () => decide(one.period))),
   );
   others.append(
     button("Space", "skip", () => decide(SKIP)),
@@ -164,13 +168,13 @@ function render({ model, el }) {
     button("←", "look back", () => turn(-1)),
     button("→", "look on", () => turn(1)),
   );
-  const answered = () => {
+  const answered = ({ act }) => {
     unanswered = Math.max(0, unanswered - 1);
-    if (!unanswered) take();
+    if (!unanswered) take(act === "undo");
     show();
   };
   model.on("msg:custom", answered);
-  take();
+  take(true);
   show();
   el.append(root);
   return () => model.off("msg:custom", answered);
