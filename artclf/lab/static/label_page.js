@@ -20,11 +20,13 @@ function element(tag, attributes = {}, ...children) {
 function render({ model, el }) {
   let current = 0; // the place on the page of the picture that a key is about
   let unanswered = 0; // messages to the kernel
+  let isUndoing = false;
   let shown = ""; // the pictures of the page
   let decisions = []; // '', a period, SKIP or NO_PAINTING for each picture of the page
 
   const counts = element("b");
   const said = element("span");
+  const status = element("div", { role: "status" }, counts, " ", said);
   const picture = element("div", { class: "picture" });
   const choices = element("div", { class: "choices" });
   const others = element("div", { class: "others" });
@@ -35,7 +37,7 @@ function render({ model, el }) {
   const root = element(
     "div",
     { class: "artclf-label", tabindex: 0, "data-lm-suppress-shortcuts": "true", onkeydown: press },
-    element("div", { role: "status" }, counts, " ", said),
+    status,
     element("div", { class: "main" }, picture, element("div", {}, choices, others, focus)),
     strip,
     element("div", { class: "main" }, curve, estimate),
@@ -67,15 +69,18 @@ function render({ model, el }) {
 
   function decide(choice) {
     const page = model.get("page");
-    if (!page.length || isChoosing()) return;
+    if (!page.length || isUndoing || isChoosing()) return;
     const { place } = page[current];
     decisions[current] = choice;
     current = nextUndecided();
     ask({ act: "decide", place, choice });
   }
 
+  // until it is answered, nobody knows which picture is current, and no key counts
   function undo() {
-    if (!unanswered) ask({ act: "undo" });
+    if (isUndoing) return;
+    isUndoing = true;
+    ask({ act: "undo" });
   }
 
   function turn(step) {
@@ -111,6 +116,7 @@ function render({ model, el }) {
   function show() {
     const page = model.get("page");
     counts.textContent = model.get("counts");
+    status.classList.toggle("waits", unanswered > 0);
     said.textContent = isChoosing()
       ? "Stored. Learning, and choosing the next pictures…"
       : unanswered
@@ -171,6 +177,7 @@ function render({ model, el }) {
   const answered = ({ act }) => {
     unanswered = Math.max(0, unanswered - 1);
     if (!unanswered) take(act === "undo");
+    if (act === "undo") isUndoing = false;
     show();
   };
   model.on("msg:custom", answered);
