@@ -20,7 +20,7 @@ from artclf.base.errors import InputError, SettingError
 from artclf.data import cleaning, review, splits
 from artclf.data.catalogue import Catalogue, read_catalogue
 from artclf.data.classes import UNLABELLED
-from artclf.lab import label_page, labelling
+from artclf.lab import few_labels, label_page, labelling, leaks
 from artclf.results import review_page
 from artclf.results.recipe import DEFAULTS
 
@@ -82,6 +82,17 @@ def test_a_folder_without_labels_is_in_no_split_until_it_is_labelled(data, oracl
         review.decide(data, [second], "move:a/b")
 
 
+def test_copies_without_a_label_are_in_no_figure_of_leaks(drawn, tmp_path):
+    data = shutil.copytree(drawn, tmp_path / "copy")
+    url = read_catalogue(data).url[0]
+    with Catalogue(data) as cat:
+        cat.add([{"url": "http://a.example/copy", "period": UNLABELLED}])
+        [row] = cat.select("url = ?", (url,))
+        copy = {**row, "url": "http://a.example/copy", "period": UNLABELLED}
+        cat.update([{**copy, "clean_status": "duplicate"}])
+    assert len(leaks.images(data, ["random"], with_duplicates=True)) == 40
+
+
 def test_labels_travel_as_a_file(collection, data, oracle, tmp_path, capsys):
     url, period = next(iter(oracle.items()))
     review.decide(data, [url], f"move:{period}")
@@ -97,15 +108,10 @@ def test_the_first_page_is_drawn_by_chance_and_later_ones_by_a_fifth(task, oracl
     page = task.next_page()
     assert len(set(page)) == 8 and not set(page) & set(task.labelled)
     assert set(task.undecided[:2]) <= set(page)
-    others = labelling.few_labels.by_margin_and_coverage(
-        task.pool,
-        task.labelled,
-        np.setdiff1d(task.undecided, task.undecided[:2]),
-        labelling.few_labels.answers(
-            task.pool, task.labelled, np.setdiff1d(task.undecided, task.undecided[:2])
-        ),
-        6,
-        None,
+    places = np.setdiff1d(task.undecided, task.undecided[:2])
+    probabilities = few_labels.answers(task.pool, task.labelled, places)
+    others = few_labels.by_margin_and_coverage(
+        task.pool, task.labelled, places, probabilities, 6, None
     )
     assert set(page) == {*task.undecided[:2], *others}
 
