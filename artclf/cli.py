@@ -64,7 +64,7 @@ Cache = Annotated[
 Exclude = Annotated[list[str] | None, typer.Option(help="A class to leave out; may be repeated.")]
 Resize = StrEnum("Resize", ["squish", "crop", "pad"])
 Precision = StrEnum("Precision", ["float32", "bfloat16"])
-Layout = StrEnum("Layout", ["class", "part-class", "class-part", "nearest"])
+Layout = StrEnum("Layout", ["class", "part-class", "class-part", "nearest", "unlabelled"])
 Split = StrEnum("Split", ["auto", "random", "grouped", "artist", "source", "own"])
 Backend = StrEnum("Backend", ["torch", "onnx", "onnx-int8"])
 Part = StrEnum("Part", ["train", "valid", "test"])
@@ -237,7 +237,7 @@ def import_(
         typer.Option(
             help="What the folders in FOLDER are; found out by default: classes, "
             "train/valid/test with classes in them, the other way round, or (nearest) the class "
-            "is the folder in which a picture lies."
+            "is the folder in which a picture lies; unlabelled takes no folder for a class."
         ),
     ] = None,
     file_names: Annotated[

@@ -77,6 +77,9 @@ RANGES = {
     # style transfer
     "style_weight": Range(0, 1_000_000, is_whole=False),
     "steps": Range(1, 10_000),
+    # labelling
+    "page": Range(1, 1000),  # pictures
+    "by_chance": Range(0, 1, is_whole=False),
     # environment variables
     "ARTCLF_CACHE_GB": Range(0, 1_000_000, is_whole=False),
     # answers, and what is shown of them

@@ -4,6 +4,8 @@ import math
 import re
 from collections.abc import Iterable
 
+UNLABELLED = "unlabelled"  # the folder of pictures that wait for a label; no class
+
 
 def in_order(names: Iterable[str]) -> list[str]:
     """The names of classes in their order: those that begin with a number by that number, then the
@@ -12,6 +14,12 @@ def in_order(names: Iterable[str]) -> list[str]:
     So `2` comes before `10`, and `9-realism` before `10-impressionism`.
     """
     return sorted(names, key=_place)
+
+
+def labelled(names: Iterable[str]) -> set[str]:
+    """The classes among `names`: all but `unlabelled`, unless there is nothing else."""
+    found = set(names)
+    return found - {UNLABELLED} or found
 
 
 def spoken(name: str) -> str:

@@ -31,7 +31,7 @@ from artclf.data.catalogue import (
     read_catalogue,
     require,
 )
-from artclf.data.classes import in_order
+from artclf.data.classes import in_order, labelled
 from artclf.data.pictures import (
     MAX_PIXELS,
     MAX_SIZE,
@@ -259,10 +259,12 @@ def _verdicts_in_group(group: list[dict]) -> list[Verdict]:
     for row in group:
         first_in.setdefault(row["period"], row)
     labels = [label_of_copy(row, first_in[row["period"]]) for row in group]
-    used = [row for row, period in zip(group, labels, strict=True) if period]
+    periods = labelled(label for label in labels if label)
+    used = [row for row, period in zip(group, labels, strict=True) if period in periods]
     verdicts = []
     for row, period in zip(group, labels, strict=True):
-        other_periods = in_order({other for other in labels if other} - {period})
+        # a copy without a label says nothing against the labels of the others
+        other_periods = in_order(periods - {period}) if period in periods else []
         if period is None:
             verdicts.append(_verdict_on_dropped(row, first_in[row["period"]]))
         elif other_periods:

@@ -19,7 +19,7 @@ from artclf.data.catalogue import (
     label_of_copy,
     read_catalogue,
 )
-from artclf.data.classes import in_order
+from artclf.data.classes import in_order, labelled
 from artclf.data.cleaning import NEAR_DUPLICATE
 from artclf.data.comparison import Comparison, compare, pair_of
 from artclf.data.groups import components
@@ -156,9 +156,9 @@ def judge(group: list[dict], kinds: dict[tuple[str, str], str]) -> list[Judgemen
         return [_stays(row) for row in judged]
     largest = max(judged, key=_size)
     labels = [label_of_copy(row, largest) for row in group]
-    periods = {period for period in labels if period}
+    periods = labelled(period for period in labels if period)
     rows = [(row, period) for row, period in zip(group, labels, strict=True) if _is_judged(row)]
-    kept = max((row for row, period in rows if period), key=_size, default=largest)
+    kept = max((row for row, period in rows if period in periods), key=_size, default=largest)
     judgements = []
     for row, period in rows:
         if row["review"] == "drop":
@@ -188,9 +188,9 @@ def _judge_row(
     row: dict, kept: dict, period: str, periods: set[str], kinds: dict[tuple[str, str], str]
 ) -> Judgement:
     """The judgement on a row of `period`, where `kept` is the largest of its copies, and `periods`
-    are those of all of them.
+    are those of all of them. A copy without a label says nothing against the labels of the others.
     """
-    other_periods = in_order(periods - {period})
+    other_periods = in_order(periods - {period}) if period in periods else []
     if row is kept and not other_periods:
         return _stays(row)
     kind = _kind_in_group(row["clean_sha256"], kept["clean_sha256"], kinds)

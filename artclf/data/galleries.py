@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from artclf.base.errors import InputError
-from artclf.data.classes import in_order
+from artclf.data.classes import UNLABELLED, in_order
 from artclf.data.filenames import facts_of_names
 from artclf.data.formats import EXTENSIONS, IMAGE_SUFFIXES
 from artclf.data.manifests import LABEL, NAMES, Manifest, match, read_manifest
@@ -24,6 +24,7 @@ LAYOUTS = {
     "part-class": "FOLDER/train/<class>/, FOLDER/valid/<class>/, FOLDER/test/<class>/",
     "class-part": "FOLDER/<class>/train/, FOLDER/<class>/valid/, FOLDER/<class>/test/",
     "nearest": "the class is the folder in which a picture lies, however deep",
+    UNLABELLED: "no folder is a class: the pictures wait for a label",
 }
 PART_NAMES = {
     "train": "train",
@@ -79,6 +80,10 @@ def read_gallery(
         raise FileNotFoundError(f"{folder} is not a folder")
     if layout is not None and layout not in LAYOUTS:
         raise InputError(f"--layout is {layout!r}: take one of {', '.join(LAYOUTS)}")
+    if layout == UNLABELLED and label_column:
+        raise InputError(
+            f"--label-column names labels, --layout {UNLABELLED} says that there are none"
+        )
     found = _Files(folder)
     reading = Reading(unreadable=found.unreadable)
     manifests = _named(manifest) if manifest else find_manifests(folder)
@@ -116,7 +121,8 @@ def read_gallery(
 
 def _no_pictures(folder: Path, tables: list[Manifest]) -> str:
     text = f"no pictures of a known class in {folder}: put them in {folder}/<class>/, or name the "
-    text += "column of a manifest with --label-column"
+    text += "column of a manifest with --label-column; for pictures without labels, say "
+    text += f"--layout {UNLABELLED}"
     for table in tables:
         text += f"; {table.path} has {', '.join(table.columns)}"
     return text
@@ -290,7 +296,7 @@ def _reader_of_folders(
             "`artclf train` takes (--layout class takes them for classes)"
         )
     deeper = sum(len(each) > (2 if "part" in layout else 1) for each in folders)
-    if deeper and layout != "nearest" and not label_column:
+    if deeper and layout not in ("nearest", UNLABELLED) and not label_column:
         notes.append(
             f"{folder}: {deeper} pictures lie in folders below those of the classes, which are "
             f"{', '.join(in_order({period for period, _ in found if period})[:8])} "
@@ -395,9 +401,14 @@ def _nearest(folders: Folders) -> tuple[str | None, str | None]:
     return (folders[-1] if folders else None), None
 
 
+def _unlabelled(folders: Folders) -> tuple[str | None, str | None]:
+    return UNLABELLED, None
+
+
 READERS = {
     "class": _class_alone,
     "part-class": _part_and_class,
     "class-part": _class_and_part,
     "nearest": _nearest,
+    UNLABELLED: _unlabelled,
 }

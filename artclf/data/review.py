@@ -15,7 +15,9 @@ from pathlib import Path
 
 from artclf.base.errors import InputError
 from artclf.base.files import replace_whole
-from artclf.data.catalogue import Catalogue, clean_path, read_catalogue, require
+from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue, require
+from artclf.data.classes import UNLABELLED, in_order
+from artclf.data.lists import class_name
 
 COLUMNS = ("url", "period", "review", "title", "artist")  # of review.csv
 SHOWN_PROBLEMS = 10  # lines of a file that are named
@@ -52,19 +54,21 @@ def decide(data, pictures, choice: str | None) -> int:
 
     `pictures` is a DataFrame or a list of dicts with `url` and `period`, or a list of URLs, which
     stand for all the periods that they are listed under. `choice` is `keep`, `drop`,
-    `move:<period>`, or None for undecided; a move to the period that a picture has is `keep`.
-    Raises InputError for another choice and for a picture that isn't there.
+    `move:<period>`, or None for undecided; a move to the period that a picture has is `keep`. A
+    picture without a label may move to a period that no other picture has. Raises InputError for
+    another choice and for a picture that isn't there.
     """
     if hasattr(pictures, "to_dict"):
         pictures = pictures.to_dict("records")
     with _catalogue(data) as cat:
-        problem = None if choice is None else _problem(choice, _periods(cat))
-        if problem:
-            raise InputError(problem)
+        periods = _periods(cat)
         with cat.transaction() as db:
             changes: list[Change] = []
             for picture in pictures:
                 for row in _find(cat, picture):
+                    problem = None if choice is None else _problem(choice, row["period"], periods)
+                    if problem:
+                        raise InputError(problem)
                     new = "keep" if choice == f"move:{row['period']}" else choice
                     if new != row["review"]:
                         changes.append((row, new))
@@ -158,7 +162,8 @@ def read_csv(data, file) -> dict[str, int]:
                 if outcome == "applied":
                     changes.append((rows[key], line.review))
                 elif outcome == "wrong":
-                    problems.append(f"line {line.number}: {_problem(line.review, periods)}")
+                    problem = _problem(line.review, rows[key]["period"], periods)
+                    problems.append(f"line {line.number}: {problem}")
             _write_reviews(cat, changes)
         _move_copies(cat, data, changes)
     _report(file, counts, problems)
@@ -171,13 +176,19 @@ def _outcome(line: "_Line", row: dict | None, log: "_Log", periods: set[str]) ->
     """
     if row is None:
         return "unknown"
-    if _problem(line.review, periods):
+    if _problem(line.review, row["period"], periods):
         return "wrong"
     if line.review == row["review"]:
         return "same"
     if log.overrules((row["url"], row["period"]), line.review):
         return "overruled"
     return "applied"
+
+
+def classes(data) -> list[str]:
+    """The classes that pictures of the catalogue have, or were moved to, in time order."""
+    with Catalogue(data, to_read=True) as cat:
+        return in_order(_periods(cat) - {UNLABELLED})
 
 
 def queue(data, flagged):
@@ -293,14 +304,19 @@ def _rows(cat: Catalogue) -> dict[tuple, dict]:
 
 
 def _periods(cat: Catalogue) -> set[str]:
-    return {p for (p,) in cat.db.execute("SELECT DISTINCT period FROM images")}
+    """The periods that pictures come under, and those that they were moved to."""
+    rows = cat.db.execute("SELECT DISTINCT period, review FROM images").fetchall()
+    return {row["period"] for row in rows} | {label(dict(row)) for row in rows}
 
 
-def _problem(choice: str, periods: set[str]) -> str | None:
-    """What is wrong with a decision, in words."""
+def _problem(choice: str, listed: str, periods: set[str]) -> str | None:
+    """What is wrong with a decision on a picture of the period `listed`, in words."""
     word, _, period = choice.partition(":")
     if word == "move" and period and period not in periods:
-        return f"there is no class {period!r} to move a picture to"
+        if listed != UNLABELLED:
+            return f"there is no class {period!r} to move a picture to"
+        if class_name(period) != period:
+            return f"{period!r} can't be a class: it names a folder, as 10-impressionism does"
     if choice in ("keep", "drop") or (word == "move" and period):
         return None
     return f"{choice!r} is no decision: it is keep, drop or move:<period>"

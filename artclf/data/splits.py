@@ -15,7 +15,7 @@ from artclf.base import settings
 from artclf.base.errors import InputError
 from artclf.data.aliases import aliases_of
 from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue, require
-from artclf.data.classes import in_order
+from artclf.data.classes import UNLABELLED, in_order
 from artclf.data.groups import joined
 from artclf.data.names import artist_keys
 
@@ -271,7 +271,28 @@ def usable(data, exclude: Sequence[str] = ()):
     DataFrame.
 
     `period` is the class after the review, `listed` the catalogue's own, `file` the clean copy,
-    `painter` the key of `artist_keys` or ''. Raises InputError where none is left.
+    `painter` the key of `artist_keys` or ''. Pictures without a label are left out. Raises
+    InputError where none is left.
+    """
+    table = with_unlabelled(data)
+    table = table[table.period != UNLABELLED]
+    if table.empty:
+        raise InputError(
+            f"no picture in {data} has a label: label some with notebook experiments/21_label"
+        )
+    unknown = set(exclude) - set(table.period)
+    if unknown:
+        names = ", ".join(in_order(unknown))
+        raise InputError(f"--exclude names {names}, but {data} has no such class")
+    table = table[~table.period.isin(exclude)]
+    if table.empty:
+        raise InputError(f"--exclude leaves out all classes of {data}: leave some in")
+    return table
+
+
+def with_unlabelled(data, with_dropped: bool = False):
+    """What `usable` gives, and the pictures without a label, whose `period` is `unlabelled`; on
+    request also those that a review dropped.
     """
     table = read_catalogue(data)
     texts = ["clean_sha256", "dup_group", "review", "split"]
@@ -282,7 +303,9 @@ def usable(data, exclude: Sequence[str] = ()):
     kept_duplicate = is_kept & (table.clean_status == "duplicate")
     decided_conflict = (is_kept | is_moved) & (table.clean_status == "conflict")
     is_used = is_clean | kept_duplicate | decided_conflict
-    table = table[is_used & (table.review != "drop")]
+    if not with_dropped:
+        is_used &= table.review != "drop"
+    table = table[is_used]
     if table.empty:
         raise InputError(f"no clean images in {data}: run `artclf clean --data {data}` first")
     painters = artist_keys(table.artist.dropna(), aliases_of(data))
@@ -292,13 +315,6 @@ def usable(data, exclude: Sequence[str] = ()):
         file=table.apply(clean_path, axis=1),
         painter=table.artist.map(painters).astype(object).fillna(""),
     )
-    unknown = set(exclude) - set(table.period)
-    if unknown:
-        names = ", ".join(in_order(unknown))
-        raise InputError(f"--exclude names {names}, but {data} has no such class")
-    table = table[~table.period.isin(exclude)]
-    if table.empty:
-        raise InputError(f"--exclude leaves out all classes of {data}: leave some in")
     return table.drop_duplicates("file").sort_values(["sha256", "file"])
 
 

@@ -286,13 +286,20 @@ STRATEGIES: dict[str, Callable] = {
 
 
 def next_to_label(
-    pool: Pool, labelled: np.ndarray, number: int = 20, strategy: str = "margin", seed: int = 0
+    pool: Pool,
+    labelled: np.ndarray,
+    number: int = 20,
+    strategy: str = "margin",
+    seed: int = 0,
+    places: np.ndarray | None = None,
 ) -> np.ndarray:
     """Places of the `number` candidates to label next; `labelled` are those that have a label, at
-    least one. Raises SettingError for an unknown strategy.
+    least one, `places` those to choose from, by default all candidates without a label. Raises
+    SettingError for an unknown strategy.
     """
     settings.check_choice("strategy", strategy, STRATEGIES)
-    places = np.setdiff1d(pool.candidates, labelled)
+    if places is None:
+        places = np.setdiff1d(pool.candidates, labelled)
     probabilities = answers(pool, labelled, places)
     rng = np.random.default_rng(seed)
     return STRATEGIES[strategy](pool, labelled, places, probabilities, number, rng)

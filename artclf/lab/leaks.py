@@ -21,6 +21,7 @@ from artclf.base.errors import InputError
 from artclf.base.progress import progress_bar
 from artclf.data.aliases import aliases_of
 from artclf.data.catalogue import read_catalogue
+from artclf.data.classes import UNLABELLED
 from artclf.data.groups import joined
 from artclf.data.names import artist_keys
 from artclf.data.splits import group_columns, usable
@@ -106,7 +107,7 @@ def _copies(data) -> pd.DataFrame:
     """The copies of usable images that were set aside as duplicates within one period."""
     table = read_catalogue(data)
     table["dup_group"] = table.dup_group.astype(object).fillna("")
-    set_aside = table.clean_status == "duplicate"
+    set_aside = (table.clean_status == "duplicate") & (table.period != UNLABELLED)
     return table[set_aside & table.clean_sha256.notna() & table.review.isna()]
 
 

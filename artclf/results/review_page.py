@@ -20,7 +20,7 @@ def show(data, flagged, n: int = 24, file=None):
 
     `file` is the `review.csv` that the widget exports to (DATA/review.csv).
     """
-    if _somebody_there():
+    if somebody_there():
         if find_spec("ipywidgets"):
             print(
                 "Every press is in the catalogue at once. When the notebook was closed, run this cell again."
@@ -53,7 +53,7 @@ def _caption(row) -> str:
     return "\n".join(textwrap.shorten(line, 34, placeholder=" …") for line in lines if line)
 
 
-def _somebody_there() -> bool:
+def somebody_there() -> bool:
     """Whether a front end with a person runs the cell: it lets the cell ask questions, which
     nbclient does not.
     """

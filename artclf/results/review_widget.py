@@ -18,7 +18,6 @@ from ipywidgets import HTML, Button, Checkbox, Combobox, GridBox, HBox, Layout, 
 from artclf.base.errors import InputError
 from artclf.data import review
 from artclf.data.catalogue import Catalogue, clean_path
-from artclf.data.classes import in_order
 from artclf.results import pages
 
 # 5:1 under white text, 3:1 on a dark page
@@ -144,7 +143,7 @@ class Review(VBox):
         self.file = Path(file)
         self.size = size
         self.table = review.queue(data, flagged)
-        self.periods = in_order(review.read_catalogue(data).period.unique())
+        self.periods = review.classes(data)
         self.pages: list[list[int]] = []  # of indices of the table
         self.page = 0
         self._make_controls()

@@ -262,6 +262,21 @@ def test_equal_pictures_are_kept_once_and_set_aside_under_two_periods(data, in_t
     }
 
 
+def test_a_copy_without_a_label_is_set_aside_for_the_one_with_a_label(data, in_this_process):
+    data.add("unlabelled", "1.png", encoded(noise(seed=1))).add(
+        "a", "2.png", encoded(noise(seed=1))
+    )
+    data.add("unlabelled", "3.png", encoded(noise(seed=2)))
+    data.add("unlabelled", "4.png", encoded(noise(seed=2)))
+    normalise(data.folder)
+    assert data.verdicts() == {
+        "unlabelled/1.png": ("duplicate", "same picture twice (raw/a/2.png)"),
+        "a/2.png": ("ok", None),
+        "unlabelled/3.png": ("ok", None),
+        "unlabelled/4.png": ("duplicate", "same picture twice (raw/unlabelled/3.png)"),
+    }
+
+
 def test_a_picture_that_comes_later_makes_a_conflict_and_its_leaving_ends_it(data, in_this_process):
     data.add("a", "1.png", encoded(noise())).add("a", "2.png", encoded(noise()))
     data.add("a", "3.png", encoded(Image.new("RGB", (99, 99), "red")))

@@ -102,6 +102,21 @@ def test_a_move_in_the_review_changes_the_period():
     assert judgements(group, {("x", "y"): "same"})["x"] == conflict("same", "b")
 
 
+def test_a_copy_without_a_label_makes_no_conflict_and_never_stays_for_one_with_a_label():
+    group = [image("x", 100), image("y", 200, period="unlabelled")]
+    assert judgements(group, {("x", "y"): "same"}) == {
+        "x": STAYS,
+        "y": duplicate("same", "raw/a/x.png"),
+    }
+    alone = [image(name, size, period="unlabelled") for name, size in (("x", 100), ("y", 200))]
+    assert judgements(alone, {("x", "y"): "same"}) == {
+        "x": duplicate("same", "raw/a/y.png", ["unlabelled"]),
+        "y": STAYS,
+    }
+    group = [image("x", 100), image("y", 200, period="unlabelled", review="move:b")]
+    assert judgements(group, {("x", "y"): "same"})["x"] == conflict("same", "b")
+
+
 def dropped(kind: str, kept: str) -> tuple:
     reason = f"near-duplicate of {kept} ({kind}, dropped by review)"
     return "duplicate", reason, SetAside(kind, None, ["a"])

@@ -5,8 +5,9 @@ import os
 import pytest
 from made_pictures import encoded, noise
 
+from artclf import cli
 from artclf.base.errors import InputError
-from artclf.data.galleries import read_gallery
+from artclf.data.galleries import LAYOUTS, read_gallery
 
 
 def gallery(folder, *files):
@@ -127,6 +128,21 @@ def test_a_gallery_that_cannot_be_read_says_what_to_do(
         (folder / "manifest.csv").write_bytes(manifest)
     with pytest.raises(error, match=message):
         read_gallery(folder, label_column=label)
+
+
+def test_pictures_without_labels_are_taken_from_any_folder(tmp_path):
+    gallery(tmp_path, "1.jpg", "a/2.jpg", "a/train/b/3.jpg")
+    assert pictures(tmp_path, layout="unlabelled") == [
+        ("1.jpg", "unlabelled"),
+        ("2.jpg", "unlabelled"),
+        ("3.jpg", "unlabelled"),
+    ]
+    assert read_gallery(tmp_path, layout="unlabelled").notes == []
+    with pytest.raises(InputError, match="--layout unlabelled says that there are none"):
+        read_gallery(tmp_path, layout="unlabelled", label_column="style")
+    with pytest.raises(InputError, match="for pictures without labels, say --layout unlabelled"):
+        read_gallery(gallery(tmp_path / "flat", "1.jpg"))
+    assert [layout.value for layout in cli.Layout] == list(LAYOUTS)
 
 
 def test_missing_galleries_and_manifests_are_named(tmp_path):

@@ -516,7 +516,7 @@ def test_without_a_person_the_pages_are_pictures(data, flagged, capsys):
 
 
 def test_without_ipywidgets_a_person_is_told_what_is_missing(data, flagged, monkeypatch, capsys):
-    monkeypatch.setattr(review_page, "_somebody_there", lambda: True)
+    monkeypatch.setattr(review_page, "somebody_there", lambda: True)
     monkeypatch.setattr(review_page, "find_spec", lambda name: None)
     assert len(review_page.show(data, flagged).axes[0].images) == 4
     assert 'pip install -e ".[lab]"' in capsys.readouterr().out
