@@ -125,7 +125,9 @@ def create_app(current: Current, metrics: Metrics, options: Options) -> Flask:
 
     @app.get("/api/openapi.json")
     def openapi():
-        return jsonify(description(limits, needs_token=security.needs_token(request.path)))
+        classes = len(current.served.vocab)
+        needs_token = security.needs_token(request.path)
+        return jsonify(description(limits, classes, needs_token))
 
     @app.get("/api/model")
     def model():
@@ -183,7 +185,7 @@ def create_app(current: Current, metrics: Metrics, options: Options) -> Flask:
         served = current.served
         period = request.args.get("period") or None
         if period is not None and period not in served.vocab:
-            abort(400, f"{period[:60]!r}: no class of this network")
+            abort(422, f"{period[:60]!r}: no class of this network")
         uploads = _uploads(None, limits, takes_urls=False)
         if len(uploads) != 1:
             abort(400, f"{len(uploads)} pictures: give one at a time")

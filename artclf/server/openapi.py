@@ -139,12 +139,18 @@ COME_BACK = {
 }
 
 
-def description(limits: Limits, needs_token: bool) -> dict:
-    """The API of a server with these `limits` as an OpenAPI document."""
+def description(limits: Limits, classes: int, needs_token: bool) -> dict:
+    """The API of a server with these `limits`, for a network of so many `classes`, as an OpenAPI
+    document.
+    """
     everywhere = [400, *([401] if needs_token else [])]
     upload = [*everywhere, 403, 408, 411, 413, 415, 422, 429, 503]
     query = [
-        _parameter("k", "How many classes `top` names.", {"type": "integer", "minimum": 1}),
+        _parameter(
+            "k",
+            "How many classes `top` names.",
+            {"type": "integer", "minimum": 1, "maximum": classes},
+        ),
         _parameter(
             "nearest",
             "How many training pictures to name.",
@@ -170,7 +176,7 @@ def description(limits: Limits, needs_token: bool) -> dict:
                     "operationId": "predict",
                     "summary": "The periods of one picture or many",
                     "parameters": query,
-                    "requestBody": _body(limits),
+                    "requestBody": _body(limits, limits.pictures),
                     "responses": {
                         "200": _json("Answers, in the order of the pictures.", predictions),
                         **_errors(upload),
@@ -183,7 +189,7 @@ def description(limits: Limits, needs_token: bool) -> dict:
                     "operationId": "saliency",
                     "summary": "What spoke for a class, as a map of one picture",
                     "parameters": [period],
-                    "requestBody": _body(limits),
+                    "requestBody": _body(limits, pictures=1),
                     "responses": {
                         "200": {
                             "description": "Grey, black for 0, white for the highest value.",
@@ -199,7 +205,7 @@ def description(limits: Limits, needs_token: bool) -> dict:
                     "summary": "Give one picture to a data set, for a person to decide on",
                     "description": AGREEMENT,
                     "parameters": [agreed, suggested],
-                    "requestBody": _body(limits, takes_urls=False),
+                    "requestBody": _body(limits, pictures=1, takes_urls=False),
                     "responses": {
                         "200": _json("It is in the data set already.", receipt),
                         "201": _json("It waits for a decision.", receipt),
@@ -279,11 +285,14 @@ def description(limits: Limits, needs_token: bool) -> dict:
     return document
 
 
-def _body(limits: Limits, takes_urls: bool = True) -> dict:
+def _body(limits: Limits, pictures: int, takes_urls: bool = True) -> dict:
+    """The body of a request with at most so many `pictures`."""
     binary = {"type": "string", "contentMediaType": "application/octet-stream"}
-    files = {"type": "array", "items": binary, "minItems": 1}
-    urls = {"type": "array", "items": TEXT, "minItems": 1}
-    with_urls = {"type": "object", "required": ["urls"], "properties": {"urls": urls}}
+    files = {"type": "array", "items": binary, "minItems": 1, "maxItems": pictures}
+    text = (
+        f"At most {pictures} pictures of {limits.max_bytes} bytes and {limits.max_pixels} pixels "
+        f"each, {limits.request_bytes} bytes in all."
+    )
     content: dict = {
         "multipart/form-data": {
             "schema": {
@@ -295,14 +304,12 @@ def _body(limits: Limits, takes_urls: bool = True) -> dict:
         "image/*": {},
         "application/octet-stream": {},
     }
-    most = f"of at most {limits.max_bytes} bytes and {limits.max_pixels} pixels"
-    if not takes_urls:
-        return {"required": True, "description": f"One picture {most}.", "content": content}
-    content["application/json"] = {"schema": with_urls}
-    text = (
-        f"Pictures {most} each, {limits.pictures} of them, {limits.request_bytes} bytes in all. "
-        "URLs only where /api/model says so."
-    )
+    if takes_urls:
+        url = {"type": "string", "pattern": "^https?://"}
+        urls = {"type": "array", "items": url, "minItems": 1, "maxItems": pictures}
+        with_urls = {"type": "object", "required": ["urls"], "properties": {"urls": urls}}
+        content["application/json"] = {"schema": with_urls}
+        text += " URLs only where /api/model says so."
     return {"required": True, "description": text, "content": content}
 
 

@@ -287,7 +287,11 @@ function showNearest(card, nearest) {
     list.append(item);
   }
   card.querySelector(".similar").hidden = !nearest.length;
-  if (list.scrollWidth > list.clientWidth) list.tabIndex = 0; // so that keys can scroll it
+  const allowKeys = () => {
+    if (list.scrollWidth > list.clientWidth) list.tabIndex = 0; // so that keys can scroll it
+    else list.removeAttribute("tabindex");
+  };
+  new ResizeObserver(allowKeys).observe(list);
 }
 
 async function loadThumbnail(thumb, path) {
