@@ -656,6 +656,15 @@ def serve(
     urls: Annotated[
         bool, typer.Option("--urls", help="Let visitors give URLs of pictures.")
     ] = False,
+    collect: Annotated[
+        Path | None,
+        typer.Option(
+            help="A data set whose review gets the pictures that people agree to give; off by default."
+        ),
+    ] = None,
+    suggestions: Annotated[
+        int | None, _number("suggestions", "Given pictures that may wait for a decision")
+    ] = None,
     allow_host: Annotated[
         list[str] | None, typer.Option(help="A further name of this server; may be repeated.")
     ] = None,
@@ -693,7 +702,12 @@ def serve(
         frames=serve.origins(allow_frame),
     )
     limits = serve.allowed_limits(
-        max_bytes=max_bytes, max_pixels=max_pixels, pictures=pictures, rate=rate, queue=queue
+        max_bytes=max_bytes,
+        max_pixels=max_pixels,
+        pictures=pictures,
+        rate=rate,
+        queue=queue,
+        suggestions=suggestions,
     )
     serve.run(
         export,
@@ -702,6 +716,7 @@ def serve(
         port=port,
         min_probability=min_probability,
         urls=urls,
+        collect=collect,
         proxy=proxy,
         limits=limits,
         security=security,

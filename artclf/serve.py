@@ -1,8 +1,8 @@
 """Step serve: the classifier behind a page and a JSON API, for people and programs.
 
 Reads `EXPORT/`, and with `data` the catalogue and the pictures of `DATA`, for the nearest paintings.
-Writes nothing: uploads stay in memory. Needs the extra `serve`. Notebook: `06_serve`; more in
-`docs/serve.md`.
+Uploads stay in memory; with `collect`, those that people agree to give are written to a data set, as
+suggestions for its review. Needs the extra `serve`. Notebook: `06_serve`; more in `docs/serve.md`.
 """
 
 import logging
@@ -18,6 +18,7 @@ from artclf.answers import onnx
 from artclf.base import settings
 from artclf.base.extras import require
 from artclf.base.machine import limit_freed_memory
+from artclf.data.suggestions import Suggestions
 from artclf.data.web import WebPictures
 from artclf.server.app import Options, create_app, reload_export
 from artclf.server.limits import Limits
@@ -37,9 +38,10 @@ class Service:
     `backend` computes: `torch`, `onnx`, `onnx-int8`, or `auto`, which takes onnx where the export
     has it. `data` is the data set that the nearest paintings are shown from. `min_probability` is
     from when on it is sure; by default, from where four answers in five were right on valid. `urls`
-    lets visitors give URLs. See `Limits` and `Security` for the rest. Raises SettingError for
-    settings that make no sense or are unsafe, StepError where it can't listen, and what
-    `artclf.load` raises.
+    lets visitors give URLs. `collect` is the data set that they may give pictures to, see
+    `data.suggestions`; it needs the classes of the network. See `Limits` and `Security` for the
+    rest. Raises SettingError for settings that make no sense or are unsafe, StepError where it
+    can't listen, and what `artclf.load` and `Suggestions` raise.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Service:
         port: int = 8000,
         min_probability: float | None = None,
         urls: bool = False,
+        collect=None,
         proxy: str | None = None,
         limits: Limits | None = None,
         security: Security | None = None,
@@ -65,6 +68,9 @@ class Service:
         limits = limits or Limits()
         security = security or Security()
         self.metrics = Metrics()
+        self._suggestions = None
+        if collect is not None:
+            self._suggestions = Suggestions(collect, limits.suggestions, limits.suggestion_bytes)
         self._web = _web(limits) if urls else None
         how = Settings(
             backend=_backend(out, backend),
@@ -73,12 +79,24 @@ class Service:
             max_pixels=limits.max_pixels,
             seconds=limits.seconds,
         )
-        self.current = Current(lambda: Served(out, how, self.metrics.batches.observe))
-        options = Options(limits, security, self._web, lambda: self._server.is_stopping())
+        self.current = Current(lambda: self._load(out, how))
+        options = Options(
+            limits, security, self._web, self._suggestions, lambda: self._server.is_stopping()
+        )
         app = create_app(self.current, self.metrics, options)
         self._server = Server(app, limits, security, port, proxy)
         self.url = self._server.url
         self.has_ended = threading.Event()
+
+    def _load(self, out, how: Settings) -> Served:
+        served = Served(out, how, self.metrics.batches.observe)
+        if self._suggestions is not None:
+            try:
+                self._suggestions.check_classes(served.vocab)
+            except BaseException:
+                served.close()
+                raise
+        return served
 
     def run(self):
         """Answer until `stop`; requests under way are answered then, too."""
@@ -144,6 +162,12 @@ def run(out, data=None, **options):
     )
     if served.neighbours is None:
         print(f"No nearest paintings: {served.without_neighbours}", flush=True)
+    if options.get("collect") is not None:
+        print(
+            f"People may give pictures to {options['collect']}: `artclf review --data "
+            f"{options['collect']}` lists them",
+            flush=True,
+        )
     service.run()
     print("Stopped.", flush=True)
 

@@ -16,6 +16,7 @@ import artclf
 from artclf import interpret, train
 from artclf.data import cleaning, splits
 from artclf.data.catalogue import Catalogue, read_catalogue
+from artclf.data.suggestions import Suggestions
 from artclf.model.store import Store
 
 SMALL = {"arch": "efficientnet_lite0", "size": 64, "batch_size": 8}
@@ -113,6 +114,14 @@ def test_a_catalogue_of_an_earlier_version_gets_its_columns(shared_folder):
     with only_to_read(folder):
         table = read_catalogue(folder)
     assert table.url.tolist() == ["u"] and "outlier" in table
+
+
+def test_nothing_is_collected_into_a_folder_that_cannot_be_written(data):
+    with only_to_read(data), pytest.raises(PermissionError, match="can't be written"):
+        Suggestions(data, 3, 10**6)
+    data.joinpath("raw").chmod(0o555)
+    with only_to_read(data / "raw"), pytest.raises(PermissionError, match="can't be written"):
+        Suggestions(data, 3, 10**6)
 
 
 def test_parts_are_cut_and_a_line_says_that_they_are_not_noted(data, capsys):

@@ -17,12 +17,15 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from loopback import Server as Pages
 from loopback import answer, picture
+from made_pictures import encoded, noise
 from PIL import Image
 
 import artclf
-from artclf import run, serve
+from artclf import clean, download, run, serve
+from artclf.data import review
 from artclf.data.pictures import Rejected
 from artclf.data.web import WebPictures
 
@@ -344,6 +347,93 @@ def test_the_page_asks_for_the_token(browser, export):
         tab.wait_for_selector("#model:not(:empty)")
         assert tab.locator("#intake").is_visible() and not tab.locator("#token-form").is_visible()
         tab.close()
+
+
+@pytest.mark.slow
+def test_a_picture_that_somebody_gives_waits_for_a_decision(browser, own_run):
+    data, out = own_run
+    content = encoded(noise(300, 200, 5), "JPEG")
+    with serve.running(out, data, collect=data, backend="torch") as one:
+        tab = browser.new_page()
+        tab.goto(one.url)
+        tab.wait_for_selector("#model:not(:empty)")
+        assert tab.locator("#collects").is_visible()
+        tab.evaluate(DROP, ["x.jpg", list(content), "drop"])
+        card = cards(tab, 1)
+        label = artclf.read_catalogue(data).period.max()
+        card.locator(".give summary").click()
+        assert not card.locator("[type=checkbox]").is_checked()
+        card.locator(".given").select_option(label)
+        card.locator(".give button").click()  # without agreement
+        assert card.locator(".give :invalid").count()
+        assert "suggested" not in set(artclf.read_catalogue(data).status)
+        card.locator("[type=checkbox]").check()
+        card.locator(".give button").click()
+        tab.wait_for_selector(".receipt:has-text('decision')")
+        assert tab.evaluate("document.activeElement.tagName") == "SUMMARY"
+        tab.close()
+    [row] = artclf.read_catalogue(data).query("status == 'suggested'").to_dict("records")
+    assert row["period"] == label and (data / row["file"]).read_bytes() == content
+    assert row["url"] in set(clean.flagged(data).url)
+    review.decide(data, [row], "keep")
+    clean.normalise(data, workers=1)
+    assert clean.usable(data).set_index("url").period[row["url"]] == label
+
+
+@pytest.mark.parametrize(
+    ("folder", "text"), [("nothing", "artclf import"), ("other", "no class 01-early_renaissance")]
+)
+def test_pictures_are_collected_only_into_the_data_set_of_the_network(
+    command, export, tmp_path, folder, text
+):
+    (tmp_path / "gallery" / "other").mkdir(parents=True)
+    (tmp_path / "gallery" / "other" / "a.png").write_bytes(encoded(noise()))
+    download.import_folder(tmp_path / "gallery", tmp_path / "other")
+    code, _, err = command("serve", export, "--port", 0, "--collect", tmp_path / folder)
+    assert code == 1 and text in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_axe_finds_no_violation(visit, pictures, tmp_path):
+    """The page before and with answers: sure, unsure and far, none; light and wide, dark and narrow."""
+    axe = Axe()
+
+    def answer_unsurely(route):
+        answered = route.fetch()
+        body = answered.json()
+        for result in body["results"]:
+            result.update(predicted=None, sure=False, far=True)
+        route.fulfill(response=answered, json=body)
+
+    def look(state):
+        problems = axe.run(tab)
+        assert not problems.violations_count, f"{state}: {problems.generate_report()}"
+
+    tab = visit()
+    look("empty")
+    tab.set_input_files("#files", pictures[0])
+    cards(tab, 1)
+    look("an answer")
+    tab.route("**/api/predict", answer_unsurely)
+    shutil.copy(__file__, tmp_path / "none.jpg")
+    tab.set_input_files("#files", [pictures[1], tmp_path / "none.jpg"])
+    cards(tab, 3)
+    assert tab.locator(".notice.far").first.is_visible() and tab.locator(".failed").count() == 1
+    tab.evaluate("document.querySelector('.give').hidden = false")
+    tab.click(".give summary >> nth=0")
+    tab.click(".all >> nth=0")
+    look("several")
+    tab.emulate_media(color_scheme="dark")
+    look("several, dark")
+    tab.set_viewport_size({"width": 380, "height": 800})
+    look("several, dark and narrow")
+    tab.reload()
+    tab.wait_for_selector("#model:not(:empty)")
+    look("empty, dark and narrow")
+    tab.evaluate("document.querySelector('#token-form').hidden = false")
+    tab.evaluate("document.querySelector('#url-form').hidden = false")
+    tab.emulate_media(color_scheme="light")
+    look("with the token and an address")
 
 
 @pytest.mark.slow

@@ -91,6 +91,7 @@ RANGES = {
     "pictures": Range(1, 1000),  # of a request
     "rate": Range(0, 1_000_000, is_whole=False),  # pictures a second
     "queue": Range(1, 1000),  # pictures under way
+    "suggestions": Range(1, 1_000_000),  # pictures that wait for a decision
     "temperature": Range(1e-3, 1e3, is_whole=False),
 }
 SHARE = Range(0, 1_000_000, is_whole=False)

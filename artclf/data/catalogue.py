@@ -155,6 +155,16 @@ class Catalogue:
             db.executemany(sql, ([row.get(name) or None for name in names] for row in rows))
         return self.count() - before
 
+    def insert(self, row: dict):
+        """Insert a new row with all its columns at once. Raises sqlite3.IntegrityError where its
+        `(url, period)` is there.
+        """
+        with self.transaction() as db:
+            db.execute(
+                f"INSERT INTO images ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",
+                list(row.values()),
+            )
+
     def update(self, rows: Iterable[dict]):
         """Set columns of existing rows, all in one transaction. Each row has `url`, `period` and
         what to set.
@@ -173,6 +183,11 @@ class Catalogue:
         """The rows for which `where` holds, in the order they were added."""
         rows = self.db.execute(f"SELECT * FROM images WHERE {where} ORDER BY rowid", args)
         return [dict(row) for row in rows]
+
+    def periods(self) -> set[str]:
+        """The classes that images are listed under, and those that they were moved to."""
+        rows = self.db.execute("SELECT DISTINCT period, review FROM images").fetchall()
+        return {row["period"] for row in rows} | {label(dict(row)) for row in rows}
 
     def setting(self, step: str) -> str | None:
         """The settings that a step last ran with; None where it never ran."""

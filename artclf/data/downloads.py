@@ -124,7 +124,7 @@ def _fill_queues(catalogue: Catalogue, max_per_period: int | None, retry_failed:
             SELECT rowid AS id, url, status, tries,
                 row_number() OVER (PARTITION BY period ORDER BY rowid) AS rank
             FROM images
-            WHERE url NOT LIKE 'import:%'
+            WHERE url NOT LIKE 'import:%' AND url NOT LIKE 'upload:%'
         )
         WHERE rank <= ? AND (status = 'pending' OR (status = 'failed' AND ?))
         ORDER BY tries, rank

@@ -123,24 +123,25 @@ def _new_folder(folder: Path) -> Iterator[None]:
 class Intake:
     """What one run takes into the data set in folder `data`, and its counts.
 
-    `outcomes` counts the reasons of each period; the reason of a success is None.
+    `outcomes` counts the reasons of each period; the reason of a success is None. `tmp` is the
+    folder in `data` where files are written before they take their places.
     """
 
     data: Path
     ok: int = 0
     failed: int = 0
     outcomes: dict[str, Counter] = field(default_factory=_counts_by_period)
+    tmp: str = "tmp"
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Make `DATA/tmp/`, without what a killed run left there; where the disk fails, the error
-        says what to do.
+        """Make the folder `tmp`, without what a killed run left there; where the disk fails, the
+        error says what to do.
 
         Raises StepError where another process writes to the data set.
         """
-        tmp = self.data / "tmp"
         try:
-            with locked(self.data), _new_folder(tmp):
+            with locked(self.data), _new_folder(self.data / self.tmp):
                 yield
         except (OSError, sqlite3.OperationalError) as error:
             raise OSError(
@@ -165,7 +166,7 @@ class Intake:
         name = f"{stem}.{EXTENSIONS[picture.format]}"
         folder = self.data / "raw" / row["period"]
         folder.mkdir(parents=True, exist_ok=True)
-        part = self.data / "tmp" / name
+        part = self.data / self.tmp / name
         part.write_bytes(picture.body)
         part.replace(folder / name)
         return {

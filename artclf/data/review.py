@@ -15,9 +15,10 @@ from pathlib import Path
 
 from artclf.base.errors import InputError
 from artclf.base.files import replace_whole
-from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue, require
+from artclf.data.catalogue import Catalogue, clean_path, read_catalogue, require
 from artclf.data.classes import UNLABELLED, in_order
 from artclf.data.lists import class_name
+from artclf.data.suggestions import PREFIX, follow_decisions
 
 COLUMNS = ("url", "period", "review", "title", "artist")  # of review.csv
 SHOWN_PROBLEMS = 10  # lines of a file that are named
@@ -61,7 +62,7 @@ def decide(data, pictures, choice: str | None) -> int:
     if hasattr(pictures, "to_dict"):
         pictures = pictures.to_dict("records")
     with _catalogue(data) as cat:
-        periods = _periods(cat)
+        periods = cat.periods()
         with cat.transaction() as db:
             changes: list[Change] = []
             for picture in pictures:
@@ -152,7 +153,7 @@ def read_csv(data, file) -> dict[str, int]:
         with cat.transaction():
             rows = _rows(cat)
             log = _Log(cat)
-            periods = _periods(cat)
+            periods = cat.periods()
             _, lines = _read(file, rows) if file.exists() else ([], {})
             for key, line in lines.items():
                 if line.is_comment:
@@ -188,7 +189,7 @@ def _outcome(line: "_Line", row: dict | None, log: "_Log", periods: set[str]) ->
 def classes(data) -> list[str]:
     """The classes that pictures of the catalogue have, or were moved to, in time order."""
     with Catalogue(data, to_read=True) as cat:
-        return in_order(_periods(cat) - {UNLABELLED})
+        return in_order(cat.periods() - {UNLABELLED})
 
 
 def queue(data, flagged):
@@ -197,8 +198,8 @@ def queue(data, flagged):
 
     They come in the order of `flagged`, a DataFrame with `url`, `period` and where it has them
     `reasons` (text) and `likelier` (a period), with all copies of one picture next to each other,
-    also the one that isn't flagged. Pictures without a clean copy are left out. Raises InputError
-    where `url` or `period` is missing.
+    also the one that isn't flagged. Pictures without a clean copy are left out, but for those that
+    visitors suggested. Raises InputError where `url` or `period` is missing.
     """
     import pandas as pd
 
@@ -211,7 +212,8 @@ def queue(data, flagged):
 
     table = read_catalogue(data).drop(columns=["reasons", "likelier"], errors="ignore")
     has_copy = table.clean_status.notna() & (table.clean_status != "rejected")
-    table = table[has_copy & table.file.notna()]
+    is_suggested = table.url.str.startswith(PREFIX) & table.clean_status.isna()
+    table = table[(has_copy | is_suggested) & table.file.notna()]
     table = table.merge(facts, how="left", on=["url", "period"])
     rank = table.pop("rank")
     table = table.astype(object).where(table.notna(), "")
@@ -246,11 +248,12 @@ def _catalogue(data) -> Iterator[Catalogue]:
 
 
 def _write_reviews(cat: Catalogue, changes: list[Change]):
-    """Write new decisions into the column `review`."""
+    """Write new decisions into the column `review`, and what follows from them for suggestions."""
     cat.db.executemany(
         "UPDATE images SET review = ? WHERE url = ? AND period = ?",
         [(new, row["url"], row["period"]) for row, new in changes],
     )
+    follow_decisions(cat, changes)
 
 
 def _move_copies(cat: Catalogue, data, changes: list[Change]):
@@ -301,12 +304,6 @@ def relabel(cat: Catalogue, new_periods: dict[tuple[str, str], str], renamed: di
 
 def _rows(cat: Catalogue) -> dict[tuple, dict]:
     return {(row["url"], row["period"]): row for row in cat.select()}
-
-
-def _periods(cat: Catalogue) -> set[str]:
-    """The periods that pictures come under, and those that they were moved to."""
-    rows = cat.db.execute("SELECT DISTINCT period, review FROM images").fetchall()
-    return {row["period"] for row in rows} | {label(dict(row)) for row in rows}
 
 
 def _problem(choice: str, listed: str, periods: set[str]) -> str | None:

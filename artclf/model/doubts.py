@@ -18,6 +18,7 @@ from artclf.base import settings
 from artclf.data import splits
 from artclf.data.catalogue import Catalogue, read_catalogue
 from artclf.data.groups import joined
+from artclf.data.suggestions import SUGGESTED
 from artclf.model import backbones, features
 from artclf.model.folds import out_of_fold
 
@@ -67,9 +68,9 @@ def flagged(data) -> pd.DataFrame:
     """The rows of the catalogue that a person should look at, with their `reasons` in words: a
     DataFrame.
 
-    The order: pictures under two periods; doubtful labels, the most doubtful first; outliers, the
-    farthest first; pictures that step clean flagged; near-duplicates that are set aside; and
-    pictures with a decision that nothing else flags. Doubtful are the `DOUBTFUL_SHARE` that are
+    The order: pictures under two periods; those that visitors suggested; doubtful labels, the most
+    doubtful first; outliers, the farthest first; pictures that step clean flagged; near-duplicates
+    that are set aside; and pictures with a decision that nothing else flags. Doubtful are the `DOUBTFUL_SHARE` that are
     doubted most, where another period is likelier; outliers are `OUTLIER_DISTANCE` from the median.
     Both are as the last `mark` wrote them. Raises FileNotFoundError without a catalogue.
     """
@@ -78,6 +79,7 @@ def flagged(data) -> pd.DataFrame:
     near = table.clean_reason.str.startswith("near-duplicate", na=False)
     reasons = pd.DataFrame()
     reasons["conflict"] = table.clean_reason.where(status == "conflict")
+    reasons["suggested"] = _suggested(table)
     reasons[["doubtful", "outlier"]] = _reasons(table)
     reasons["flagged"] = table.clean_reason.where(status == "flagged")
     reasons["duplicate"] = table.clean_reason.where((status == "duplicate") & near)
@@ -218,6 +220,20 @@ def _reasons(rows) -> pd.DataFrame:
     return pd.DataFrame(
         {"doubtful": doubtful_text.where(doubtful), "outlier": outlier_text.where(outlier)}
     )
+
+
+def _suggested(table) -> pd.Series:
+    """What visitors and the classifier said of pictures that were suggested and not accepted;
+    missing for all others.
+    """
+    rows = table[table.status == SUGGESTED]
+    likeliest = rows.likelier.where(rows.likelier.notna(), rows.period)
+    texts = []
+    for reason, period, probability in zip(
+        rows.reason, likeliest, rows.likelier_probability, strict=True
+    ):
+        texts.append(f"{reason} (the classifier: {period} {probability:.0%})")
+    return pd.Series(texts, rows.index, dtype=object).reindex(table.index)
 
 
 def _join_reasons(reasons) -> list[str]:

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from artclf.base.extras import require
-from artclf.data.catalogue import clean_path
 from artclf.data.review import queue
+from artclf.data.suggestions import shown_path
 from artclf.results import plots
 
 
@@ -30,7 +30,7 @@ def show(data, flagged, n: int = 24, file=None):
     rows = queue(data, flagged).head(n)
     if rows.empty:
         return print("no picture is flagged")
-    files = [Path(data) / clean_path(row) for row in rows.to_dict("records")]
+    files = [Path(data) / shown_path(data, row) for row in rows.to_dict("records")]
     return plots.plot_pictures(files, [_caption(row) for row in rows.itertuples()])
 
 

@@ -17,7 +17,8 @@ from ipywidgets import HTML, Button, Checkbox, Combobox, GridBox, HBox, Layout, 
 
 from artclf.base.errors import InputError
 from artclf.data import review
-from artclf.data.catalogue import Catalogue, clean_path
+from artclf.data.catalogue import Catalogue
+from artclf.data.suggestions import shown_path
 from artclf.results import pages
 
 # 5:1 under white text, 3:1 on a dark page
@@ -243,7 +244,8 @@ class Review(VBox):
     def _render(self):
         """Fill the cards with the pictures of the page."""
         rows = self.table.loc[self._shown()].to_dict("records")
-        thumbnails = pages.thumbnails([clean_path(row) for row in rows], self.data, 300)
+        files = [shown_path(self.data, row) for row in rows]
+        thumbnails = pages.thumbnails(files, self.data, 300)
         for row, thumbnail, card in zip(rows, thumbnails, self.cards, strict=False):
             card.show(row, thumbnail, self.periods)
             card.box.layout.display = None

@@ -1,6 +1,7 @@
 """App: the page and the JSON API, as a Flask application.
 
-Reads what is asked; writes nothing: uploads stay in memory.
+Reads what is asked; uploads stay in memory, but for those that somebody agrees to give to a data set
+(`data.suggestions`), where the operator collects them.
 """
 
 import logging
@@ -18,6 +19,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from artclf.base.errors import InputError
 from artclf.data.pictures import Rejected
+from artclf.data.suggestions import Full, Occupied, Suggestions
 from artclf.data.web import WebPictures
 from artclf.server.limits import Buckets, Busy, Limits, Queue
 from artclf.server.metrics import Metrics
@@ -49,11 +51,14 @@ class OrderedJson(DefaultJSONProvider):
 
 @dataclass
 class Options:
-    """What the operator allows, see step `serve`. `web` fetches URLs, None where none are taken."""
+    """What the operator allows, see step `serve`. `web` fetches URLs, None where none are taken;
+    `suggestions` keeps what people give, None where nothing is kept.
+    """
 
     limits: Limits = field(default_factory=Limits)
     security: Security = field(default_factory=Security)
     web: WebPictures | None = None
+    suggestions: Suggestions | None = None
     is_stopping: Callable[[], bool] = lambda: False
 
 
@@ -120,13 +125,20 @@ def create_app(current: Current, metrics: Metrics, options: Options) -> Flask:
 
     @app.get("/api/openapi.json")
     def openapi():
-        return jsonify(description(limits, needs_token=security.needs_token(request.path)))
+        classes = len(current.served.vocab)
+        needs_token = security.needs_token(request.path)
+        return jsonify(description(limits, classes, needs_token))
 
     @app.get("/api/model")
     def model():
         limits_told = {**asdict(limits), "request_bytes": limits.request_bytes}
         return jsonify(
-            {**current.served.facts, "urls": options.web is not None, "limits": limits_told}
+            {
+                **current.served.facts,
+                "urls": options.web is not None,
+                "collects": options.suggestions is not None,
+                "limits": limits_told,
+            }
         )
 
     @app.post("/api/predict")
@@ -163,6 +175,39 @@ def create_app(current: Current, metrics: Metrics, options: Options) -> Flask:
             except (Rejected, InputError) as error:
                 abort(422, str(error))
         return Response(png, content_type="image/png")
+
+    @app.post("/api/suggest")
+    def suggest():
+        if options.suggestions is None:
+            abort(403, "this server keeps no pictures: its operator may turn that on by --collect")
+        if request.args.get("agree") != "yes":
+            abort(400, "nothing is kept without agreement: /api/openapi.json says to what")
+        served = current.served
+        period = request.args.get("period") or None
+        if period is not None and period not in served.vocab:
+            abort(422, f"{period[:60]!r}: no class of this network")
+        uploads = _uploads(None, limits, takes_urls=False)
+        if len(uploads) != 1:
+            abort(400, f"{len(uploads)} pictures: give one at a time")
+        [(_, content)] = uploads
+        assert isinstance(content, bytes)  # no URL was taken
+        with queue.places(1):
+            [result] = served.answers([("picture", content)], 1, 0)
+        if result["error"]:
+            abort(422, result["error"])
+        likeliest = result["top"][0]
+        try:
+            receipt = options.suggestions.add(
+                content, period, likeliest["period"], likeliest["probability"]
+            )
+        except Full as error:
+            metrics.suggestions.labels("full").inc()
+            abort(409, str(error))
+        except Occupied as error:
+            metrics.suggestions.labels("busy").inc()
+            raise Refused(503, "the collection is being worked on: come back", 10) from error
+        metrics.suggestions.labels("kept" if receipt.is_new else "known").inc()
+        return jsonify(asdict(receipt)), 201 if receipt.is_new else 200
 
     @app.get("/api/thumbnails/<version>/<int:place>")
     def thumbnail(version: str, place: int):
@@ -267,7 +312,9 @@ def _whole_number(name: str, default: int, lowest: int, highest: int) -> int:
     return int(text)
 
 
-def _uploads(web: WebPictures | None, limits: Limits) -> list[tuple[str, bytes | str]]:
+def _uploads(
+    web: WebPictures | None, limits: Limits, takes_urls: bool = True
+) -> list[tuple[str, bytes | str]]:
     """The pictures of this request: pairs of a name and the bytes, or a URL."""
     if request.content_length is None:
         abort(411, "the request doesn't say how long it is: send Content-Length")
@@ -277,7 +324,7 @@ def _uploads(web: WebPictures | None, limits: Limits) -> list[tuple[str, bytes |
         files = [file for _, file in request.files.items(multi=True)]
         named = [(file.filename or "", file.stream.read()) for file in files]
         uploads = [(name or "picture", content) for name, content in named if name or content]
-    elif kind == "application/json":
+    elif kind == "application/json" and takes_urls:
         uploads = [(url, url) for url in _urls(web)]
     elif kind.startswith(RAW_TYPES):
         content = request.get_data(cache=False)

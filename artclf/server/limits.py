@@ -24,7 +24,8 @@ class Limits:
     `max_bytes` and `max_pixels` are of a picture, `pictures` and `request_bytes` of a request. A
     client may send `rate` pictures a second (0: any number), and `burst` at once after a pause.
     `queue` pictures may be under way; `seconds` is the time that a request may take to arrive, and
-    that an answer may take.
+    that an answer may take. Where pictures are collected, `suggestions` of at most
+    `suggestion_bytes` in all may wait for a person's decision.
     """
 
     max_bytes: int = 16 << 20
@@ -36,6 +37,8 @@ class Limits:
     seconds: float = 60
     connections: int = 200
     reading_bytes: int = 256 << 20
+    suggestions: int = 1000
+    suggestion_bytes: int = 1 << 30
 
     def __post_init__(self):
         settings.check(
@@ -45,6 +48,7 @@ class Limits:
             rate=self.rate,
             queue=self.queue,
             deadline=self.seconds,
+            suggestions=self.suggestions,
         )
         if self.burst < self.pictures:
             raise SettingError(f"burst is {self.burst}: take at least {self.pictures}, a request's")

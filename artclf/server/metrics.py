@@ -48,6 +48,12 @@ class Metrics:
             "artclf_batch_pictures", "Pictures in a batch.", buckets=SIZES, registry=registry
         )
         self.queue = Gauge("artclf_queue_pictures", "Pictures under way.", registry=registry)
+        self.suggestions = Counter(
+            "artclf_suggestions",
+            "Pictures given to the collection by outcome: kept, known, full, busy.",
+            ["outcome"],
+            registry=registry,
+        )
         self.reloads = Counter(
             "artclf_reloads",
             "New exports by outcome: taken, refused.",

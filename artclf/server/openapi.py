@@ -89,8 +89,18 @@ MODEL = {
         "nearest": BOOLEAN,
         "far": BOOLEAN,
         "urls": BOOLEAN,
+        "collects": {"type": "boolean", "description": "/api/suggest keeps pictures."},
         "figures": {"type": ["object", "null"]},
         "limits": {"type": "object", "additionalProperties": NUMBER},
+    },
+}
+RECEIPT = {
+    "type": "object",
+    "required": ["number", "period", "is_new"],
+    "properties": {
+        "number": {"type": "string", "description": "By which its operator finds it again."},
+        "period": {"type": "string", "description": "That it waits, or is listed, under."},
+        "is_new": {"type": "boolean", "description": "It was not in the data set before."},
     },
 }
 ERROR = {"type": "object", "required": ["error"], "properties": {"error": TEXT}}
@@ -100,6 +110,7 @@ SCHEMAS = {
     "Result": RESULT,
     "Predictions": PREDICTIONS,
     "Model": MODEL,
+    "Receipt": RECEIPT,
     "Error": ERROR,
 }
 REASONS = {
@@ -117,17 +128,29 @@ REASONS = {
     501: "This server draws no maps.",
     503: "Too much is under way; Retry-After says when to come back.",
 }
+AGREEMENT = (
+    "Keeps the file as it is, with what a camera wrote into it, its period and the classifier's "
+    "answer, where /api/model says that the server collects. Nothing is kept without `agree=yes`, "
+    "which means: whoever gives the picture may give it; a person looks at it; if that person "
+    "accepts it, networks learn from it, and it is shown beside similar pictures."
+)
 COME_BACK = {
     "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}
 }
 
 
-def description(limits: Limits, needs_token: bool) -> dict:
-    """The API of a server with these `limits` as an OpenAPI document."""
+def description(limits: Limits, classes: int, needs_token: bool) -> dict:
+    """The API of a server with these `limits`, for a network of so many `classes`, as an OpenAPI
+    document.
+    """
     everywhere = [400, *([401] if needs_token else [])]
     upload = [*everywhere, 403, 408, 411, 413, 415, 422, 429, 503]
     query = [
-        _parameter("k", "How many classes `top` names.", {"type": "integer", "minimum": 1}),
+        _parameter(
+            "k",
+            "How many classes `top` names.",
+            {"type": "integer", "minimum": 1, "maximum": classes},
+        ),
         _parameter(
             "nearest",
             "How many training pictures to name.",
@@ -135,6 +158,9 @@ def description(limits: Limits, needs_token: bool) -> dict:
         ),
     ]
     period = _parameter("period", "The class to explain; the likeliest by default.", TEXT)
+    suggested = _parameter("period", "Its period; left out where it isn't known.", TEXT)
+    agreed = _parameter("agree", AGREEMENT, {"type": "string", "enum": ["yes"]}, is_required=True)
+    receipt = {"$ref": "#/components/schemas/Receipt"}
     predictions = {"$ref": "#/components/schemas/Predictions"}
     document: dict = {
         "openapi": "3.1.0",
@@ -142,7 +168,7 @@ def description(limits: Limits, needs_token: bool) -> dict:
             "title": "artclf",
             "version": __version__,
             "description": "Tells the periods of paintings. Uploads are kept in memory, and only "
-            "until they are answered.",
+            "until they are answered, but for those that somebody gives by /api/suggest.",
         },
         "paths": {
             "/api/predict": {
@@ -150,7 +176,7 @@ def description(limits: Limits, needs_token: bool) -> dict:
                     "operationId": "predict",
                     "summary": "The periods of one picture or many",
                     "parameters": query,
-                    "requestBody": _body(limits),
+                    "requestBody": _body(limits, limits.pictures),
                     "responses": {
                         "200": _json("Answers, in the order of the pictures.", predictions),
                         **_errors(upload),
@@ -163,13 +189,32 @@ def description(limits: Limits, needs_token: bool) -> dict:
                     "operationId": "saliency",
                     "summary": "What spoke for a class, as a map of one picture",
                     "parameters": [period],
-                    "requestBody": _body(limits),
+                    "requestBody": _body(limits, pictures=1),
                     "responses": {
                         "200": {
                             "description": "Grey, black for 0, white for the highest value.",
                             "content": {"image/png": {}},
                         },
                         **_errors([*upload, 501]),
+                    },
+                }
+            },
+            "/api/suggest": {
+                "post": {
+                    "operationId": "suggest",
+                    "summary": "Give one picture to a data set, for a person to decide on",
+                    "description": AGREEMENT,
+                    "parameters": [agreed, suggested],
+                    "requestBody": _body(limits, pictures=1, takes_urls=False),
+                    "responses": {
+                        "200": _json("It is in the data set already.", receipt),
+                        "201": _json("It waits for a decision.", receipt),
+                        **_errors(upload),
+                        "409": _json(
+                            f"{limits.suggestions} pictures, or {limits.suggestion_bytes} bytes of "
+                            "them, wait for a decision: no more are taken.",
+                            {"$ref": "#/components/schemas/Error"},
+                        ),
                     },
                 }
             },
@@ -240,12 +285,15 @@ def description(limits: Limits, needs_token: bool) -> dict:
     return document
 
 
-def _body(limits: Limits) -> dict:
+def _body(limits: Limits, pictures: int, takes_urls: bool = True) -> dict:
+    """The body of a request with at most so many `pictures`."""
     binary = {"type": "string", "contentMediaType": "application/octet-stream"}
-    files = {"type": "array", "items": binary, "minItems": 1}
-    urls = {"type": "array", "items": TEXT, "minItems": 1}
-    with_urls = {"type": "object", "required": ["urls"], "properties": {"urls": urls}}
-    content = {
+    files = {"type": "array", "items": binary, "minItems": 1, "maxItems": pictures}
+    text = (
+        f"At most {pictures} pictures of {limits.max_bytes} bytes and {limits.max_pixels} pixels "
+        f"each, {limits.request_bytes} bytes in all."
+    )
+    content: dict = {
         "multipart/form-data": {
             "schema": {
                 "type": "object",
@@ -255,15 +303,14 @@ def _body(limits: Limits) -> dict:
         },
         "image/*": {},
         "application/octet-stream": {},
-        "application/json": {"schema": with_urls},
     }
-    return {
-        "required": True,
-        "description": f"Pictures of at most {limits.max_bytes} bytes and {limits.max_pixels} "
-        f"pixels each, {limits.pictures} of them, {limits.request_bytes} bytes in all. URLs only "
-        "where /api/model says so.",
-        "content": content,
-    }
+    if takes_urls:
+        url = {"type": "string", "pattern": "^https?://"}
+        urls = {"type": "array", "items": url, "minItems": 1, "maxItems": pictures}
+        with_urls = {"type": "object", "required": ["urls"], "properties": {"urls": urls}}
+        content["application/json"] = {"schema": with_urls}
+        text += " URLs only where /api/model says so."
+    return {"required": True, "description": text, "content": content}
 
 
 def _json(text: str, schema: dict) -> dict:
@@ -280,8 +327,14 @@ def _errors(statuses: list[int]) -> dict:
     return errors
 
 
-def _parameter(name: str, text: str, schema: dict) -> dict:
-    return {"name": name, "in": "query", "description": text, "schema": schema}
+def _parameter(name: str, text: str, schema: dict, is_required: bool = False) -> dict:
+    return {
+        "name": name,
+        "in": "query",
+        "description": text,
+        "schema": schema,
+        "required": is_required,
+    }
 
 
 def _path(name: str, schema: dict) -> dict:

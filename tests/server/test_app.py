@@ -10,11 +10,15 @@ import threading
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from made_pictures import encoded, noise
 from made_served import VOCAB, Brightness
 from PIL import Image
 
+from artclf import download
 from artclf.base.errors import SettingError
+from artclf.data.catalogue import read_catalogue
+from artclf.data.suggestions import Suggestions
 from artclf.server.app import Options, create_app
 from artclf.server.limits import Limits
 from artclf.server.metrics import Metrics
@@ -36,7 +40,7 @@ DARK, MIDDLE, BRIGHT, BETWEEN = grey(0), grey(128), grey(255), grey(66)
 def client(tmp_path):
     """A function that makes a client of a server with these limits, security and other options."""
 
-    def make(limits=None, security=None, classifier=None, web=None, **settings):
+    def make(limits=None, security=None, classifier=None, web=None, suggestions=None, **settings):
         metrics = Metrics()
         limits = limits or Limits(rate=0)
         defaults = {"min_probability": 0.6, "max_pixels": limits.max_pixels}
@@ -44,7 +48,7 @@ def client(tmp_path):
         current = Current(
             lambda: Served(tmp_path, settings, metrics.batches.observe, classifier or Brightness())
         )
-        options = Options(limits, security or Security(), web)
+        options = Options(limits, security or Security(), web, suggestions)
         app = create_app(current, metrics, options)
         app.testing = False
         made = app.test_client()
@@ -441,6 +445,77 @@ def test_urls_are_taken_only_where_they_are_turned_on(client):
         assert asked.post("/api/predict", json=body).status_code == 400, body
     broken = asked.post("/api/predict", data="{", content_type="application/json")
     assert broken.status_code == 400
+
+
+@pytest.fixture
+def collection(tmp_path):
+    """A data set with the classes of the network, and the place for three suggestions to it."""
+    for seed, period in enumerate(VOCAB):
+        folder = tmp_path / "gallery" / period
+        folder.mkdir(parents=True)
+        (folder / "a.png").write_bytes(encoded(noise(seed=seed)))
+    download.import_folder(tmp_path / "gallery", tmp_path / "data")
+    return Suggestions(tmp_path / "data", most=3, most_bytes=10**6)
+
+
+def collected(collection) -> list[tuple]:
+    rows = read_catalogue(collection.data).query("status == 'suggested'")
+    return list(zip(rows.period, rows.reason, rows.likelier, strict=True))
+
+
+def give(client, query, content=DARK, content_type="image/png", **kwargs):
+    return client.post(
+        "/api/suggest", query_string=query, data=content, content_type=content_type, **kwargs
+    )
+
+
+def test_pictures_are_kept_only_with_agreement_and_where_that_is_turned_on(client, collection):
+    off = give(client(), "agree=yes")
+    assert off.status_code == 403 and "--collect" in off.json["error"]
+    assert client().get("/api/model").json["collects"] is False
+
+    asked = client(suggestions=collection)
+    before = sorted(collection.data.rglob("*"))
+    assert asked.get("/api/model").json["collects"] is True
+    send(asked, DARK, BRIGHT)
+    for query in ("", "agree=no", "agree=", "period=01-early", "agree=YES"):
+        assert give(asked, query).status_code == 400, query
+    assert sorted(collection.data.rglob("*")) == before and not collected(collection)
+
+    kept = give(asked, "agree=yes&period=10-late")
+    assert kept.status_code == 201 and kept.json["is_new"] and kept.json["period"] == "10-late"
+    assert collected(collection) == [("10-late", "suggested by a visitor", "01-early")]
+    again = give(asked, "agree=yes")
+    assert again.status_code == 200 and again.json == {**kept.json, "is_new": False}
+    unknown = send(asked, BRIGHT, path="/api/suggest?agree=yes&period=")
+    assert unknown.status_code == 201 and unknown.json["period"] == "10-late"
+    assert collected(collection)[1][1].endswith("doesn't know the period")
+    text = asked.get("/metrics").text
+    assert 'artclf_suggestions_total{outcome="kept"} 2.0' in text
+    assert 'artclf_suggestions_total{outcome="known"} 1.0' in text
+    assert 'artclf_pictures_total{outcome="sure"} 2.0' in text  # questions alone
+
+
+def test_what_cannot_be_kept_is_refused_with_its_status(client, collection):
+    asked = client(suggestions=collection)
+    yes = "agree=yes"
+    assert give(asked, yes, b"no picture").status_code == 422
+    assert give(asked, f"{yes}&period=none").status_code == 422
+    assert give(asked, yes, "{}", "application/json").status_code == 415
+    assert send(asked, DARK, BRIGHT, path="/api/suggest?agree=yes").status_code == 400
+    cross = give(asked, yes, headers={"Origin": "https://evil.example"})
+    assert cross.status_code == 403
+    guarded = client(security=Security(token=TOKEN), suggestions=collection)
+    assert give(guarded, yes).status_code == 401 and not collected(collection)
+    assert give(guarded, yes, headers=BEARER).status_code == 201
+
+    with FileLock(collection.data.resolve() / ".lock", is_singleton=False):
+        busy = give(asked, yes, BRIGHT)
+    assert busy.status_code == 503 and int(busy.headers["Retry-After"]) > 0
+    assert give(asked, yes, BRIGHT).status_code == give(asked, yes, MIDDLE).status_code == 201
+    full = give(asked, yes, BETWEEN)
+    assert full.status_code == 409 and "3 pictures wait" in full.json["error"]
+    assert 'suggestions_total{outcome="full"} 1.0' in asked.get("/metrics").text
 
 
 def test_the_description_names_every_path_and_status(client):

@@ -51,6 +51,7 @@ async function start() {
   byId("token-form").hidden = true;
   byId("intake").hidden = false;
   byId("url-form").hidden = !model.urls;
+  byId("collects").hidden = !model.collects;
   byId("api").hidden = Boolean(token);
   describeModel();
 }
@@ -220,6 +221,7 @@ function show(card, item, result) {
   showTimes(card, result);
   showNearest(card, result.nearest);
   if (model.saliency && item.file) offerMap(card, item, first.period);
+  if (model.collects && item.file) offerToGive(card, item);
   const told = result.sure ? label(first.period) : `not sure. ${between}`;
   const unlike = result.far ? " It resembles none of the pictures that it learned from." : "";
   say(`${item.name}: ${told}, ${percent(first.probability)}.${unlike}`);
@@ -285,7 +287,11 @@ function showNearest(card, nearest) {
     list.append(item);
   }
   card.querySelector(".similar").hidden = !nearest.length;
-  if (list.scrollWidth > list.clientWidth) list.tabIndex = 0; // so that keys can scroll it
+  const allowKeys = () => {
+    if (list.scrollWidth > list.clientWidth) list.tabIndex = 0; // so that keys can scroll it
+    else list.removeAttribute("tabindex");
+  };
+  new ResizeObserver(allowKeys).observe(list);
 }
 
 async function loadThumbnail(thumb, path) {
@@ -324,6 +330,43 @@ function offerMap(card, item, period) {
     map.hidden = !map.hidden;
     button.setAttribute("aria-pressed", String(!map.hidden));
     say(map.hidden ? "The map is hidden." : "The bright parts of the picture spoke for it.");
+  });
+}
+
+function offerToGive(card, item) {
+  const give = card.querySelector(".give");
+  const form = give.querySelector("form");
+  const button = form.querySelector("button");
+  const given = form.querySelector(".given");
+  const tell = (text) => {
+    give.querySelector(".receipt").textContent = text;
+    say(text);
+  };
+  for (const one of model.classes) {
+    const option = element("option", "", one.label);
+    option.value = one.period;
+    given.append(option);
+  }
+  give.hidden = false;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    button.disabled = true;
+    tell("Sending it.");
+    try {
+      const period = encodeURIComponent(given.value);
+      const response = await ask(`/api/suggest?agree=yes&period=${period}`, bodyOf(item));
+      const { number, is_new: isNew } = await response.json();
+      form.remove();
+      give.querySelector("summary").focus();
+      tell(
+        isNew
+          ? `Thank you. It waits for a person's decision. If you want it removed, its number is ${number}.`
+          : `The collection has it already. Its number is ${number}.`
+      );
+    } catch (failure) {
+      tell(`It is not kept: ${failure.message.replace(/\.?$/, ".")}`);
+      button.disabled = false;
+    }
   });
 }
 
