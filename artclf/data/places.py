@@ -32,7 +32,7 @@ class Place:
     folder, and StepError, which names the address, for all that a store answers.
     """
 
-    def __init__(self, address):
+    def __init__(self, address: str | Path):
         require("pack", "fsspec", "pyarrow")
         from fsspec.core import url_to_fs
         from fsspec.implementations.local import LocalFileSystem

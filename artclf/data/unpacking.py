@@ -158,12 +158,13 @@ def _extract(archive: Path, members: list[dict], folder: Path) -> list[Path]:
             name = expected["pack_member"]
             if member is None:
                 raise tarfile.ReadError(f"it ends before {name}")
-            tarfile.data_filter(member, str(folder))  # a link or a path that leads out
-            if not member.isreg() or (member.name, member.size) != (name, expected["pack_bytes"]):
+            tarfile.data_filter(member, str(folder))  # raises for a path or link that leads out
+            content = tar.extractfile(member) if member.isreg() else None
+            if content is None or (member.name, member.size) != (name, expected["pack_bytes"]):
                 raise tarfile.ReadError(f"it has {member.name!r} where {name} should be")
             file = folder / str(number)
             with file.open("wb") as target:
-                shutil.copyfileobj(tar.extractfile(member), target)
+                shutil.copyfileobj(content, target)
             if sha256_of(file) != expected["pack_sha256"]:
                 raise tarfile.ReadError(f"the SHA-256 of {name} differs")
             files.append(file)
