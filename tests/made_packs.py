@@ -26,10 +26,12 @@ def make(data: Path, pictures: int = 12, seed: int = 0) -> Path:
         for table in (imports.TABLE, review.DECISIONS, splits.CUTS):
             catalogue.db.execute(table)
         cuts = [("grouped seed 42", row["file"], "train") for row in rows if "file" in row]
-        catalogue.db.executemany("INSERT INTO cuts VALUES (?, ?, ?)", reversed(cuts))
+        catalogue.db.executemany("INSERT OR REPLACE INTO cuts VALUES (?, ?, ?)", reversed(cuts))
         decision = (1, rows[3]["url"], rows[3]["period"], None, "drop", 0, "2026-01-01 00:00:00")
         catalogue.db.execute("INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?)", decision)
-        catalogue.db.execute("INSERT INTO imports VALUES ('/f', 'a/b.jpg', 'import:1', '10')")
+        catalogue.db.execute(
+            "INSERT OR REPLACE INTO imports VALUES ('/f', 'a/b.jpg', 'import:1', '10')"
+        )
     for row in rows:
         if "file" in row:
             for name in (row["file"], clean_path({"review": None, **row})):

@@ -183,7 +183,7 @@ class _Writer:
             self._refuse(following)
         for table in _other_tables(catalogue):
             with TemporaryDirectory() as temporary:
-                file = Path(temporary) / f"table-{table}.parquet"
+                file = Path(temporary) / packs.table_file(table)
                 _write_table(catalogue, table, file)
                 self._add_file(file)
         if (self.data / aliases.FILE).exists():
@@ -198,7 +198,8 @@ class _Writer:
 
     def _add_file(self, file: Path):
         sha256 = sha256_of(file)
-        if not self.old or self.old.files.get(file.name) != sha256:
+        is_there = self.place.size(file.name) == file.stat().st_size
+        if not (self.old and is_there and self.old.files.get(file.name) == sha256):
             self._write(file.name, partial(shutil.copyfile, file))
         self.index.files[file.name] = sha256
 

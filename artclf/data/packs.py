@@ -56,14 +56,9 @@ def shard_name(number: int) -> str:
     return f"images-{number:06}"
 
 
-def table_of(file: str, known: Iterable[str]) -> str:
-    """The table of the catalogue that is in a file of a pack. Raises InputError where none of the
-    `known` is.
-    """
-    for name in known:
-        if file == f"table-{name}.parquet":
-            return name
-    raise InputError(f"the pack names a file {file!r} that this version of artclf doesn't know")
+def table_file(table: str) -> str:
+    """The name of the file with a table of the catalogue besides `images`."""
+    return f"table-{table}.parquet"
 
 
 def is_pack(place) -> bool:

@@ -45,6 +45,10 @@ def unpack(source, data) -> dict:
     """
     place = Place(source)
     index = packs.require_complete(place)
+    known = [aliases.FILE, *map(packs.table_file, TABLES)]
+    for name in index.files:
+        if name not in known:
+            raise InputError(f"{place.name} has a file {name!r}, which is unknown: update artclf")
     data = Path(data)
     with locked(data):
         _check_empty(data)
@@ -175,12 +179,15 @@ def _extract(archive: Path, members: list[dict], folder: Path) -> list[Path]:
 
 def _unpack_other_files(place: Place, index: Index, catalogue: Catalogue, data: Path):
     """Put the other tables into the catalogue, and `artists.csv` into its place."""
-    for name, sha256 in index.files.items():
-        with _whole_file(place, name, sha256, data / WORK) as file:
-            if name == aliases.FILE:
-                replace_whole(data / name, partial(shutil.copyfile, file))
-            else:
-                _fill_table(catalogue, packs.table_of(name, TABLES), file)
+    for table in TABLES:
+        name = packs.table_file(table)
+        if name in index.files:
+            with _whole_file(place, name, index.files[name], data / WORK) as file:
+                _fill_table(catalogue, table, file)
+    if aliases.FILE in index.files:
+        sha256 = index.files[aliases.FILE]
+        with _whole_file(place, aliases.FILE, sha256, data / WORK) as file:
+            replace_whole(data / aliases.FILE, partial(shutil.copyfile, file))
 
 
 @contextmanager
