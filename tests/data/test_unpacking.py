@@ -243,6 +243,10 @@ def test_a_data_set_is_never_unpacked_over_another_one(whole, source, tmp_path):
 
 
 def test_commands_pack_and_unpack(whole, tmp_path, command):
+    code, out, _ = command("data", "--help")
+    assert code == 0 and all(f"{name} " in out for name in ("pack", "unpack"))
+    code, out, _ = command("data", "pack", "--help")
+    assert code == 0 and all(name in out for name in ("--clean", "--shard-size", "--json"))
     code, out, _ = command("data", "pack", whole / "data", tmp_path / "p", "--json")
     assert code == 0 and json.loads(out)["shards"] == 1
     code, out, _ = command("data", "unpack", tmp_path / "p", tmp_path / "d")
