@@ -20,6 +20,7 @@ from artclf.base.errors import InputError, SettingError, StepError
 from artclf.base.figures import figure
 from artclf.base.machine import keep_freed_memory
 from artclf.data.archives import MAX_GIGABYTES
+from artclf.data.packs import MEGABYTES_OF_SHARD
 from artclf.results.recipe import DEFAULTS
 
 app = typer.Typer(
@@ -47,6 +48,9 @@ def _number(range_name: str, help_text: str, *names: str):
 
     return typer.Option(*names, help=f"{help_text}: {allowed}.", callback=check)
 
+
+data_app = typer.Typer(no_args_is_help=True, help="Pack a data set into shards, and unpack it.")
+app.add_typer(data_app, name="data")
 
 Data = Annotated[Path, typer.Option(help="Folder of the data set.")]
 Out = Annotated[Path, typer.Option(help="Folder of the export.")]
@@ -301,6 +305,40 @@ def review(
     if export:
         print(f"{_call(export_decisions, data, export)} decisions in {export}", file=sys.stderr)
     _print(flagged, False)
+
+
+@data_app.command()
+def pack(
+    data: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    target: Annotated[
+        str, typer.Argument(help="A folder, or an address such as s3://bucket/name.")
+    ],
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Pack the clean copies instead of the raw pictures.")
+    ] = False,
+    shard_size: Annotated[
+        float, _number("shard_size", "MB of pictures in a shard")
+    ] = MEGABYTES_OF_SHARD,
+    as_json: Json = False,
+):
+    """Pack a data set into tar files of pictures, each with a Parquet file; goes on where it was."""
+    from artclf.data import packing
+
+    _print(_call(packing.pack, data, target, clean, shard_size), as_json)
+
+
+@data_app.command()
+def unpack(
+    source: Annotated[
+        str, typer.Argument(help="A packed folder, or an address such as s3://bucket/name.")
+    ],
+    data: Annotated[Path, typer.Argument(help="A new folder for the data set.")],
+    as_json: Json = False,
+):
+    """Make a data set of a pack, and check every hash; goes on where it was."""
+    from artclf.data import unpacking
+
+    _print(_call(unpacking.unpack, source, data), as_json)
 
 
 @app.command()

@@ -30,6 +30,7 @@ COMMANDS = (
     "download",
     "import",
     "clean",
+    "data",
     "review",
     "train",
     "measure",

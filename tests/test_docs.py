@@ -40,7 +40,13 @@ def options_of(command) -> set[str]:
     return names
 
 
-ALL_OPTIONS = set().union(*map(options_of, COMMANDS.values()))
+def with_subcommands(command) -> list:
+    return [command, *getattr(command, "commands", {}).values()]
+
+
+ALL_OPTIONS = set().union(
+    *(options_of(one) for command in COMMANDS.values() for one in with_subcommands(command))
+)
 
 
 @pytest.fixture(params=PAGES, ids=lambda path: path.name)
@@ -52,8 +58,12 @@ def test_the_commands_of_a_page_exist_with_their_options(page):
     for line in code_of(page):
         for name, arguments in re.findall(r"\bartclf ([a-z]+)\b([^&|]*)", line):
             assert name in COMMANDS, line
+            command = COMMANDS[name]
+            if hasattr(command, "commands"):
+                assert arguments.split()[0] in command.commands, line
+                command = command.commands[arguments.split()[0]]
             for option in re.findall(r"(?<=\s)--?[a-z][\w-]*", arguments):
-                assert option in options_of(COMMANDS[name]), line
+                assert option in options_of(command), line
 
 
 def test_the_options_that_a_page_names_alone_exist(page):

@@ -54,6 +54,7 @@ RANGES = {
     "max_bytes": Range(1, 1 << 40),
     "max_pixels": Range(1, 1 << 40),
     "max_unpacked": Range(0, 1_000_000, is_whole=False, without=(0,)),  # GB
+    "shard_size": Range(0, 100_000, is_whole=False, without=(0,)),  # MB
     "max_size": Range(64, 10_000),  # px
     "quality": Range(1, 100),  # of JPEG
     # training

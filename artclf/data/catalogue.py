@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from artclf.base.errors import InputError
 from artclf.base.files import can_not_be_written
+from artclf.data import conditions
 
 FACTS = {
     "title": "TEXT",
@@ -47,7 +48,6 @@ COLUMNS = {
     "likelier_probability": "REAL",
     "outlier": "REAL",  # 0 to 1
 }
-WHOLE_NUMBERS = ("http_status", "tries", "bytes", "width", "height")
 
 
 class Catalogue:
@@ -189,6 +189,10 @@ class Catalogue:
         rows = self.db.execute("SELECT DISTINCT period, review FROM images").fetchall()
         return {row["period"] for row in rows} | {label(dict(row)) for row in rows}
 
+    def kinds(self, table: str = "images") -> dict[str, str]:
+        """The columns of a table with their kinds: TEXT, INTEGER or REAL."""
+        return {row["name"]: row["type"] for row in self.db.execute(f"PRAGMA table_info({table})")}
+
     def setting(self, step: str) -> str | None:
         """The settings that a step last ran with; None where it never ran."""
         row = self.db.execute("SELECT value FROM settings WHERE step = ?", (step,)).fetchone()
@@ -215,17 +219,58 @@ def _copy_in_memory(file: Path) -> sqlite3.Connection:
     return memory
 
 
-def read_catalogue(data):
-    """Everything known of every image of the data set in folder `data`: a pandas DataFrame, one
-    row per image.
+def read_catalogue(
+    data, columns: Iterable[str] | None = None, where: Iterable[tuple] | None = None
+):
+    """What is known of the images of a data set: a pandas DataFrame, one row per image, in the order
+    they were added.
 
-    Raises FileNotFoundError where there is no catalogue yet.
+    `data` is a folder, or a pack (`artclf data pack`) in a folder or at an address such as
+    `s3://bucket/name`. `columns` names those to read, all by default. `where` is a list of
+    conditions (column, operator, value), which all hold for the rows that are read:
+    `[("period", "in", ["05-baroque", "06-rococo"]), ("review", "!=", None)]`. Operators are ==, !=,
+    <, <=, >, >=, in and not in; texts are compared by their letters' code points. As in SQL, an
+    unknown value fulfils `("column", "==", None)` alone.
+
+    Raises FileNotFoundError where there is no catalogue yet, InputError for columns and conditions
+    that make no sense, and for a pack that isn't whole.
     """
+    from artclf.data import packs
+
+    if packs.is_pack(data):
+        return _frame_of_pack(packs.read(data, columns, where))
     import pandas as pd
 
     with Catalogue(data, to_read=True) as catalogue:
-        types = dict.fromkeys(WHOLE_NUMBERS, "Int64")  # with missing values: unknown is not 0
-        return pd.read_sql_query("SELECT * FROM images ORDER BY rowid", catalogue.db, dtype=types)
+        kinds = catalogue.kinds()
+        names = conditions.check_columns(columns, kinds) or list(kinds)
+        held, values = conditions.as_sql(conditions.checked(where, kinds))
+        listed = ", ".join(map(conditions.quoted, names))
+        return pd.read_sql_query(
+            f"SELECT {listed} FROM images WHERE {held} ORDER BY rowid",
+            catalogue.db,
+            params=values,
+            # with missing values: unknown is not 0
+            dtype={name: "Int64" for name in names if kinds[name] == "INTEGER"},
+        )
+
+
+def _frame_of_pack(table):
+    """The DataFrame of a pyarrow Table, with the types that the same rows of SQLite have."""
+    import pyarrow as pa
+
+    frame = table.to_pandas(types_mapper={pa.int64(): _whole_numbers()}.get)
+    for name in frame:
+        if frame[name].isna().all() and frame[name].dtype != "Int64":
+            frame[name] = frame[name].astype(object).where(frame[name].notna(), None)
+    return frame
+
+
+def _whole_numbers():
+    """The type of pandas for whole numbers of which some are unknown."""
+    import pandas as pd
+
+    return pd.Int64Dtype()
 
 
 def require(data) -> Path:

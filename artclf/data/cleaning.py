@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from artclf.base import settings as ranges
+from artclf.base.errors import InputError
 from artclf.base.files import replace_whole
 from artclf.base.locks import locked
 from artclf.base.processes import map_in_processes
@@ -89,7 +90,8 @@ def normalise(data, max_size: int = MAX_SIZE, quality: int = 90, workers: int | 
     reason that may have passed: a file that was missing, a moment without memory. Uses `workers`
     processes (all cores); a picture that crashes the decoder gets that as its reason. Raises
     FileNotFoundError where there is no catalogue, SettingError for a size or quality that makes no
-    sense, StepError where another process writes to `data`.
+    sense, InputError for other settings where only clean copies were unpacked, StepError where
+    another process writes to `data`.
     """
     ranges.check(max_size=max_size, quality=quality)
     data = require(data)
@@ -149,8 +151,15 @@ def issues(data):
 
 def _forget_verdicts_of_other_settings(cat: Catalogue, settings: Settings):
     current = json.dumps({**asdict(settings), "version": VERSION})
-    if cat.setting("clean") == current:
+    noted = cat.setting("clean")
+    if noted == current:
         return
+    data = cat.path.parent
+    if noted and (data / "clean").is_dir() and not (data / "raw").is_dir():
+        raise InputError(
+            f"{data} has only clean copies, made with the settings {noted}: to make others, unpack the "
+            "raw pictures"
+        )
     with cat.transaction() as db:
         db.execute("UPDATE images SET clean_status = NULL, clean_reason = NULL")
     cat.set_setting("clean", current)

@@ -1,0 +1,207 @@
+"""Packs: a data set as shards, tar files of pictures with a Parquet file beside each.
+
+    pack.json               settings, and the hash of every Parquet file; it is written last
+    images-000000.tar       pictures as WebDataset has them, named as in DATA
+    images-000000.parquet   the catalogue's rows of these pictures, and those without a picture
+    table-cuts.parquet      the catalogue's other tables
+    artists.csv             where DATA has one
+
+This module knows the form and reads the tables; `packing` writes packs, `unpacking` makes data sets
+of them.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from artclf.base.errors import InputError
+from artclf.data import conditions
+from artclf.data.places import Place, is_address
+
+FORMAT = 1
+INDEX = "pack.json"
+MEGABYTES_OF_SHARD = 256.0
+RAW = "raw"
+CLEAN = "clean"
+TAR_BYTES = b"artclf.tar_bytes"  # in the metadata of a shard's Parquet file
+# columns of the Parquet files that the catalogue hasn't: the picture's name in the tar file, null
+# where it has none, its bytes and their SHA-256
+MEMBER = {"pack_member": "TEXT", "pack_bytes": "INTEGER", "pack_sha256": "TEXT"}
+
+
+@dataclass
+class Index:
+    """What `pack.json` says of a pack: the `kind` of its pictures, RAW or CLEAN, and the `megabytes`
+    of a shard; whether it is `complete`, and then its rows, pictures, shards in order (each a dict of
+    `rows` and the `sha256` of its Parquet file) and other files with their SHA-256.
+    """
+
+    kind: str
+    megabytes: float
+    complete: bool = False
+    rows: int = 0
+    pictures: int = 0
+    shards: list[dict] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def as_text(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+
+def shard_name(number: int) -> str:
+    """The name of a shard's files, without their suffix."""
+    return f"images-{number:06}"
+
+
+def table_file(table: str) -> str:
+    """The name of the file with a table of the catalogue besides `images`."""
+    return f"table-{table}.parquet"
+
+
+def is_pack(place) -> bool:
+    """Whether `place` is an address, or a folder with a pack."""
+    return is_address(place) or (Path(place) / INDEX).is_file()
+
+
+def read_index(place: Place) -> Index | None:
+    """What `pack.json` says, None where there is none. Raises InputError for one that is damaged or
+    of a later version.
+    """
+    content = place.read(INDEX)
+    if content is None:
+        return None
+    try:
+        noted = json.loads(content)
+        if noted["format"] != FORMAT:
+            raise InputError(f"{place.name} was packed by another version of artclf: update artclf")
+        index = Index(**{column.name: noted[column.name] for column in fields(Index)})
+    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{place.address(INDEX)} is no index of a pack: {error}") from error
+    return index
+
+
+def require_complete(place: Place) -> Index:
+    """What `pack.json` says of a whole pack. Raises FileNotFoundError where there is none,
+    InputError where packing it has not ended.
+    """
+    index = read_index(place)
+    if index is None:
+        raise FileNotFoundError(
+            f"{place.name} holds no pack: it has no {INDEX}; `artclf data pack DATA {place.name}` "
+            "makes one"
+        )
+    if not index.complete:
+        raise InputError(
+            f"{place.name} is not whole: packing it has not ended; run `artclf data pack` again, "
+            "which goes on"
+        )
+    return index
+
+
+def read(address, columns: Iterable[str] | None = None, where: Iterable[tuple] | None = None):
+    """Rows of a packed catalogue, a pyarrow Table; reads only the columns and row groups that are asked
+    for. Without `columns` it has those of the catalogue.
+
+    Raises FileNotFoundError where there is no pack, InputError for one that isn't whole or a column
+    or condition that makes no sense.
+    """
+    place = Place(address)
+    index = require_complete(place)
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    paths = [place.path(f"{shard_name(n)}.parquet") for n in range(len(index.shards))]
+    try:
+        dataset = ds.dataset(paths, format="parquet", filesystem=place.filesystem)
+        names = conditions.check_columns(columns, dataset.schema.names)
+        asked = conditions.checked(where, kinds_of(dataset.schema))
+        return dataset.to_table(
+            columns=names or [name for name in dataset.schema.names if name not in MEMBER],
+            filter=conditions.as_filter(asked, dataset.schema),
+        )
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{place.name} is damaged: {error}") from error
+
+
+def schema_of(kinds: Mapping[str, str]):
+    """The pyarrow Schema for columns of SQLite, by their kinds TEXT, INTEGER and REAL."""
+    import pyarrow as pa
+
+    types = {"TEXT": pa.string(), "INTEGER": pa.int64(), "REAL": pa.float64()}
+    for name, kind in kinds.items():
+        if kind not in types:
+            raise InputError(
+                f"the column {name} is {kind or 'of no kind'}: only {', '.join(types)} do"
+            )
+    return pa.schema([(name, types[kind]) for name, kind in kinds.items()])
+
+
+def kinds_of(schema) -> dict[str, str]:
+    """The kinds TEXT, INTEGER and REAL of the columns of a pyarrow Schema."""
+    import pyarrow as pa
+
+    kinds = {pa.string(): "TEXT", pa.int64(): "INTEGER", pa.float64(): "REAL"}
+    try:
+        return {column.name: kinds[column.type] for column in schema}
+    except KeyError as error:
+        raise InputError(f"a column of the pack has the type {error}, which none has") from error
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard that is there: the `content` of its Parquet file, the same as a pyarrow `table`, the
+    bytes that its tar file should have and those that it has, None where there is none.
+    """
+
+    content: bytes
+    table: Any
+    tar_bytes: int
+    tar_size: int | None
+
+
+def read_shard(place: Place, name: str) -> Shard | None:
+    """The shard `name`, None where it isn't there: a tar file without its Parquet file is none.
+
+    Raises InputError for a Parquet file that is damaged.
+    """
+    content = place.read(f"{name}.parquet")
+    if content is None:
+        return None
+    table = parse(content, place.address(f"{name}.parquet"))
+    try:
+        tar_bytes = int((table.schema.metadata or {})[TAR_BYTES])
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{place.address(name)}.parquet is of no shard") from error
+    return Shard(content, table, tar_bytes, place.size(f"{name}.tar"))
+
+
+def parse(content: bytes, address: str):
+    """The pyarrow Table in a Parquet file. Raises InputError for one that is damaged."""
+    import pyarrow as pa
+    from pyarrow.parquet import read_table
+
+    try:
+        return read_table(pa.BufferReader(content))
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{address} is damaged: {error}") from error
+
+
+def members(table) -> list[dict]:
+    """The rows of the tar file that belongs to the Table of a shard: columns `MEMBER`."""
+    rows = table.select(list(MEMBER)).to_pylist()
+    return [row for row in rows if row["pack_member"] is not None]
+
+
+def parquet_of(table, tar_bytes: int) -> bytes:
+    """The Parquet file of a shard whose tar file has so many bytes."""
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    stream = pa.BufferOutputStream()
+    write_table(
+        table.replace_schema_metadata({TAR_BYTES: str(tar_bytes)}), stream, compression="zstd"
+    )
+    return stream.getvalue().to_pybytes()

@@ -1,0 +1,128 @@
+"""Places: folders on this machine, and addresses such as `s3://`, `gs://` and `hf://`, by fsspec.
+
+A file is whole or absent: in a folder it is moved to its place when it is whole, and an object
+store shows no object before its upload has ended.
+"""
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from artclf.base.errors import InputError, StepError
+from artclf.base.extras import require
+from artclf.base.files import replace_whole
+from artclf.base.locks import locked
+
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # longer than the letter of a drive
+
+
+def is_address(place) -> bool:
+    """Whether `place` is a text such as `s3://bucket/name`, not a folder."""
+    return isinstance(place, str) and "://" in place and ADDRESS.match(place) is not None
+
+
+class Place:
+    """Files by their names in a folder, or at an address that fsspec knows.
+
+    Raises InputError for an address of a kind that fsspec doesn't know, ImportError, which names
+    the package, where its kind needs one that is missing; methods raise what the system says of a
+    folder, and StepError, which names the address, for all that a store answers.
+    """
+
+    def __init__(self, address: str | Path):
+        require("pack", "fsspec", "pyarrow")
+        from fsspec.core import url_to_fs
+        from fsspec.implementations.local import LocalFileSystem
+
+        self.name = str(address).rstrip("/\\") or str(address)
+        self.folder: Path | None = None
+        self.filesystem: Any
+        if is_address(address):
+            try:
+                # what another process writes is to be seen
+                self.filesystem, root = url_to_fs(address, use_listings_cache=False)
+            except ValueError as error:
+                raise InputError(f"{address} can't be used: {error}") from error
+            self.root = root.rstrip("/")
+        else:
+            self.filesystem = LocalFileSystem()
+            self.root = Path(address).absolute().as_posix()
+        if isinstance(self.filesystem, LocalFileSystem):
+            self.folder = Path(self.root)
+
+    def path(self, name: str) -> str:
+        """The path of a file as `filesystem` takes it."""
+        return f"{self.root}/{name}"
+
+    def address(self, name: str) -> str:
+        """The path or address of a file as messages name it."""
+        return f"{self.name}/{name}"
+
+    def lock(self):
+        """A context manager that keeps other processes of this machine from writing to a folder; an
+        address has no lock.
+        """
+        return locked(self.folder) if self.folder else nullcontext()
+
+    def size(self, name: str) -> int | None:
+        """The bytes of a file, None where there is none."""
+        with self._errors_of(name):
+            try:
+                return self.filesystem.info(self.path(name))["size"]
+            except FileNotFoundError:
+                return None
+
+    def read(self, name: str) -> bytes | None:
+        """What is in a small file, None where there is none."""
+        with self._errors_of(name):
+            try:
+                return self.filesystem.cat_file(self.path(name))
+            except FileNotFoundError:
+                return None
+
+    def write(self, name: str, write: Callable[[Path], object]) -> int:
+        """Call `write` with a path on this machine; what it writes there becomes the file `name`.
+        Returns its bytes.
+        """
+        if self.folder:
+            replace_whole(self.folder / name, write)
+            return (self.folder / name).stat().st_size
+        with tempfile.TemporaryDirectory() as temporary:
+            whole = Path(temporary) / name
+            write(whole)
+            with self._errors_of(name):
+                self.filesystem.put_file(str(whole), self.path(name))
+            return whole.stat().st_size
+
+    @contextmanager
+    def local(self, name: str, temporary: Path) -> Iterator[Path]:
+        """A context manager that gives a path on this machine with a file's content: in a folder
+        itself, else a copy in the folder `temporary`. Raises FileNotFoundError where there is none.
+        """
+        if self.folder:
+            yield self.folder / name
+            return
+        copy = temporary / name
+        with self._errors_of(name):
+            self.filesystem.get_file(self.path(name), str(copy))
+        try:
+            yield copy
+        finally:
+            copy.unlink()
+
+    @contextmanager
+    def _errors_of(self, name: str) -> Iterator[None]:
+        """Errors of the packages behind an address, of whatever kind they are, become StepError."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            if self.folder:
+                raise
+            raise FileNotFoundError(f"{self.address(name)} isn't there ({error})") from error
+        except Exception as error:
+            if self.folder:
+                raise
+            raise StepError(f"{self.address(name)}: {type(error).__name__}: {error}") from error
