@@ -76,7 +76,10 @@ RANGES = {
     "convolutions": Range(1, 12),
     # style transfer
     "style_weight": Range(0, 1_000_000, is_whole=False),
+    "variation_weight": Range(0, 1_000_000, is_whole=False),
     "steps": Range(1, 10_000),
+    "levels": Range(1, 8),  # sizes from coarse to fine
+    "every": Range(0, 10_000),  # steps between two intermediate pictures
     # environment variables
     "ARTCLF_CACHE_GB": Range(0, 1_000_000, is_whole=False),
     # answers, and what is shown of them
