@@ -810,7 +810,7 @@ def restyle(
     size: Annotated[int, _number("canvas_size", "Longer side of the result in px")] = 256,
     style_weight: Annotated[
         float, _number("style_weight", "How much style counts against content")
-    ] = 30.0,
+    ] = 3.0,
     variation_weight: Annotated[
         float, _number("variation_weight", "How smooth the result is")
     ] = 1.0,

@@ -3,7 +3,7 @@
     python benchmarks/restyle.py recipe DATA [--pictures 2] [--size 256] [--iterations 500]
                                  [--starts content noise] [--out FOLDER]
     python benchmarks/restyle.py grid DATA EXPORT [--pictures 4] [--size 128] [--steps 30]
-                                 [--likes PERIOD ...] [--weights 1 10 100] [--out FOLDER]
+                                 [--likes PERIOD ...] [--weights 0.1 1 10] [--out FOLDER]
 
 `recipe` paints pictures of the period --content in the style of single pictures of --like, by the
 recipe of Gatys et al. 2016 and by ours, with VGG16 for both. The recipe is that of the paper's own
@@ -153,7 +153,8 @@ def ways_to_paint(content, model, stages: transfer.Stages, reference: Recipe, ar
         return transfer.pixels_of(painted, args.size)
 
     def recipes_loss_as_ours():
-        return transfer.paint(content, reference.at, args.size)
+        start = transfer.with_statistics_of(content, [model])
+        return transfer.paint(content, reference.at, args.size, start=start)
 
     def by_recipe_from(losses, start: str):
         return partial(by_recipe, losses, target, stages.mean, start, args.iterations)
@@ -251,7 +252,7 @@ def main():
             command.add_argument("--pictures", type=int, default=4)
             command.add_argument("--size", type=int, default=128)
             command.add_argument("--steps", type=int, default=30)
-            command.add_argument("--weights", type=float, nargs="+", default=[1, 10, 100])
+            command.add_argument("--weights", type=float, nargs="+", default=[0.1, 1, 10])
     args = parser.parse_args()
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)

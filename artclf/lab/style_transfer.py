@@ -152,13 +152,24 @@ def _format_of(file: Path) -> str:
     return Image.registered_extensions()[file.suffix.lower()]
 
 
-def mean_picture(pictures: Sequence[Image.Image], size: int) -> Image.Image:
-    """The mean of the pixels of pictures, each squashed to a square of `size` px."""
-    squares = [np.asarray(picture.resize((size, size)), dtype=float) for picture in pictures]
-    return Image.fromarray(np.mean(squares, axis=0).round().astype(np.uint8))
-
-
 # What it does
+
+
+def restyle_in_steps(
+    content: Image.Image, style: transfer.Style, network: transfer.Stages, shown: int = 3, **options
+) -> tuple[list[Image.Image], dict[str, float]]:
+    """`shown` pictures on the way, evenly over the steps, then the result; and its losses.
+
+    `options` are those of `transfer.restyle`.
+    """
+    every_step = []
+
+    def on_step(step, pixels):
+        every_step.append(transfer.picture_of(pixels))
+
+    painted, losses = transfer.restyle(content, style, network, on_step=on_step, **options)
+    places = np.linspace(0, len(every_step) - 1, shown + 1).round().astype(int)[:-1]
+    return [*(every_step[place] for place in places), painted], losses
 
 
 def grid(
@@ -187,6 +198,17 @@ def grid(
                 bar.update()
     painted[COLOURS] = [transfer.with_statistics_of(content, models) for content in contents]
     return painted
+
+
+def say_shared_body(classifier, network: transfer.Stages):
+    """Print a line where the classifier sees by the network that painted, whose judgement is then
+    not independent.
+    """
+    if network.arch in classifier.config["name"].split("+"):
+        print(
+            f"The classifier sees by {network.arch}, too, so it may take for the period what only this "
+            "network takes for it."
+        )
 
 
 def measure(

@@ -26,7 +26,7 @@ SIZE = 256  # px, the longer side of what is painted
 SMALLEST = 32  # px
 STYLE_SIZE = 256  # px, the longer side of the pictures whose style is taken
 STEPS = 60  # at each size
-STYLE_WEIGHT = 30.0
+STYLE_WEIGHT = 3.0
 VARIATION_WEIGHT = 1.0
 CONTENT_STAGE = 3  # of VGG16 conv4_3
 LEVELS = 2  # sizes from coarse to fine
@@ -39,10 +39,12 @@ TINY = 1e-12
 class Style:
     """A style: a statistic of the maps of each stage, a mean over `pictures` pictures.
 
-    `kind` is one of `STATISTICS`, `stages` the numbers of the stages.
+    `kind` is one of `STATISTICS`, `stages` the numbers of the stages. `colours` are the mean
+    products of any two of (1, red, green, blue) over the pixels: (4, 4).
     """
 
     statistics: tuple[torch.Tensor, ...]
+    colours: np.ndarray
     pictures: int = 1
     kind: str = "gram"
     stages: tuple[int, ...] = ()
@@ -136,15 +138,18 @@ def style_of(
     for stage in chosen:
         settings.check_choice("style_stages", stage, numbers)
     sums: list[torch.Tensor] = []
+    colours = np.zeros((4, 4))
     count = 0
     for picture in pictures:
-        maps = stages(pixels_of(picture, size))
+        pixels = pixels_of(picture, size)
+        colours += _products(_colours_of(picture_of(pixels)))
+        maps = stages(pixels)
         found = [STATISTICS[kind](maps[stage]) for stage in chosen]
         sums = [total + new for total, new in zip(sums, found, strict=True)] if sums else found
         count += 1
     if not count:
         raise InputError("no picture to take a style from: name one, or a period that has some")
-    return Style(tuple(total / count for total in sums), count, kind, chosen)
+    return Style(tuple(total / count for total in sums), colours / count, count, kind, chosen)
 
 
 def mixed(styles: Sequence[Style], weights: Sequence[float]) -> Style:
@@ -166,8 +171,9 @@ def mixed(styles: Sequence[Style], weights: Sequence[float]) -> Style:
     means = []
     for of_stage in zip(*(style.statistics for style in styles), strict=True):
         means.append(sum(share * one for share, one in zip(shares, of_stage, strict=True)))
+    colours = sum(share * style.colours for share, style in zip(shares, styles, strict=True))
     pictures = sum(style.pictures for style in styles)
-    return Style(tuple(means), pictures, first.kind, first.stages)
+    return Style(tuple(means), colours, pictures, first.kind, first.stages)
 
 
 def pixels_of(picture: Image.Image, size: int) -> torch.Tensor:
@@ -244,11 +250,12 @@ def restyle(
 ) -> tuple[Image.Image, dict[str, float]]:
     """`content` painted in `style`, its longer side `size` px, and the losses of the result.
 
-    Minimises `content` + `style_weight` * `style` + `variation_weight` * `variation` by the pixels:
-    the losses of `content_loss` after stage `content_stage`, `style_loss` and `total_variation`.
+    Minimises `content` + `style_weight` * `style` + `variation_weight` * `variation` by the pixels,
+    from those of the content with the colours of the style, which few steps would not reach: the
+    losses of `content_loss` after stage `content_stage`, `style_loss` and `total_variation`.
     For `steps`, `optimizer`, `levels` and `on_step` see `paint`. With `keep_colours`, the result
-    has the colours of the content and only the lightness that was painted (Gatys et al. 2017,
-    Controlling Perceptual Factors in Neural Style Transfer). The losses are `style`, `content`,
+    begins with those of the content, has them in the end, too, and only its lightness was painted
+    (Gatys et al. 2017, Controlling Perceptual Factors in Neural Style Transfer). The losses are `style`, `content`,
     `variation`, `total`, before colours are put back and values are clipped. A picture with a side
     below `SMALLEST` is painted at that and has its own proportions again in the end. Raises
     SettingError for a number out of its range, StepError where the loss is not finite.
@@ -259,7 +266,10 @@ def restyle(
     def losses_at(target: torch.Tensor) -> Objective:
         return Objective(stages, style, target, style_weight, variation_weight, content_stage)
 
-    pixels = paint(content, losses_at, size, steps, optimizer, levels, on_step)
+    mean = style.colours[0, 1:]
+    covariance = style.colours[1:, 1:] - np.outer(mean, mean)
+    start = content if keep_colours else _with_colours(content, mean, covariance)
+    pixels = paint(content, losses_at, size, steps, optimizer, levels, on_step, start)
     result = picture_of(pixels).resize(_sides(content, size), Image.Resampling.BICUBIC)
     if keep_colours:
         result = with_colours_of(result, content)
@@ -276,9 +286,11 @@ def paint(
     optimizer: str = "lbfgs",
     levels: int = LEVELS,
     on_step: Callable[[int, torch.Tensor], None] | None = None,
+    start: Image.Image | None = None,
 ) -> torch.Tensor:
-    """The pixels (1, 3, height, width), the longer side `size` px, after those of `content` were
-    changed step by step to lower the loss `total`.
+    """The pixels (1, 3, height, width), the longer side `size` px, after those of `start` were
+    changed step by step to lower the loss `total`; `start` has the proportions of `content`, and is
+    it by default.
 
     `losses_at` gets the pixels of the content at a size, and gives the function from pixels of that
     size to the losses by name. Coarse to fine (Gatys et al. 2017): painting begins at a size that
@@ -289,12 +301,13 @@ def paint(
     """
     settings.check(canvas_size=size, steps=steps, levels=levels)
     settings.check_choice("optimizer", optimizer, OPTIMIZERS)
+    first = start or content
     pixels = None
     done = 0
     for longer_side in sizes(size, levels):
         target = pixels_of(content, longer_side)
-        start = target if pixels is None else _resized(pixels, target)
-        pixels = _minimise(losses_at(target), start, steps, optimizer, done, on_step)
+        begun = pixels_of(first, longer_side) if pixels is None else _resized(pixels, target)
+        pixels = _minimise(losses_at(target), begun, steps, optimizer, done, on_step)
         done += steps
     assert pixels is not None  # there is at least one size
     return pixels
@@ -342,7 +355,7 @@ def _minimise(objective, start, steps: int, optimizer: str, done: int, on_step) 
     if optimizer == "adam":
         opt: torch.optim.Optimizer = torch.optim.Adam([pixels], ADAM_RATE)
     else:
-        opt = torch.optim.LBFGS([pixels], max_iter=1, history_size=20, line_search_fn=None)
+        opt = torch.optim.LBFGS([pixels], max_iter=1, history_size=20, tolerance_grad=0)
 
     def loss():
         opt.zero_grad()
@@ -386,16 +399,31 @@ def with_statistics_of(picture: Image.Image, others: Sequence[Image.Image]) -> I
     """`picture` with the mean and covariance of the colours of `others`: colour transfer alone
     (Reinhard et al. 2001, with the covariance as Gatys et al. 2017 do it).
     """
-    colours = np.asarray(picture.convert("RGB"), dtype=float).reshape(-1, 3) / 255
-    wanted = np.concatenate(
-        [np.asarray(one.convert("RGB"), dtype=float).reshape(-1, 3) / 255 for one in others]
-    )
-    moved = (colours - colours.mean(0)) @ _root(colours, -0.5) @ _root(wanted, 0.5) + wanted.mean(0)
+    wanted = np.concatenate([_colours_of(one) for one in others])
+    return _with_colours(picture, wanted.mean(0), np.cov(wanted.T, bias=True))
+
+
+def _with_colours(picture: Image.Image, mean: np.ndarray, covariance: np.ndarray) -> Image.Image:
+    """`picture` with the mean (3,) and covariance (3, 3) of its colours as given."""
+    colours = _colours_of(picture)
+    own = np.cov(colours.T, bias=True)
+    moved = (colours - colours.mean(0)) @ _power(own, -0.5) @ _power(covariance, 0.5) + mean
     array = (moved.clip(0, 1) * 255).round().astype(np.uint8)
     return Image.fromarray(array.reshape(*picture.size[::-1], 3))
 
 
-def _root(colours: np.ndarray, power: float) -> np.ndarray:
-    """The covariance of colours to a `power`."""
-    values, vectors = np.linalg.eigh(np.cov(colours.T) + 1e-6 * np.eye(3))
-    return vectors * values**power @ vectors.T
+def _colours_of(picture: Image.Image) -> np.ndarray:
+    """The colours of the pixels, from 0 to 1: (pixels, 3)."""
+    return np.asarray(picture.convert("RGB"), dtype=float).reshape(-1, 3) / 255
+
+
+def _products(colours: np.ndarray) -> np.ndarray:
+    """The mean products of any two of (1, red, green, blue): (4, 4)."""
+    with_one = np.insert(colours, 0, 1, axis=1)
+    return with_one.T @ with_one / len(colours)
+
+
+def _power(covariance: np.ndarray, power: float) -> np.ndarray:
+    """A covariance (3, 3) to a `power`; that of a plain picture has no inverse but for a little."""
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * (values.clip(0) + 1e-6) ** power @ vectors.T
