@@ -1,7 +1,8 @@
 """Style transfer beside the recipe it comes from, and beside simpler ways to give a picture a style.
 
-    python benchmarks/restyle.py recipe DATA [--pictures 2] [--size 256] [--iterations 500]
-                                 [--starts content noise] [--out FOLDER]
+    python benchmarks/restyle.py recipe DATA [--pictures 2] [--size 256] [--steps 60 100]
+                                 [--iterations 500] [--starts content noise]
+                                 [--out FOLDER]
     python benchmarks/restyle.py grid DATA EXPORT [--pictures 4] [--size 128] [--steps 30]
                                  [--likes PERIOD ...] [--weights 0.1 1 10] [--out FOLDER]
 
@@ -148,22 +149,25 @@ def ways_to_paint(content, model, stages: transfer.Stages, reference: Recipe, ar
     def as_it_is():
         return target
 
-    def ours():
-        painted, _ = transfer.restyle(content, style, stages, args.size)
+    def ours(steps: int):
+        painted, _ = transfer.restyle(content, style, stages, args.size, steps=steps)
         return transfer.pixels_of(painted, args.size)
 
-    def recipes_loss_as_ours():
+    def recipes_loss_as_ours(steps: int):
         start = transfer.with_statistics_of(content, [model])
-        return transfer.paint(content, reference.at, args.size, start=start)
+        return transfer.paint(content, reference.at, args.size, steps, start=start)
 
     def by_recipe_from(losses, start: str):
         return partial(by_recipe, losses, target, stages.mean, start, args.iterations)
 
-    ways = {CONTENT: as_it_is, "ours": ours, "its loss, painted as ours": recipes_loss_as_ours}
+    ways = {CONTENT: as_it_is}
+    for steps in args.steps:
+        ways[f"ours, {steps} steps"] = partial(ours, steps)
+        ways[f"the recipe's loss as ours, {steps} steps"] = partial(recipes_loss_as_ours, steps)
     for start in args.starts:
         ways[f"the recipe from {start}"] = by_recipe_from(reference.at(target), start)
     our_loss = transfer.Objective(stages, style, target)
-    ways["our loss, painted as the recipe"] = by_recipe_from(our_loss, "content")
+    ways["our loss as the recipe"] = by_recipe_from(our_loss, "content")
     return ways
 
 
@@ -241,6 +245,7 @@ def main():
             command.add_argument("--like", default="10-impressionism")
             command.add_argument("--pictures", type=int, default=2)
             command.add_argument("--size", type=int, default=256)
+            command.add_argument("--steps", type=int, nargs="+", default=[60, 100])
             command.add_argument("--iterations", type=int, default=500)
             command.add_argument(
                 "--starts", nargs="+", choices=("content", "noise"), default=["content"]

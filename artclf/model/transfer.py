@@ -171,7 +171,7 @@ def mixed(styles: Sequence[Style], weights: Sequence[float]) -> Style:
     means = []
     for of_stage in zip(*(style.statistics for style in styles), strict=True):
         means.append(sum(share * one for share, one in zip(shares, of_stage, strict=True)))
-    colours = sum(share * style.colours for share, style in zip(shares, styles, strict=True))
+    colours = np.average([style.colours for style in styles], axis=0, weights=shares)
     pictures = sum(style.pictures for style in styles)
     return Style(tuple(means), colours, pictures, first.kind, first.stages)
 
