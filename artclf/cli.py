@@ -74,6 +74,7 @@ Backend = StrEnum("Backend", ["torch", "onnx", "onnx-int8"])
 Part = StrEnum("Part", ["train", "valid", "test"])
 ServeBackend = StrEnum("ServeBackend", ["auto", "torch", "onnx", "onnx-int8"])
 Pooling = StrEnum("Pooling", ["max", "avg"])
+Optimizer = StrEnum("Optimizer", ["lbfgs", "adam"])
 Activation = StrEnum("Activation", ["relu", "leaky_relu", "elu", "gelu", "tanh", "sigmoid"])
 
 DATA = Path("data/sample")
@@ -122,6 +123,16 @@ def _print(summary, as_json: bool):
         print(summary.to_string())
     else:
         print("\n".join(f"{name}: {figure(value)}" for name, value in summary.items()))
+
+
+def _parse_numbers(text: str, option: str) -> list[float]:
+    """`2,1` as numbers."""
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} are no numbers, such as 2,1", param_hint=option
+        ) from error
 
 
 def _use_cache(folder: Path | None):
@@ -829,8 +840,14 @@ def painters(
 def restyle(
     image: Annotated[Path, typer.Argument(help="A picture.")],
     like: Annotated[
-        str, typer.Option(help="A picture, or a period or painter of DATA, whose style it takes.")
+        list[str],
+        typer.Option(
+            help="A picture, or a period or painter of DATA, whose style it takes; may be repeated."
+        ),
     ],
+    mix: Annotated[
+        str | None, typer.Option(help="How much each --like counts, such as 2,1. Default: alike.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="File of the result, by default IMAGE-like-LIKE.jpg here.")
     ] = None,
@@ -839,20 +856,35 @@ def restyle(
         str,
         typer.Option(help="auto (VGG16 if it can be had), or a network of torchvision or timm."),
     ] = "auto",
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Take the weights of ARCH in this safetensors or state dict file."),
+    ] = None,
     size: Annotated[int, _number("canvas_size", "Longer side of the result in px")] = 256,
     style_weight: Annotated[
         float, _number("style_weight", "How much style counts against content")
-    ] = 30.0,
-    steps: Annotated[int, _number("steps", "Steps at each of two sizes")] = 60,
+    ] = 3.0,
+    variation_weight: Annotated[
+        float, _number("variation_weight", "How smooth the result is")
+    ] = 1.0,
+    steps: Annotated[int, _number("steps", "Steps at each size")] = 60,
+    levels: Annotated[int, _number("levels", "Sizes from coarse to fine")] = 2,
+    optimizer: Annotated[
+        Optimizer, typer.Option(help="What changes the pixels.")
+    ] = Optimizer.lbfgs,
     keep_colours: Annotated[
         bool, typer.Option("--keep-colours", help="Keep the colours of IMAGE.")
     ] = False,
+    every: Annotated[
+        int, _number("every", "Write the picture each time after so many steps, 0 for never")
+    ] = 0,
     as_json: Json = False,
 ):
-    """Paint a picture in the style of another one, of a period or of a painter."""
+    """Paint a picture in the style of others, of a period or of a painter."""
     from artclf.lab import style_transfer
 
-    file = out or Path(f"{image.stem}-like-{Path(like).stem}.jpg")
+    names = "-".join(Path(one).stem for one in like)
+    file = out or Path(f"{image.stem}-like-{names}.jpg")
     losses = _call(
         style_transfer.restyle_file,
         image,
@@ -860,9 +892,15 @@ def restyle(
         data,
         file,
         arch,
+        weights,
+        _parse_numbers(mix, "--mix") if mix else None,
+        every,
         size=size,
         style_weight=style_weight,
+        variation_weight=variation_weight,
         steps=steps,
+        levels=levels,
+        optimizer=optimizer,
         keep_colours=keep_colours,
     )
     _print({"file": str(file), **losses}, as_json)

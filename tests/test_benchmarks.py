@@ -8,18 +8,22 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
+import artclf
 from artclf import train
 
 SCRIPTS = sorted((Path(__file__).resolve().parent.parent / "benchmarks").glob("*.py"))
@@ -371,3 +375,87 @@ def test_many_answers_are_measured_by_their_number(script, drawn, tmp_path, caps
         rate, megabytes, written = (float(line[place]) for place in (2, 5, 9))
         assert rate > 0 and 20 < megabytes < 4000 and written >= 0
     assert set(drawn.rglob("*")) == before
+
+
+def vgg_like():
+    """Stages as `transfer.Stages` has them of VGG16, with three channels everywhere and random
+    weights.
+    """
+    torch.manual_seed(0)
+    stages = []
+    channels = 3
+    for convolutions in (2, 2, 3, 3, 3):
+        layers = []
+        for _ in range(convolutions):
+            layers += [nn.Conv2d(channels, 4, 3, padding=1), nn.ReLU(inplace=True)]
+            channels = 4
+        stages.append(nn.Sequential(*layers, nn.MaxPool2d(2)))
+    return SimpleNamespace(
+        stages=nn.ModuleList(stages), mean=torch.zeros(3, 1, 1), std=torch.ones(3, 1, 1)
+    )
+
+
+def test_the_scaled_network_has_channels_of_mean_1_and_answers_the_same(monkeypatch):
+    restyle = load("restyle", monkeypatch)
+    stages = vgg_like()
+    pictures = [Image.effect_noise((40, 30), 60).convert("RGB") for _ in range(3)]
+    layers = restyle.scaled_layers(stages, pictures)
+    x = torch.cat(
+        [
+            restyle.transfer.pixels_of(p.resize((restyle.SQUARE,) * 2), restyle.SQUARE)
+            for p in pictures
+        ]
+    )
+    scaled = plain = x
+    with torch.no_grad():
+        flat = [layer for stage in stages.stages for layer in stage]
+        assert len(layers) == len(flat)
+        for found, layer in zip(layers, flat, strict=True):
+            scaled = found(scaled)
+            plain = nn.AvgPool2d(2)(plain) if isinstance(layer, nn.MaxPool2d) else layer(plain)
+            if isinstance(layer, nn.ReLU):
+                means = plain.mean((0, 2, 3), keepdim=True).clamp(min=1e-6)
+                assert torch.allclose(scaled, plain / means, rtol=1e-3, atol=1e-3)
+
+
+def test_the_loss_of_the_recipe_is_worked_out_by_numpy(monkeypatch):
+    restyle = load("restyle", monkeypatch)
+    stages = vgg_like()
+    picture = Image.effect_noise((40, 30), 60).convert("RGB")
+    flat = restyle.scaled_layers(stages, [picture])
+    style, content, pixels = torch.rand(3, 1, 3, 32, 32)
+    losses = restyle.Recipe(flat, stages.mean, stages.std, style).at(content)
+
+    def maps(x):
+        found = []
+        for layer in flat:
+            x = layer(x)
+            found += [x[0].flatten(1).detach().numpy()] if isinstance(layer, nn.ReLU) else []
+        return found
+
+    of_style, of_content, of_pixels = maps(style), maps(content), maps(pixels)
+    expected = 0
+    for place in (0, 2, 4, 7, 10):
+        grams = [m[place] @ m[place].T / m[place].shape[1] for m in (of_style, of_pixels)]
+        expected += 1e3 / 4**2 * np.square(grams[0] - grams[1]).mean()
+    found = {name: float(value) for name, value in losses(pixels).items()}
+    assert found["style"] == pytest.approx(expected, rel=1e-3)
+    assert found["content"] == pytest.approx(
+        np.square(of_content[8] - of_pixels[8]).mean(), rel=1e-3
+    )
+    assert found["total"] == pytest.approx(found["style"] + found["content"], rel=1e-4)
+    target = losses(content)
+    assert float(target["content"]) == 0
+    painted = restyle.by_recipe(losses, content, stages.mean, "content", 40)
+    assert float(losses(painted)["total"]) < 0.7 * float(target["total"])
+
+
+@pytest.mark.slow
+def test_kinds_of_style_are_measured_on_periods(script, drawn, export, tmp_path, capsys):
+    first, second = artclf.load(export).vocab[:2]
+    call = [of("restyle"), "grid", drawn, export, "--content", first, "--likes", second]
+    call += ["--arch", "efficientnet_lite0", "--pictures", 1, "--size", 64, "--steps", 1]
+    script(*call, "--weights", 1, "--out", tmp_path)
+    told = capsys.readouterr().out
+    assert "mean of 1 periods" in told and "means and spreads, 1" in told
+    assert {file.name for file in tmp_path.iterdir()} == {"grid.csv", "grid.png", f"{second}.png"}

@@ -77,7 +77,10 @@ RANGES = {
     "convolutions": Range(1, 12),
     # style transfer
     "style_weight": Range(0, 1_000_000, is_whole=False),
+    "variation_weight": Range(0, 1_000_000, is_whole=False),
     "steps": Range(1, 10_000),
+    "levels": Range(1, 8),  # sizes from coarse to fine
+    "every": Range(0, 10_000),  # steps between two intermediate pictures
     # labelling
     "page": Range(1, 1000),  # pictures
     "by_chance": Range(0, 1, is_whole=False),

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from artclf.base import settings
 from artclf.base.errors import InputError
 from artclf.base.files import replace_whole
 from artclf.base.progress import progress_bar
@@ -25,13 +26,19 @@ from artclf.results import plots
 AUTO = "auto"
 WITHOUT_VGG = "efficientnet_lite0"
 NUMBER = 20  # pictures of a period or painter, over which a style is a mean
+KINDS = {"gram": "Gram matrices", "moments": "means and spreads"}
+COLOURS = "colours alone"
 FORMATS = (".jpg", ".jpeg", ".png", ".webp")
 
 
-def stages(arch: str = AUTO) -> transfer.Stages:
+def stages(arch: str = AUTO, weights=None) -> transfer.Stages:
     """The `Stages` of a network; `auto` is VGG16, or EfficientNet-Lite0 where its weights can't be
     had, which a line then says.
+
+    `weights` is a file of weights, for which `auto` is VGG16. Raises what `transfer.Stages` does.
     """
+    if weights is not None:
+        return transfer.Stages(transfer.ARCH if arch == AUTO else arch, weights)
     if arch != AUTO:
         return transfer.Stages(arch)
     try:
@@ -75,55 +82,133 @@ def opened(files: Sequence[Path]) -> list[Image.Image]:
     return pictures
 
 
-def restyle_file(image, like: str, data, file, arch: str = AUTO, **options) -> dict[str, float]:
-    """Paint the picture `image` in the style of `like` (see `files_like`), write it to `file`, and
-    return the losses of `transfer.restyle`, which takes `options`.
+def restyle_file(
+    image,
+    like: Sequence[str],
+    data,
+    file,
+    arch: str = AUTO,
+    weights=None,
+    mix: Sequence[float] | None = None,
+    every: int = 0,
+    **options,
+) -> dict[str, float]:
+    """Paint the picture `image` in the style of each of `like` (see `files_like`), mixed by the
+    weights `mix` (by default equal ones), write it to `file`, and return the losses of
+    `transfer.restyle`, which takes `options`.
 
-    Raises InputError where `file` is there already, or its name is that of no picture.
+    `arch` and `weights` are those of `stages`. With `every`, the picture after so many steps, and
+    each time so many more, is written beside `file` as `<name>-step-<number>`. Raises InputError
+    where a file is there already, its name is that of no picture, or there are not as many weights
+    as styles.
     """
     file = Path(file)
-    if file.exists():
-        raise InputError(f"{file} is there already: name another file with --out")
     if file.suffix.lower() not in FORMATS:
         raise InputError(f"{file} is no name of a picture: it must end in {', '.join(FORMATS)}")
-    network = stages(arch)
-    style = transfer.style_of(opened(files_like(data, like)), network)
+    settings.check(every=every)
+    steps = options.get("steps", transfer.STEPS)
+    sizes = transfer.sizes(
+        options.get("size", transfer.SIZE), options.get("levels", transfer.LEVELS)
+    )
+    total = steps * len(sizes)
+    _check_new([file, *(_at_step(file, step) for step in _shown_steps(total, every))])
     [content] = opened([Path(image)])
-    painted, losses = transfer.restyle(content, style, network, **options)
-    replace_whole(file, lambda part: painted.save(part, _format_of(file)))
+    pictures = [opened(files_like(data, one)) for one in like]
+    network = stages(arch, weights)
+    styles = [transfer.style_of(of_one, network) for of_one in pictures]
+    style = transfer.mixed(styles, mix or [1] * len(styles))
+    with progress_bar(total=total, desc="painting") as bar:
+
+        def on_step(step, pixels):
+            bar.update()
+            if step in _shown_steps(total, every):
+                _save(transfer.picture_of(pixels), _at_step(file, step))
+
+        painted, losses = transfer.restyle(content, style, network, on_step=on_step, **options)
+    _save(painted, file)
     return losses
+
+
+def _shown_steps(total: int, every: int) -> range:
+    """The steps after which an intermediate picture is written; the last is the result."""
+    return range(every, total, every) if every else range(0)
+
+
+def _at_step(file: Path, step: int) -> Path:
+    return file.with_name(f"{file.stem}-step-{step}{file.suffix}")
+
+
+def _check_new(files: Sequence[Path]):
+    for file in files:
+        if file.exists():
+            raise InputError(f"{file} is there already: name another file with --out")
+
+
+def _save(picture: Image.Image, file: Path):
+    replace_whole(file, lambda part: picture.save(part, _format_of(file)))
 
 
 def _format_of(file: Path) -> str:
     return Image.registered_extensions()[file.suffix.lower()]
 
 
-def mean_picture(pictures: Sequence[Image.Image], size: int) -> Image.Image:
-    """The mean of the pixels of pictures, each squashed to a square of `size` px."""
-    squares = [np.asarray(picture.resize((size, size)), dtype=float) for picture in pictures]
-    return Image.fromarray(np.mean(squares, axis=0).round().astype(np.uint8))
-
-
 # What it does
+
+
+def restyle_in_steps(
+    content: Image.Image, style: transfer.Style, network: transfer.Stages, shown: int = 3, **options
+) -> tuple[list[Image.Image], dict[str, float]]:
+    """`shown` pictures on the way, evenly over the steps, then the result; and its losses.
+
+    `options` are those of `transfer.restyle`.
+    """
+    every_step = []
+
+    def on_step(step, pixels):
+        every_step.append(transfer.picture_of(pixels))
+
+    painted, losses = transfer.restyle(content, style, network, on_step=on_step, **options)
+    places = np.linspace(0, len(every_step) - 1, shown + 1).round().astype(int)[:-1]
+    return [*(every_step[place] for place in places), painted], losses
 
 
 def grid(
     contents: Sequence[Image.Image],
-    style: transfer.Style,
+    models: Sequence[Image.Image],
     network: transfer.Stages,
     style_weights: Sequence[float],
     **options,
 ) -> dict[str, list[Image.Image]]:
-    """`contents` painted with each style weight, by the name of the row: lists as long as
-    `contents`.
+    """`contents` in the style of `models`, by the name of the row: lists as long as `contents`.
+
+    Rows `Gram matrices, 10` are painted with that style weight; so are rows `means and spreads,
+    10`, by means and standard deviations of the channels, as AdaIN matches them (Huang and Belongie
+    2017), with the same steps in the place of its trained decoder. The row `colours alone` is
+    `transfer.with_statistics_of`. `options` are those of `transfer.restyle`.
     """
     painted = {}
-    for weight in progress_bar(list(style_weights), desc="style weights"):
-        painted[f"style weight {weight:g}"] = [
-            transfer.restyle(content, style, network, style_weight=weight, **options)[0]
-            for content in contents
-        ]
+    with progress_bar(total=len(KINDS) * len(style_weights), desc="style weights") as bar:
+        for kind, words in KINDS.items():
+            style = transfer.style_of(models, network, kind=kind)
+            for weight in style_weights:
+                painted[f"{words}, {weight:g}"] = [
+                    transfer.restyle(content, style, network, style_weight=weight, **options)[0]
+                    for content in contents
+                ]
+                bar.update()
+    painted[COLOURS] = [transfer.with_statistics_of(content, models) for content in contents]
     return painted
+
+
+def say_shared_body(classifier, network: transfer.Stages):
+    """Print a line where the classifier sees by the network that painted, whose judgement is then
+    not independent.
+    """
+    if network.arch in classifier.config["name"].split("+"):
+        print(
+            f"The classifier sees by {network.arch}, too, so it may take for the period what only this "
+            "network takes for it."
+        )
 
 
 def measure(
@@ -183,13 +268,21 @@ def plot_rows(rows: dict[str, Sequence[Image.Image]], size: int = 200, ax=None):
 
 
 def plot_trade_off(table: pd.DataFrame, ax=None):
-    """The table of `measure` as a Figure: how much is kept against how probable the period is."""
-    ax = ax or plots.axes_of_size(6, 4)
-    ax.plot(table.kept, table.probability, "o")
-    for name, row in table.iterrows():
-        ax.annotate(
-            name, (row.kept, row.probability), xytext=(5, 4), textcoords="offset points", fontsize=8
-        )
+    """The table of `measure` as a Figure: how much is kept against how probable the period is, a
+    line for each kind of style, along its weights.
+    """
+    ax = ax or plots.axes_of_size(7, 4.5)
+    kinds = pd.Series(table.index, table.index).str.split(", ").str[0]
+    for kind, rows in table.groupby(kinds, sort=False):
+        ax.plot(rows.kept, rows.probability, "o-", label=kind, linewidth=1)
+        for name, row in rows.iterrows():
+            ax.annotate(
+                str(name).removeprefix(f"{kind}, "),
+                (row.kept, row.probability),
+                xytext=(5, 4),
+                textcoords="offset points",
+                fontsize=8,
+            )
     ax.set(xlabel="kept of the content (cosine)", ylabel="probability of the period")
     ax.margins(0.2)
     ax.grid(alpha=0.3)

@@ -1,10 +1,12 @@
 """Style transfer on a data set: which pictures make a style, what is written, what is measured."""
 
+import json
 import re
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -61,6 +63,55 @@ def test_the_command_writes_a_picture_and_replaces_none(command, drawn, tmp_path
     assert Image.open(tmp_path / "b.png").format == "PNG"
 
 
+def test_the_command_mixes_styles_and_writes_pictures_on_the_way(
+    command, drawn, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Image.new("L", (1, 1), 90).save("tiny.png")
+    one, two = read_catalogue(drawn).period.unique()[:2]
+    asked = ["restyle", "tiny.png", "--like", one, "--like", two, "--data", drawn, "--size", "64"]
+    asked += ["--arch", "efficientnet_lite0", "--steps", "2", "--json"]
+    mixes = []
+    real = transfer.mixed
+    monkeypatch.setattr(transfer, "mixed", lambda *args: mixes.append(args[1]) or real(*args))
+    code, out, _ = command(*asked, "--mix", "2,1", "--every", "3", "--optimizer", "adam")
+    name = f"tiny-like-{one}-{two}"
+    assert code == 0 and json.loads(out)["file"] == f"{name}.jpg" and mixes == [[2, 1]]
+    made = {file.name for file in tmp_path.iterdir()}
+    assert made == {"tiny.png", f"{name}.jpg", f"{name}-step-3.jpg"}
+    (tmp_path / f"{name}.jpg").unlink()
+    code, _, err = command(*asked, "--every", "3")
+    assert code == 1 and f"{name}-step-3.jpg is there already" in err
+    code, _, err = command(*asked, "--mix", "1")
+    assert code == 1 and "2 styles need as many weights" in err
+    code, _, err = command(*asked, "--mix", "a,b")
+    assert code == 2 and "--mix" in err
+    code, _, err = command(*asked, "--arch", "resnet50")
+    assert code == 1 and err.startswith("artclf: no ImageNet weights of resnet50")
+    assert {file.name for file in tmp_path.iterdir()} == made - {f"{name}.jpg"}
+
+
+def test_pictures_on_the_way_are_spread_over_the_steps(network):
+    content = Image.effect_noise((80, 60), 90).convert("RGB")
+    style = transfer.style_of([Image.new("RGB", (40, 40), "red")], network, 64)
+    shown, losses = style_transfer.restyle_in_steps(
+        content, style, network, 2, size=64, steps=3, levels=1
+    )
+    painted, expected = transfer.restyle(content, style, network, size=64, steps=3, levels=1)
+    assert len(shown) == 3 and shown[-1].tobytes() == painted.tobytes()
+    assert shown[0].tobytes() != shown[1].tobytes() != shown[2].tobytes()
+    assert losses == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_classifier_that_sees_by_the_network_that_paints_is_named(export, network, capsys):
+    classifier = artclf.load(export)
+    style_transfer.say_shared_body(classifier, network)
+    assert "sees by efficientnet_lite0, too" in capsys.readouterr().out
+    monkey = type("Other", (), {"arch": "vgg16"})
+    style_transfer.say_shared_body(classifier, monkey)
+    assert capsys.readouterr().out == ""
+
+
 def test_without_vgg16_another_network_paints_and_a_line_says_so(monkeypatch, capsys):
     real = transfer.Stages
 
@@ -93,18 +144,26 @@ def test_what_is_measured_is_what_the_classifier_says(drawn, export, network):
     assert table.kept["others"] < table.kept["mirrored"] < 1
     with pytest.raises(InputError, match="no period of the classifier"):
         style_transfer.measure(classifier, contents, {}, "nothing")
-    style = transfer.style_of(contents, network, 64)
-    grid = style_transfer.grid(contents[:1], style, network, (1, 5), size=64, steps=1, levels=1)
-    assert list(grid) == ["style weight 1", "style weight 5"]
-    axes = style_transfer.plot_rows({"content": contents, **grid}).axes[0]
-    assert len(axes.images) == 5 and [text.get_text() for text in axes.texts][1:] == list(grid)
-    assert len(style_transfer.plot_trade_off(table).axes[0].texts) == 4
-    assert (
-        style_transfer.mean_picture(
-            [Image.new("RGB", (3, 9), "white"), Image.new("RGB", (5, 2))], 4
-        ).getpixel((0, 0))
-        == (128,) * 3
+    grid = style_transfer.grid(
+        contents[:1], contents[1:], network, (1, 5), size=64, steps=3, levels=1
     )
+    kinds = ["Gram matrices", "means and spreads"]
+    rows = [f"{kind}, {weight}" for kind in kinds for weight in (1, 5)]
+    assert list(grid) == [*rows, "colours alone"]
+    assert len({picture.tobytes() for [picture] in grid.values()}) == 5
+    axes = style_transfer.plot_rows({"content": contents, **grid}).axes[0]
+    assert len(axes.images) == 8 and [text.get_text() for text in axes.texts][1:] == list(grid)
+    table = pd.DataFrame({"kept": 0.5, "probability": 0.2}, index=["content", *grid])
+    axes = style_transfer.plot_trade_off(table).axes[0]
+    assert [line.get_label() for line in axes.lines] == ["content", *kinds, "colours alone"]
+    assert [text.get_text() for text in axes.texts] == [
+        "content",
+        "1",
+        "5",
+        "1",
+        "5",
+        "colours alone",
+    ]
 
 
 @pytest.mark.slow
@@ -123,6 +182,7 @@ def test_the_notebook_runs(drawn, export, tmp_path):
             "CONTENT": vocab[0],
             "LIKE": vocab[1],
             "ARCH": "efficientnet_lite0",
+            "EPOCHS": 2,
             "PICTURES": 2,
             "SIZE": 64,
             "STEPS": 1,
@@ -132,6 +192,7 @@ def test_the_notebook_runs(drawn, export, tmp_path):
     book = nbformat.read(copy, 4)
     outputs = [item for cell in book.cells if cell.cell_type == "code" for item in cell.outputs]
     texts = " ".join(str(item.get("data", {}).get("text/plain", "")) for item in outputs)
-    assert "style weight 10" in texts and "colours alone" in texts and "kept" in texts
+    assert "means and spreads, 10" in texts and "colours alone" in texts and "kept" in texts
+    assert "style alone" in texts and "variance" in texts
     assert sum("image/png" in item.get("data", {}) for item in outputs) == 5
     assert not any(item.get("name") == "stderr" for item in outputs)
