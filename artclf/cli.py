@@ -606,6 +606,16 @@ def similar(
     painter: Annotated[
         str, typer.Option(help="Only pictures by painters whose name has this text in it.")
     ] = "",
+    years: Annotated[
+        str, typer.Option(help="Only pictures of these years: 1872, 1870-1890, 1880s.")
+    ] = "",
+    by: Annotated[
+        str,
+        typer.Option(
+            help="What is compared: content, style, or how much style counts beside content, "
+            "from 0 to 1."
+        ),
+    ] = "content",
     backend: Annotated[
         Backend, typer.Option(help="What computes; for onnx, run `artclf export` first.")
     ] = Backend.torch,
@@ -615,9 +625,8 @@ def similar(
     from artclf.results import neighbours
 
     classifier = _call(artclf.load, out, backend=backend.value)
-    found = _call(
-        neighbours.similar, classifier, out, images, data, k, period=period, painter=painter
-    )
+    wanted = {"period": period, "painter": painter, "years": years}
+    found = _call(neighbours.similar, classifier, out, images, data, k, **wanted, by=by)
     if (found.error != "").all():
         raise InputError(f"no picture found: {'; '.join(found.error) or 'empty folders'}")
     _print(found, as_json)
