@@ -616,17 +616,34 @@ def similar(
             "from 0 to 1."
         ),
     ] = "content",
+    among: Annotated[
+        Path | None,
+        typer.Option(
+            help="Look among the pictures of this folder or data set, not among those of training."
+        ),
+    ] = None,
+    index: Annotated[
+        bool,
+        typer.Option(
+            "--index",
+            help="Among more than 100,000 pictures, build an index, keep it, and ask that; it may "
+            "miss a few.",
+        ),
+    ] = False,
     backend: Annotated[
         Backend, typer.Option(help="What computes; for onnx, run `artclf export` first.")
     ] = Backend.torch,
     as_json: Json = False,
 ):
-    """Name the training pictures that are most similar to pictures of yours."""
+    """Name the pictures that are most similar to pictures of yours: training pictures, or those of a
+    folder.
+    """
     from artclf.results import neighbours
 
     classifier = _call(artclf.load, out, backend=backend.value)
     wanted = {"period": period, "painter": painter, "years": years}
-    found = _call(neighbours.similar, classifier, out, images, data, k, **wanted, by=by)
+    options: dict[str, Any] = {"by": by, "among": among, "index": index}
+    found = _call(neighbours.similar, classifier, out, images, data, k, **wanted, **options)
     if (found.error != "").all():
         raise InputError(f"no picture found: {'; '.join(found.error) or 'empty folders'}")
     _print(found, as_json)

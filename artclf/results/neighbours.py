@@ -6,7 +6,7 @@ Reads `EXPORT/embeddings.npz` and `predictions.csv`, and the catalogue and pictu
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,16 +15,15 @@ import pandas as pd
 
 from artclf.answers import inputs
 from artclf.base import settings
-from artclf.base.errors import InputError, SettingError
-from artclf.base.settings import shown
-from artclf.data import years as dates
-from artclf.data.catalogue import clean_path, read_catalogue
+from artclf.base.errors import InputError
 from artclf.data.pictures import thumbnail
 from artclf.results import embeddings, evaluation, retrieval
+from artclf.results.collection import Collection
+from artclf.results.facts import FACTS, facts_of, in_words, matching
 
-FACTS = ("title", "artist", "year", "licence", "source", "source_page")
 THUMBNAIL = 240  # px
 THUMBNAILS = 1000  # that are kept in memory, 10 kB each
+SELECTIONS = 8  # by period, painter and years, that are kept in memory
 HELD_OUT = 0.99  # of the pictures of valid and test lie within the limit
 COLUMNS = ["image", "rank", "file", "period", "similarity", "title", "artist", "year"]
 COLUMNS += ["source", "source_page", "error"]
@@ -46,7 +45,7 @@ class Neighbours:
         predictions = predictions.reindex(known.files)
         is_train = (predictions.part == "train").to_numpy()
         self.thumbnails = thumbnails  # the address that the number of a picture is added to
-        self.limit = _limit(known.residuals[~is_train])
+        self.limit = _limit(self.describe.residuals[~is_train])
         self.data = Path(data) if data is not None else None
         self.files = [file for file, is_one in zip(known.files, is_train, strict=True) if is_one]
         self._periods = predictions.period[is_train].tolist()
@@ -54,6 +53,7 @@ class Neighbours:
         self._descriptions = {kind: vectors[is_train] for kind, vectors in descriptions.items()}
         self._facts = facts_of(data) if data is not None else {}
         self.thumbnail = lru_cache(THUMBNAILS)(self._thumbnail)
+        self._selected = lru_cache(SELECTIONS)(self._select)
 
     def distance(self, features: np.ndarray) -> float | None:
         """How far a picture of these `features` (features,) lies from all of training, where 1 is
@@ -84,8 +84,7 @@ class Neighbours:
         """
         share = retrieval.style_share(by)
         self.describe.check(share)
-        wanted = self._are_wanted(period, painter, years)
-        among = None if wanted is None else np.flatnonzero(wanted)
+        among = self._selected(period, painter, years)
         described = {kind: row for kind, [row] in self.describe(features[None]).items()}
         rows, similarities = retrieval.nearest(described, self._descriptions, share, count, among)
         found = []
@@ -104,12 +103,13 @@ class Neighbours:
 
     def has(self, period: str = "", painter: str = "", years: str = "") -> bool:
         """Whether there is a picture of this period, painter and these years."""
-        wanted = self._are_wanted(period, painter, years)
-        return bool(self.files) if wanted is None else bool(wanted.any())
+        rows = self._selected(period, painter, years)
+        return len(self.files if rows is None else rows) > 0
 
-    def _are_wanted(self, period: str, painter: str, years: str) -> np.ndarray | None:
+    def _select(self, period: str, painter: str, years: str) -> np.ndarray | None:
+        """The rows of the pictures that are asked for; None for all."""
         facts = [self._facts.get(file, {}) for file in self.files]
-        return matching(
+        wanted = matching(
             self._periods,
             [known.get("artist", "") for known in facts],
             [known.get("year", "") for known in facts],
@@ -117,6 +117,7 @@ class Neighbours:
             painter,
             years,
         )
+        return None if wanted is None else np.flatnonzero(wanted)
 
     def _thumbnail(self, place: int) -> bytes | None:
         """A training picture as a small JPEG; None where there is none."""
@@ -143,6 +144,8 @@ def similar(
     painter: str = "",
     years: str = "",
     by=retrieval.CONTENT,
+    among=None,
+    index: bool = False,
 ) -> pd.DataFrame:
     """The `k` training pictures most similar to each of `images`, which are what `predict` takes: a
     row each, `image, rank, file, period, similarity, title, artist, year, source, source_page,
@@ -150,12 +153,28 @@ def similar(
 
     `classifier` is that of the export folder `out`; `data` is the data set that facts are taken
     from, which `painter` and `years` need. For `period`, `painter`, `years` and `by` see
-    `Neighbours.nearest`. An image that can't be read has one row, whose `error` says why. Raises
-    SettingError for a `k` below 1, another `by` or `years` that are none, InputError for an unknown
-    period, where no picture is left, and what `Neighbours` raises.
+    `Neighbours.nearest`. With `among`, a folder of pictures or a data set, the most similar are
+    looked for there (see `Collection`, also for `index`). An image that can't be read has one row,
+    whose `error` says why. Raises SettingError for a `k` below 1, another `by` or `years` that are
+    none, InputError for an unknown period, where no picture is left, and what `Neighbours` and
+    `Collection` raise.
     """
     settings.check(k=k)
     retrieval.style_share(by)
+    if among is not None:
+        if data is not None:
+            raise InputError("--data and --among exclude each other: --among takes a data set, too")
+        collection = Collection(among, classifier, out)
+        wanted = {"period": period, "painter": painter, "years": years}
+        if not collection.has(**wanted):
+            raise InputError(f"no picture in {among} is of {in_words(wanted)}: ask for less")
+        return table_of(
+            classifier,
+            images,
+            lambda features: collection.nearest(features, k, **wanted, by=by, index=index),
+        )
+    if index:
+        raise InputError("an index is of a collection: name its folder with --among")
     if period and period not in classifier.vocab:
         raise InputError(f"no period {period}: take one of {', '.join(classifier.vocab)}")
     if (painter or years) and data is None:
@@ -188,55 +207,7 @@ def table_of(classifier, images, nearest: Callable[[np.ndarray], list[dict]]) ->
     return table.fillna(dict.fromkeys(texts, ""))
 
 
-def in_words(wanted: dict[str, str]) -> str:
-    """What is asked for, as an error names it."""
-    return " and ".join(filter(None, wanted.values()))
-
-
-def matching(
-    periods: Sequence[str],
-    painters: Sequence[str],
-    texts_of_years: Sequence[str],
-    period: str = "",
-    painter: str = "",
-    years: str = "",
-) -> np.ndarray | None:
-    """Which pictures are asked for (pictures,), given what is known of each; None where nothing is
-    asked, so that all are.
-
-    They are of `period`, by a painter whose name has the text `painter` in it, and of `years`: a
-    year or a range in words, `1872`, `1870-1890`, `1880s`, `16th century`, in which all of the years
-    that are known of the picture lie. Raises SettingError for `years` that name none.
-    """
-    wanted = []
-    if period:
-        wanted.append(np.array([one == period for one in periods], dtype=bool))
-    if painter:
-        part = painter.casefold()
-        wanted.append(np.array([part in name.casefold() for name in painters], dtype=bool))
-    if years:
-        [(first, last)] = dates.spans([years]).to_numpy()
-        if np.isnan(first):
-            raise SettingError(f"years are {shown(years)}: take some such as 1870-1890 or 1880s")
-        known = dates.spans(texts_of_years).to_numpy()
-        wanted.append((known[:, 0] >= first) & (known[:, 1] <= last))
-    return np.logical_and.reduce(wanted) if wanted else None
-
-
 def _limit(residuals: np.ndarray) -> float | None:
     if len(residuals) < FEWEST:
         return None
     return float(np.quantile(residuals, HELD_OUT))
-
-
-def facts_of(data) -> dict[str, dict[str, str]]:
-    """What the catalogue of `data` knows of each picture, by its file."""
-    rows = read_catalogue(data).dropna(subset="file")
-    known = {}
-    for row in rows.to_dict("records"):
-        texts = {name: row[name] if isinstance(row[name], str) else "" for name in FACTS}
-        texts["year"] = texts["year"].removesuffix(".0")  # tables often hold years as 1889.0
-        if not texts["source_page"].startswith(("https://", "http://")):
-            texts["source_page"] = ""
-        known[clean_path(row)] = texts
-    return known

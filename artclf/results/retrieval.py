@@ -41,8 +41,8 @@ class Describer:
     """What makes descriptions of features: for each picture one of its content and one of its style,
     as directions (vectors of length 1) with `sizes` numbers.
 
-    `known` are the embeddings of an export. Raises InputError where they are of a version that kept
-    nothing to project new pictures with.
+    `known` are the embeddings of the export folder `out`; `residuals` are what these could not hold.
+    Raises InputError where they are of a version that kept nothing to project new pictures with.
     """
 
     def __init__(self, known: Embeddings, out):
@@ -53,6 +53,7 @@ class Describer:
             )
         self.out = out
         self.projection = known.projection
+        self.residuals = known.residuals
         self.style = known.style
         of_style = 0 if known.style is None else len(known.style.projection.axes)
         self.sizes = {CONTENT: len(known.projection.axes), STYLE: of_style}
