@@ -638,8 +638,11 @@ def similar(
     """Name the pictures that are most similar to pictures of yours: training pictures, or those of a
     folder.
     """
-    from artclf.results import neighbours
+    from artclf.results import facts, neighbours, retrieval
 
+    retrieval.style_share(by)
+    if years:
+        facts.range_of(years)
     classifier = _call(artclf.load, out, backend=backend.value)
     wanted = {"period": period, "painter": painter, "years": years}
     options: dict[str, Any] = {"by": by, "among": among, "index": index}

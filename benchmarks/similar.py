@@ -308,7 +308,7 @@ def main():
         with get_context("spawn").Pool(1) as pool:
             print(pd.DataFrame(pool.apply(job)).round(3).to_string(index=False), flush=True)
     if args.data:
-        print(judged(args.data, args.export).fillna("").to_string(index=False))
+        print(judged(args.data, args.export).to_string(index=False, na_rep=""))
 
 
 if __name__ == "__main__":

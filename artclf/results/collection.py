@@ -82,6 +82,9 @@ class Collection:
         if not self.count:
             reasons = "; ".join(f"{file}: {why}" for file, why in self.unreadable.items())
             raise InputError(f"no picture in {folder} can be searched{reasons and f' ({reasons})'}")
+        if self.unreadable:
+            file, reason = next(iter(sorted(self.unreadable.items())))
+            print(f"{len(self.unreadable)} pictures in {folder} can't be read: {file} ({reason})")
         self.descriptions = {kind: self._mapped(kind) for kind in self.describe.sizes}
         self._indices: dict[str, Index] = {}
         self._selected = lru_cache(SELECTIONS)(self._select)

@@ -33,6 +33,14 @@ def in_words(wanted: dict[str, str]) -> str:
     return " and ".join(filter(None, wanted.values()))
 
 
+def range_of(years: str) -> tuple[float, float]:
+    """The first and last of the years that a text names. Raises SettingError where it names none."""
+    [(first, last)] = dates.spans([years]).to_numpy()
+    if np.isnan(first):
+        raise SettingError(f"years are {shown(years)}: take some such as 1870-1890 or 1880s")
+    return first, last
+
+
 def matching(
     periods: Sequence[str],
     painters: Sequence[str],
@@ -55,9 +63,7 @@ def matching(
         part = painter.casefold()
         wanted.append(np.array([part in name.casefold() for name in painters], dtype=bool))
     if years:
-        [(first, last)] = dates.spans([years]).to_numpy()
-        if np.isnan(first):
-            raise SettingError(f"years are {shown(years)}: take some such as 1870-1890 or 1880s")
+        first, last = range_of(years)
         known = dates.spans(texts_of_years).to_numpy()
         wanted.append((known[:, 0] >= first) & (known[:, 1] <= last))
     return np.logical_and.reduce(wanted) if wanted else None
