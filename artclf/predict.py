@@ -43,9 +43,10 @@ from artclf.model.exports import load, load_learner, pickle_learner
 from artclf.model.features import of_images
 from artclf.model.network import early_features
 from artclf.results import calibration, card, embeddings, evaluation
+from artclf.results.neighbours import similar
 from artclf.results.recipe import recipe_of
 
-__all__ = ["Classifier", "export", "headline", "load", "load_learner", "save"]
+__all__ = ["Classifier", "export", "headline", "load", "load_learner", "save", "similar"]
 
 # the columns of history.csv that tell one fit from another
 FIT_COLUMNS = ["lr_low", "lr_high", "groups", "learning", "scheduled"]

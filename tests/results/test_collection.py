@@ -94,6 +94,7 @@ def test_what_is_on_disk_follows_the_folder(folder, out, classifier):
     Collection(folder, classifier, out)
     assert classifier.seen == PICTURES
     (folder / "0" / "02.png").rename(folder / "renamed.png")
+    gone = features_of(folder / "1" / "03.png")[0]
     (folder / "1" / "03.png").unlink()
     shutil.copy(folder / "0" / "04.png", folder / "copy.png")
     (folder / "0" / "06.png").write_bytes(encoded(noise(8, 8, seed=500)))
@@ -103,6 +104,8 @@ def test_what_is_on_disk_follows_the_folder(folder, out, classifier):
     assert classifier.seen == PICTURES + 2 and known.count == PICTURES + 1
     found = known.nearest(features_of(folder / "0" / "04.png")[0], 99)
     assert names(found)[:2] == ["0/04.png", "copy.png"]
+    assert known.nearest(features_of(folder / "copy.png")[0], 1) == found[:1]
+    assert len(known.nearest(gone, 1)) == 1
     everything = {file.relative_to(folder).as_posix() for file in folder.rglob("*.png")}
     assert set(names(found)) == everything and len(found) == len(everything)
     for file in ("renamed.png", "0/06.png", "new.png"):
@@ -131,6 +134,19 @@ def test_a_run_that_was_killed_goes_on(folder, out, classifier, monkeypatch):
         assert first["file"] == file.relative_to(folder).as_posix()
 
 
+def test_what_could_not_be_read_for_a_while_is_tried_again(folder, out, classifier):
+    class Short(Squares):
+        def probabilities_and_features(self, images, batch_size=64):
+            probabilities, features, errors = super().probabilities_and_features(images)
+            return probabilities, features, ["not enough memory", *errors[1:]]
+
+    known = Collection(folder, type("Squares", (Short,), {})(CONFIG), out)
+    assert known.count == PICTURES - 1 and "not enough memory" in known.unreadable.values()
+    known = Collection(folder, classifier, out)
+    assert known.count == PICTURES and classifier.seen == 1
+    assert set(known.unreadable) == {"0/bad.jpg", "1/gone.jpg"}
+
+
 def test_another_network_describes_anew(folder, out, classifier, capsys):
     Collection(folder, classifier, out)
     other = Squares({**CONFIG, "temperature": 2.0})
@@ -145,7 +161,7 @@ def test_a_data_set_brings_its_facts_and_narrows_the_choice(tmp_path, out, class
         period = CONFIG["vocab"][number % 2]
         file = data / "clean" / period / f"{number:02}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(encoded(noise(8, 8, seed=number), "JPEG"))
+        file.write_bytes(encoded(noise(8, 8, seed=number % 11), "JPEG"))  # the last is the first
         facts = {"artist": f"Painter {number % 3}", "year": f"{1870 + number}.0"}
         rows.append({"url": f"http://a.example/{number}", "period": period, **facts})
     with Catalogue(data) as catalogue:
@@ -243,12 +259,14 @@ def test_a_collection_asks_its_index(folder, out, classifier, monkeypatch):
     (folder / "0" / "10.png").unlink()
     known = Collection(folder, classifier, out)
     shutil.copy(folder / "0" / "12.png", folder / "0" / "10.png")
+    gone = features_of(folder / "0" / "14.png")[0]
     (folder / "0" / "14.png").unlink()
     known = Collection(folder, classifier, out)
     for by in ("content", "style", 0.4):
         query = features_of(folder / "0" / "12.png")[0]
         assert known.nearest(query, 9, by=by, index=True) == known.nearest(query, 9, by=by)
-    assert "0/14.png" not in names(known.nearest(query, 99, index=True))
+    assert len(known.nearest(gone, 3, index=True)) == 3
+    assert "0/14.png" not in names(known.nearest(gone, 99, index=True))
     kept = sorted(file.name for file in known.kept.glob("index-*.faiss"))
     assert kept == ["index-content.faiss", "index-style.faiss"]
     before = known._digest(5)
