@@ -234,7 +234,8 @@ def of_usearch(vectors: np.ndarray, file: Path):
     """usearch's graph with its own number of links, in float16."""
     from usearch.index import Index as Graph
 
-    index = Graph(vectors.shape[1], metric="ip", dtype="f16", connectivity=16, expansion_add=128)
+    size = vectors.shape[1]
+    index = Graph(ndim=size, metric="ip", dtype="f16", connectivity=16, expansion_add=128)
     index.add(np.arange(len(vectors)), vectors, threads=1)
     index.save(str(file))
 

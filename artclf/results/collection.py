@@ -79,12 +79,14 @@ class Collection:
                 "SELECT count(*) FROM pictures WHERE sha256 IN (SELECT sha256 FROM described)"
             ).fetchone()
             self._alive = self._places(db)
-        if not self.count:
-            reasons = "; ".join(f"{file}: {why}" for file, why in self.unreadable.items())
-            raise InputError(f"no picture in {folder} can be searched{reasons and f' ({reasons})'}")
+        problem = ""
         if self.unreadable:
-            file, reason = next(iter(sorted(self.unreadable.items())))
-            print(f"{len(self.unreadable)} pictures in {folder} can't be read: {file} ({reason})")
+            file, reason = min(self.unreadable.items())
+            problem = f"{len(self.unreadable)} can't be read, such as {file} ({reason})"
+        if not self.count:
+            raise InputError(f"no picture in {folder} can be searched{problem and f': {problem}'}")
+        if problem:
+            print(f"Of the pictures in {folder}, {problem}")
         self.descriptions = {kind: self._mapped(kind) for kind in self.describe.sizes}
         self._indices: dict[str, Index] = {}
         self._selected = lru_cache(SELECTIONS)(self._select)

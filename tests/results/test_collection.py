@@ -87,7 +87,7 @@ def test_the_nearest_are_those_of_scikit_learn(folder, out, classifier, by, caps
     similarities = [one["similarity"] for one in found]
     np.testing.assert_allclose(similarities, 1 - expected[0][0], atol=1e-3)
     assert known.count == PICTURES and set(known.unreadable) == {"0/bad.jpg", "1/gone.jpg"}
-    assert "2 pictures in" in capsys.readouterr().out
+    assert "2 can't be read, such as 0/bad.jpg (not an image)" in capsys.readouterr().out
 
 
 def test_what_is_on_disk_follows_the_folder(folder, out, classifier):
