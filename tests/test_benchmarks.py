@@ -371,3 +371,19 @@ def test_many_answers_are_measured_by_their_number(script, drawn, tmp_path, caps
         rate, megabytes, written = (float(line[place]) for place in (2, 5, 9))
         assert rate > 0 and 20 < megabytes < 4000 and written >= 0
     assert set(drawn.rglob("*")) == before
+
+
+def test_chance_is_that_of_an_order_by_lot():
+    functions = runpy.run_path(str(of("similar")), run_name="similar")
+    rng = np.random.default_rng(0)
+    sought = rng.random((40, 25)) < 0.1
+    left_out = ~sought & (rng.random((40, 25)) < 0.2)
+    asked = np.flatnonzero(sought.any(axis=1))
+    found = functions["chance"](sought, left_out, asked)
+    by_lot = rng.random((2000, len(asked), 25))
+    by_lot[:, left_out[asked]] = 2
+    order = by_lot.argsort(axis=2)
+    hits = np.take_along_axis(np.broadcast_to(sought[asked], order.shape), order, axis=2)
+    for rank in (1, 5, 10):
+        expected = hits[:, :, :rank].any(axis=2).mean()
+        assert float(found[f"at {rank}"]) == pytest.approx(expected, abs=0.01)
