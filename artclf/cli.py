@@ -655,18 +655,47 @@ def similar(
     painter: Annotated[
         str, typer.Option(help="Only pictures by painters whose name has this text in it.")
     ] = "",
+    years: Annotated[
+        str, typer.Option(help="Only pictures of these years: 1872, 1870-1890, 1880s.")
+    ] = "",
+    by: Annotated[
+        str,
+        typer.Option(
+            help="What is compared: content, style, or how much style counts beside content, "
+            "from 0 to 1."
+        ),
+    ] = "content",
+    among: Annotated[
+        Path | None,
+        typer.Option(
+            help="Look among the pictures of this folder or data set, not among those of training."
+        ),
+    ] = None,
+    index: Annotated[
+        bool,
+        typer.Option(
+            "--index",
+            help="Among more than 100,000 pictures, build an index, keep it, and ask that; it may "
+            "miss a few.",
+        ),
+    ] = False,
     backend: Annotated[
         Backend, typer.Option(help="What computes; for onnx, run `artclf export` first.")
     ] = Backend.torch,
     as_json: Json = False,
 ):
-    """Name the training pictures that are most similar to pictures of yours."""
-    from artclf.results import neighbours
+    """Name the pictures that are most similar to pictures of yours: training pictures, or those of a
+    folder.
+    """
+    from artclf.results import facts, neighbours, retrieval
 
+    retrieval.style_share(by)
+    if years:
+        facts.range_of(years)
     classifier = _call(artclf.load, out, backend=backend.value)
-    found = _call(
-        neighbours.similar, classifier, out, images, data, k, period=period, painter=painter
-    )
+    wanted = {"period": period, "painter": painter, "years": years}
+    options: dict[str, Any] = {"by": by, "among": among, "index": index}
+    found = _call(neighbours.similar, classifier, out, images, data, k, **wanted, **options)
     if (found.error != "").all():
         raise InputError(f"no picture found: {'; '.join(found.error) or 'empty folders'}")
     _print(found, as_json)

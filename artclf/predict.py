@@ -41,10 +41,12 @@ from artclf.model import unseen
 from artclf.model.classifier import Classifier
 from artclf.model.exports import load, load_learner, pickle_learner
 from artclf.model.features import of_images
+from artclf.model.network import early_features
 from artclf.results import calibration, card, embeddings, evaluation
+from artclf.results.neighbours import similar
 from artclf.results.recipe import recipe_of
 
-__all__ = ["Classifier", "export", "headline", "load", "load_learner", "save"]
+__all__ = ["Classifier", "export", "headline", "load", "load_learner", "save", "similar"]
 
 # the columns of history.csv that tell one fit from another
 FIT_COLUMNS = ["lr_low", "lr_high", "groups", "learning", "scheduled"]
@@ -98,7 +100,7 @@ def _write_figures(out: Path, data: Path, images, fits: list[dict]):
     calibrated = calibration.temper(probabilities, temperature).astype(np.float32)
     predictions = _predictions(calibrated, images, classifier.vocab)
     write_csv(out / "predictions.csv", predictions)
-    _write_embeddings(features, images, out)
+    _write_embeddings(features, images, early_features(classifier.model[0]), out)
     metrics = {
         "metrics": evaluation.metrics(predictions),
         "calibration": calibration.summary(predictions, temperature, why_not_fitted),
@@ -174,7 +176,8 @@ def export_final(learn: Learner, out) -> Path:
         write_json(new / "config.json", config)
         write_csv(new / "predictions.csv", predictions)
         body = load(new).learner.model[0]
-        _write_embeddings(of_images(data, images, body, config)[:, 0], images, new)
+        features = of_images(data, images, body, config)[:, 0]
+        _write_embeddings(features, images, early_features(body), new)
         recipe = metrics["recipe"] and {**metrics["recipe"], "final": True}
         figures = evaluation.metrics(predictions)
         metrics = {**metrics, "metrics": figures, "recipe": recipe, "final": final}
@@ -252,11 +255,13 @@ def _predictions(probabilities, images, vocab: list[str]) -> pd.DataFrame:
     )
 
 
-def _write_embeddings(features, images, out: Path):
+def _write_embeddings(features, images, early: np.ndarray, out: Path):
+    """Write the embeddings of `images`; `early` says which features are those of early stages."""
     is_train = (images.part == "train").to_numpy()
     projection = embeddings.Projection.fit(features[is_train])
     vectors, residuals = projection(features), projection.residuals(features)
-    embeddings.write(out / embeddings.NAME, images.file, vectors, projection, residuals)
+    style = embeddings.Style.fit(features, is_train, early) if len(early) else None
+    embeddings.write(out / embeddings.NAME, images.file, vectors, projection, residuals, style)
 
 
 def _fits(out: Path) -> list[dict]:

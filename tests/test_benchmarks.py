@@ -459,3 +459,19 @@ def test_kinds_of_style_are_measured_on_periods(script, drawn, export, tmp_path,
     told = capsys.readouterr().out
     assert "mean of 1 periods" in told and "means and spreads, 1" in told
     assert {file.name for file in tmp_path.iterdir()} == {"grid.csv", "grid.png", f"{second}.png"}
+
+
+def test_chance_is_that_of_an_order_by_lot():
+    functions = runpy.run_path(str(of("similar")), run_name="similar")
+    rng = np.random.default_rng(0)
+    sought = rng.random((40, 25)) < 0.1
+    left_out = ~sought & (rng.random((40, 25)) < 0.2)
+    asked = np.flatnonzero(sought.any(axis=1))
+    found = functions["chance"](sought, left_out, asked)
+    by_lot = rng.random((2000, len(asked), 25))
+    by_lot[:, left_out[asked]] = 2
+    order = by_lot.argsort(axis=2)
+    hits = np.take_along_axis(np.broadcast_to(sought[asked], order.shape), order, axis=2)
+    for rank in (1, 5, 10):
+        expected = hits[:, :, :rank].any(axis=2).mean()
+        assert float(found[f"at {rank}"]) == pytest.approx(expected, abs=0.01)

@@ -86,7 +86,7 @@ def test_help_of_every_command(artclf):
             "interpret": "--data --out",
             "export": "--onnx --int8 --data --json",
             "predict": "--out --backend --json --save",
-            "similar": "--out --data --period --painter --json",
+            "similar": "--out --data --period --painter --years --by --among --index --json",
             "serve": "--data --port --bind --token",
             "restyle": "--like --data --out --keep-colours",
             "run": "--lists --parameter",
@@ -441,8 +441,29 @@ def test_similar_names_training_pictures(artclf, drawn, export, tmp_path):
     code, out, _ = artclf(*asked, "--period", period, "--k", 3)
     found = [row for row in strict(out).values() if not row["error"]]
     assert code == 0 and {row["period"] for row in found} == {period}
+    code, out, _ = artclf(*asked, "--by", "style", "--k", 1)
+    found, _ = strict(out).values()
+    assert code == 0 and found["file"] == Path(own).name
+    assert found["similarity"] == pytest.approx(1, abs=0.02)
     code, _, err = artclf("similar", tmp_path / "page.jpg", "--out", export)
     assert code == 1 and "not an image" in err
+
+
+def test_similar_looks_in_a_folder_of_ones_own(artclf, drawn, export, tmp_path):
+    own_export = shutil.copytree(export, tmp_path / "out", ignore=shutil.ignore_patterns("models"))
+    files = sorted((drawn / "clean").rglob("*.jpg"))[:5]
+    (tmp_path / "own").mkdir()
+    for file in files:
+        shutil.copy(file, tmp_path / "own")
+    (tmp_path / "own" / "page.jpg").write_text("<html>")
+    asked = ("similar", files[2], "--out", own_export, "--among", tmp_path / "own", "--json")
+    code, out, err = artclf(*asked, "--by", "0.5", "--k", 9)
+    found = list(strict(out).values())
+    assert code == 0 and len(found) == 5 and found[0]["file"] == files[2].name
+    assert "1 can't be read, such as page.jpg (not an image)" in err
+    for option, value in (("--by", "2"), ("--by", "nan"), ("--years", "then")):
+        code, out, err = artclf("similar", "a.jpg", option, value)
+        assert code == 2 and out == "" and value in err and len(err.splitlines()) == 1
 
 
 def test_interpret_says_what_it_wrote(artclf, export, drawn, tmp_path):

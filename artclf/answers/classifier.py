@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from artclf.answers import inputs
+from artclf.answers.exports import WEIGHTS
 from artclf.base import settings
 from artclf.base.machine import keep_freed_memory
 from artclf.base.threads import prefetch
@@ -24,13 +25,15 @@ NUMBERS = ("probability", "artist_probability")  # all other columns are of any 
 
 class Predictor(ABC):
     """A trained classifier of art periods: `vocab` are its classes, `artists` the artists that it
-    knows, if any, `n_features` is the number of its features.
+    knows, if any, `n_features` is the number of its features, `file` the name of the file in the
+    export that holds the network.
 
     A subclass computes the network. Prediction may run in several threads at once. The process
     keeps the memory that it frees from now on (see `machine.keep_freed_memory`).
     """
 
     n_features: int
+    file = WEIGHTS
 
     def __init__(self, config: dict):
         self.config = config

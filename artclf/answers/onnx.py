@@ -32,9 +32,10 @@ class OnnxClassifier(Predictor):
     Its probabilities are calibrated by `config["temperature"]`.
     """
 
-    def __init__(self, session, config: dict):
+    def __init__(self, session, config: dict, file: str = FLOAT):
         super().__init__(config)
         self.session = session
+        self.file = file
         self.n_features = session.get_outputs()[1].shape[1]
 
     def _forward(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +62,7 @@ def load(out, measured: bool = False, file: str = FLOAT) -> OnnxClassifier:
         )
     session = _session(out / file, config)
     warn_of_other_versions(config, PACKAGES)
-    return OnnxClassifier(session, config)
+    return OnnxClassifier(session, config, file)
 
 
 def _session(file: Path, config: dict):

@@ -10,6 +10,7 @@ builds the same network from a `config.json` for training and for loading.
 from contextlib import nullcontext
 from copy import deepcopy
 
+import numpy as np
 import torch
 from fastai.learner import Learner
 from fastai.torch_core import params
@@ -25,6 +26,7 @@ PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 MOST_CHANNELS = 128  # a stage with more channels would have too many pairs for covariances
 MAX_ROUNDING = 0.05  # of the length of the features, where norms are folded; 0.01 in bfloat16
 MOST_STAGES = 10  # in a network with more stages, only the last of each block is pooled
+LAST_EARLY_BLOCK = 2  # whose statistics tell strokes and colours more than objects
 
 
 class Body(nn.Module):
@@ -42,8 +44,9 @@ class Body(nn.Module):
     Given features instead of pictures, a body returns them as they are: a frozen one need not
     compute stored features again. `blocks` says which block each stage belongs to (1 to 4 by
     resolution, or by quarter of a transformer; 0 for the stem), `is_pooled` which stages are
-    pooled, `last_means` where in the features the mean of each channel after the last stage is,
-    `has_places` whether its maps are those of places of the picture.
+    pooled, `n_early` how many of the features, the first ones, are statistics of the stages of
+    blocks 0 to `LAST_EARLY_BLOCK`, `last_means` where in the features the mean of each channel after
+    the last stage is, `has_places` whether its maps are those of places of the picture.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Body(nn.Module):
         with torch.no_grad():
             self.n_features = self.eval()(blank).shape[1]
         self.last_means = self._last_means(shapes[-1][1])
+        self.n_early = self._n_early(shapes)
 
     @torch.no_grad()
     def _shapes_of_maps(self, x) -> list[torch.Size]:
@@ -102,9 +106,11 @@ class Body(nn.Module):
         found = []
         for shape, is_pooled in zip(shapes, self.is_pooled, strict=True):
             if is_pooled:
-                has_covariances = self.pool == "style" and shape[1] <= MOST_CHANNELS
-                found.append(shape[1] if has_covariances else 0)
+                found.append(shape[1] if self._has_covariances(shape[1]) else 0)
         return found
+
+    def _has_covariances(self, channels: int) -> bool:
+        return self.pool == "style" and channels <= MOST_CHANNELS
 
     def _last_means(self, channels: int) -> slice:
         """Where in the features the mean of each channel after the last stage is."""
@@ -117,6 +123,16 @@ class Body(nn.Module):
         pairs = self.covariance_channels[-1] * (self.covariance_channels[-1] - 1) // 2
         start = end - pairs - 2 * channels
         return slice(start, start + channels)
+
+    def _n_early(self, shapes: list[torch.Size]) -> int:
+        """How many of the features come from early stages; 0 where only the last is pooled."""
+        count = 0
+        for shape, block, is_pooled in zip(shapes, self.blocks, self.is_pooled, strict=True):
+            if is_pooled and block <= LAST_EARLY_BLOCK:
+                channels = shape[1]
+                paired = channels if self._has_covariances(channels) else 0
+                count += 2 * channels + paired * (paired - 1) // 2
+        return count
 
     def parts_of_blocks(self) -> dict[int, nn.ModuleList]:
         """The stages of each block, from the lowest block on; the last has the network's own
@@ -177,6 +193,18 @@ class Body(nn.Module):
         if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(x.device.type, self.autocast_dtype)
+
+
+def early_features(body: nn.Module) -> np.ndarray:
+    """Where in the features of a body, or of several, the statistics of early stages are: indices,
+    none where it has no stages.
+    """
+    places = []
+    start = 0
+    for one in body.bodies:
+        places.append(np.arange(start, start + one.n_early))
+        start += one.n_features
+    return np.concatenate(places)
 
 
 def statistics(maps: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,9 @@
 """Embeddings: the features of every picture in few numbers, and the pictures most similar to it.
 
 Reads and writes `EXPORT/embeddings.npz`: the features that enter the head, standardised and brought
-to at most 128 numbers by PCA, with what projects the features of a new picture. Step predict makes
-them with its predictions; the explorer, the server and experiments read them.
+to at most 128 numbers by PCA; those of early stages alone, which tell the style; and what projects
+the features of a new picture. Step predict makes them with its predictions; the explorer, the server
+and experiments read them.
 """
 
 from functools import partial
@@ -19,6 +20,8 @@ NAME = "embeddings.npz"
 NUMBERS = 128  # at most
 QUERIES = 500  # that are compared at once, so that little memory is used
 LARGEST = 10  # standard deviations: what hardly varies in train must not drown the rest
+PICTURES_A_NUMBER = 10  # of a style, at least: of fewer pictures, the last components are noise
+TIE = 6  # decimals of a similarity: what differs less is as similar
 
 
 class Projection(NamedTuple):
@@ -32,17 +35,23 @@ class Projection(NamedTuple):
     axes: np.ndarray
 
     @classmethod
-    def fit(cls, features: np.ndarray) -> "Projection":
-        """The projection that standardises each of `features` (images, numbers) and keeps their
-        principal components.
+    def fit(
+        cls, features: np.ndarray, numbers: int = NUMBERS, whiten: bool = False
+    ) -> "Projection":
+        """The projection that standardises each of `features` (images, numbers) and keeps at most
+        `numbers` of their principal components, with `whiten` each divided by its deviation.
         """
         from sklearn.decomposition import PCA
         from sklearn.preprocessing import StandardScaler
 
         scaler = StandardScaler().fit(features)
         scaled = np.clip(scaler.transform(features), -LARGEST, LARGEST)
-        pca = PCA(min(NUMBERS, *scaled.shape), random_state=0).fit(scaled)
-        arrays = (scaler.mean_, scaler.scale_, pca.mean_, pca.components_)
+        pca = PCA(min(numbers, *scaled.shape), random_state=0).fit(scaled)
+        axes = pca.components_
+        if whiten:
+            deviations = np.sqrt(pca.explained_variance_)[:, None]
+            axes = axes / np.where(deviations < 1e-6, 1, deviations)
+        arrays = (scaler.mean_, scaler.scale_, pca.mean_, axes)
         return cls(*(array.astype(np.float32) for array in arrays))
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
@@ -66,17 +75,48 @@ class Projection(NamedTuple):
         return scaled - self.center
 
 
+class Style(NamedTuple):
+    """How pictures are painted, whatever they show: `vectors` (files, d), and the `projection` that
+    makes them of the features at `places` (numbers,).
+
+    Those features are means, deviations and covariances of the channels of early stages: what a
+    Gram matrix is made of (Gatys et al. 2016, Image style transfer using convolutional neural
+    networks). Components are whitened, so that the strongest, such as contrast, doesn't decide
+    alone.
+    """
+
+    vectors: np.ndarray
+    projection: Projection
+    places: np.ndarray
+
+    @classmethod
+    def fit(cls, features: np.ndarray, train: np.ndarray, places: np.ndarray) -> "Style":
+        """The style of pictures with `features` (images, numbers); the projection is fitted on the
+        images where `train` is true.
+        """
+        early = features[:, places]
+        numbers = min(NUMBERS, max(1, train.sum() // PICTURES_A_NUMBER))
+        projection = Projection.fit(early[train], numbers, whiten=True)
+        return cls(projection(early), projection, places)
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """The style of other pictures, by their features (images, numbers): float16 of (images, d)."""
+        return self.projection(features[:, self.places])
+
+
 class Embeddings(NamedTuple):
     """What `EXPORT/embeddings.npz` holds: the `files` (relative to DATA), their `vectors`, float32
     of shape (files, d), and what a new picture is compared by.
 
-    `projection` and the `residuals` (files,) are None where an earlier version made the export.
+    `projection` and the `residuals` (files,) are None where an earlier version made the export,
+    `style` also where the network has no stages.
     """
 
     files: list[str]
     vectors: np.ndarray
     projection: Projection | None
     residuals: np.ndarray | None
+    style: Style | None = None
 
 
 def project(features: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -93,13 +133,17 @@ def write(
     embeddings: np.ndarray,
     projection: Projection | None = None,
     residuals: np.ndarray | None = None,
+    style: Style | None = None,
 ):
     """Write the embeddings of `files`, which are relative to DATA, as `file`, whole or not at all,
-    with the `projection` that made them and the `residuals` that it left.
+    with the `projection` that made them, the `residuals` that it left, and their `style`.
     """
     arrays = {"file": np.array(list(files), dtype=str), "embedding": embeddings}
     if projection is not None and residuals is not None:
         arrays |= {**projection._asdict(), "residual": residuals}
+    if style is not None:
+        arrays |= {"style": style.vectors, "style_places": style.places}
+        arrays |= {f"style_{name}": array for name, array in style.projection._asdict().items()}
     replace_whole(file, partial(_write_arrays, arrays))
 
 
@@ -117,15 +161,15 @@ def read(out, files) -> np.ndarray:
     Raises FileNotFoundError for an export without embeddings, InputError where they are not those
     of `files`.
     """
-    names, values, _, _ = read_all(out)
-    place = dict(zip(names, range(len(values)), strict=False))
+    known = read_all(out)
+    place = dict(zip(known.files, range(len(known.vectors)), strict=False))
     lost = [file for file in files if file not in place]
     if lost:
         raise InputError(
             f"{Path(out) / NAME} lacks {len(lost)} pictures, such as {lost[0]}: run `artclf train` "
             "again"
         )
-    return values[[place[file] for file in files]]
+    return known.vectors[[place[file] for file in files]]
 
 
 def read_all(out) -> Embeddings:
@@ -142,39 +186,54 @@ def read_all(out) -> Embeddings:
         with np.load(path) as stored:
             names = stored["file"].tolist()
             values = stored["embedding"].astype(np.float32)
-            projection = residuals = None
+            projection = residuals = style = None
             if {*Projection._fields, "residual"} <= set(stored.files):
                 projection = Projection(*(stored[name] for name in Projection._fields))
                 residuals = stored["residual"]
+            if "style" in stored.files:
+                arrays = (stored[f"style_{name}"] for name in Projection._fields)
+                vectors = stored["style"].astype(np.float32)
+                style = Style(vectors, Projection(*arrays), stored["style_places"])
     except (ValueError, LookupError, EOFError, OSError, BadZipFile) as e:
         raise InputError(f"{path} holds no embeddings ({e}): {again}") from e
-    return Embeddings(names, values, projection, residuals)
+    return Embeddings(names, values, projection, residuals, style)
 
 
 def nearest(queries: np.ndarray, among: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Of each query the `k` most similar rows of `among`, most similar first: their indices and
     cosine similarities.
 
-    Both of shape (queries, k), or fewer columns where `among` has fewer rows.
+    Both of shape (queries, k), or fewer columns where `among` has fewer rows. Of rows as similar
+    (see `best`) the first comes first.
     """
     k = min(k, len(among))
     indices = np.zeros((len(queries), k), int)
     similarities = np.zeros((len(queries), k))
-    if not k:
-        return indices, similarities
-    directions = _directions(among)
+    among = directions(among)
     for start in range(0, len(queries), QUERIES):
-        rows = slice(start, start + QUERIES)
-        cosines = _directions(queries[rows]) @ directions.T
-        best = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
-        order = np.argsort(-np.take_along_axis(cosines, best, axis=1), axis=1, kind="stable")
-        best = np.take_along_axis(best, order, axis=1)
-        indices[rows] = best
-        similarities[rows] = np.take_along_axis(cosines, best, axis=1)
+        cosines = directions(queries[start : start + QUERIES]) @ among.T
+        for place, row in enumerate(cosines, start):
+            indices[place] = best(row, k)
+            similarities[place] = row[indices[place]]
     return indices, similarities
 
 
-def _directions(vectors: np.ndarray) -> np.ndarray:
+def best(similarities: np.ndarray, k: int) -> np.ndarray:
+    """The places of the `k` highest of `similarities` (n,), the highest first.
+
+    Of those that are equal to six decimals the first comes first, so that copies of a picture, whose
+    similarities differ by rounding, keep their order.
+    """
+    k = min(k, len(similarities))
+    if not k:
+        return np.zeros(0, int)
+    least = np.partition(similarities, -k)[-k]
+    candidates = np.flatnonzero(similarities >= least - 10.0**-TIE)
+    order = np.argsort(-similarities[candidates].round(TIE), kind="stable")
+    return candidates[order[:k]]
+
+
+def directions(vectors: np.ndarray) -> np.ndarray:
     """`vectors` (n, d) at length 1; one of length 0 stays as it is."""
     vectors = np.asarray(vectors, dtype=np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

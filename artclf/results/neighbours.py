@@ -1,10 +1,12 @@
-"""Neighbours: the training pictures most similar to a new one, what is known of them, and whether
-the new one is like any picture that the network knows. `artclf similar` and the server show them.
+"""Neighbours: the training pictures most similar to a new one in content or style, what is known of
+them, and whether the new one is like any picture that the network knows. `artclf similar` and the
+server show them.
 
 Reads `EXPORT/embeddings.npz` and `predictions.csv`, and the catalogue and pictures of `DATA`.
 """
 
 import io
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,13 +16,14 @@ import pandas as pd
 from artclf.answers import inputs
 from artclf.base import settings
 from artclf.base.errors import InputError
-from artclf.data.catalogue import clean_path, read_catalogue
 from artclf.data.pictures import thumbnail
-from artclf.results import embeddings, evaluation
+from artclf.results import embeddings, evaluation, retrieval
+from artclf.results.collection import Collection
+from artclf.results.facts import FACTS, facts_of, in_words, matching
 
-FACTS = ("title", "artist", "year", "licence", "source", "source_page")
 THUMBNAIL = 240  # px
 THUMBNAILS = 1000  # that are kept in memory, 10 kB each
+SELECTIONS = 8  # by period, painter and years, that are kept in memory
 HELD_OUT = 0.99  # of the pictures of valid and test lie within the limit
 COLUMNS = ["image", "rank", "file", "period", "similarity", "title", "artist", "year"]
 COLUMNS += ["source", "source_page", "error"]
@@ -37,22 +40,20 @@ class Neighbours:
 
     def __init__(self, out, data=None, thumbnails: str = ""):
         known = embeddings.read_all(out)
-        if known.projection is None or known.residuals is None:
-            raise InputError(
-                f"{out} is of an earlier version, which kept nothing to project new pictures with"
-            )
+        self.describe = retrieval.Describer(known, out)
         predictions = evaluation.read_table(Path(out) / "predictions.csv").set_index("file")
         predictions = predictions.reindex(known.files)
         is_train = (predictions.part == "train").to_numpy()
         self.thumbnails = thumbnails  # the address that the number of a picture is added to
-        self.projection = known.projection
-        self.limit = _limit(known.residuals[~is_train])
+        self.limit = _limit(self.describe.residuals[~is_train])
         self.data = Path(data) if data is not None else None
         self.files = [file for file, is_one in zip(known.files, is_train, strict=True) if is_one]
         self._periods = predictions.period[is_train].tolist()
-        self._vectors = known.vectors[is_train]
-        self._facts = _facts(data) if data is not None else {}
+        descriptions = retrieval.known_descriptions(known)
+        self._descriptions = {kind: vectors[is_train] for kind, vectors in descriptions.items()}
+        self._facts = facts_of(data) if data is not None else {}
         self.thumbnail = lru_cache(THUMBNAILS)(self._thumbnail)
+        self._selected = lru_cache(SELECTIONS)(self._select)
 
     def distance(self, features: np.ndarray) -> float | None:
         """How far a picture of these `features` (features,) lies from all of training, where 1 is
@@ -60,23 +61,34 @@ class Neighbours:
         """
         if self.limit is None:
             return None
-        return float(self.projection.residuals(features[None])[0] / self.limit)
+        return float(self.describe.projection.residuals(features[None])[0] / self.limit)
 
     def nearest(
-        self, features: np.ndarray, count: int, period: str = "", painter: str = ""
+        self,
+        features: np.ndarray,
+        count: int,
+        period: str = "",
+        painter: str = "",
+        years: str = "",
+        by=retrieval.CONTENT,
     ) -> list[dict]:
         """The `count` training pictures most similar to one of these `features` (features,), the
         most similar first: `id, period, similarity, file` and what the catalogue knows, '' if
         nothing.
 
-        With `period`, only pictures of that one, and with `painter`, only those by painters whose
-        name has that text in it. `similarity` is the cosine of the embeddings.
+        With `period`, only pictures of that one, with `painter`, only those by painters whose name
+        has that text in it, and with `years` only those that are known to be of these (see
+        `matching`). `by` is `content`, `style`, or how much style counts, from 0 to 1. `similarity`
+        is the cosine of the embeddings, or of the styles, or their weighted mean. Raises SettingError
+        for another `by`, InputError where the export knows no styles.
         """
-        among = np.flatnonzero(self._are_wanted(period, painter))
-        vector = self.projection(features[None]).astype(np.float32)
-        [rows], [similarities] = embeddings.nearest(vector, self._vectors[among], count)
+        share = retrieval.style_share(by)
+        self.describe.check(share)
+        among = self._selected(period, painter, years)
+        described = {kind: row for kind, [row] in self.describe(features[None]).items()}
+        rows, similarities = retrieval.nearest(described, self._descriptions, share, count, among)
         found = []
-        for place, similarity in zip(among[rows].tolist(), similarities.tolist(), strict=True):
+        for place, similarity in zip(rows.tolist(), similarities.tolist(), strict=True):
             file = self.files[place]
             picture = {
                 "id": place,
@@ -89,18 +101,23 @@ class Neighbours:
             found.append({**picture, **facts})
         return found
 
-    def has(self, period: str = "", painter: str = "") -> bool:
-        """Whether there is a picture of this period and painter."""
-        return bool(self._are_wanted(period, painter).any())
+    def has(self, period: str = "", painter: str = "", years: str = "") -> bool:
+        """Whether there is a picture of this period, painter and these years."""
+        rows = self._selected(period, painter, years)
+        return len(self.files if rows is None else rows) > 0
 
-    def _are_wanted(self, period: str, painter: str) -> np.ndarray:
-        wanted = np.ones(len(self.files), dtype=bool)
-        if period:
-            wanted &= np.array(self._periods) == period
-        if painter:
-            names = [self._facts.get(file, {}).get("artist", "") for file in self.files]
-            wanted &= np.array([painter.casefold() in name.casefold() for name in names])
-        return wanted
+    def _select(self, period: str, painter: str, years: str) -> np.ndarray | None:
+        """The rows of the pictures that are asked for; None for all."""
+        facts = [self._facts.get(file, {}) for file in self.files]
+        wanted = matching(
+            self._periods,
+            [known.get("artist", "") for known in facts],
+            [known.get("year", "") for known in facts],
+            period,
+            painter,
+            years,
+        )
+        return None if wanted is None else np.flatnonzero(wanted)
 
     def _thumbnail(self, place: int) -> bytes | None:
         """A training picture as a small JPEG; None where there is none."""
@@ -118,26 +135,63 @@ class Neighbours:
 
 
 def similar(
-    classifier, out, images, data=None, k: int = 10, period: str = "", painter: str = ""
+    classifier,
+    out,
+    images,
+    data=None,
+    k: int = 10,
+    period: str = "",
+    painter: str = "",
+    years: str = "",
+    by=retrieval.CONTENT,
+    among=None,
+    index: bool = False,
 ) -> pd.DataFrame:
     """The `k` training pictures most similar to each of `images`, which are what `predict` takes: a
     row each, `image, rank, file, period, similarity, title, artist, year, source, source_page,
     error`.
 
     `classifier` is that of the export folder `out`; `data` is the data set that facts are taken
-    from, and `painter` needs it. `period` and `painter` are those of `Neighbours.nearest`. An image
-    that can't be read has one row, whose `error` says why. Raises SettingError for a `k` below 1,
-    InputError for an unknown period, where no picture is left, and what `Neighbours` raises.
+    from, which `painter` and `years` need. For `period`, `painter`, `years` and `by` see
+    `Neighbours.nearest`. With `among`, a folder of pictures or a data set, the most similar are
+    looked for there (see `Collection`, also for `index`). An image that can't be read has one row,
+    whose `error` says why. Raises SettingError for a `k` below 1, another `by` or `years` that are
+    none, InputError for an unknown period, where no picture is left, and what `Neighbours` and
+    `Collection` raise.
     """
     settings.check(k=k)
+    retrieval.style_share(by)
+    if among is not None:
+        if data is not None:
+            raise InputError("--data and --among exclude each other: --among takes a data set, too")
+        collection = Collection(among, classifier, out)
+        wanted = {"period": period, "painter": painter, "years": years}
+        if not collection.has(**wanted):
+            raise InputError(f"no picture in {among} is of {in_words(wanted)}: ask for less")
+        return table_of(
+            classifier,
+            images,
+            lambda features: collection.nearest(features, k, **wanted, by=by, index=index),
+        )
+    if index:
+        raise InputError("an index is of a collection: name its folder with --among")
     if period and period not in classifier.vocab:
         raise InputError(f"no period {period}: take one of {', '.join(classifier.vocab)}")
-    if painter and data is None:
-        raise InputError("painters are known by the data set: name its folder with --data")
+    if (painter or years) and data is None:
+        raise InputError(
+            "painters and years are known by the data set: name its folder with --data"
+        )
     known = Neighbours(out, data)
-    if not known.has(period, painter):
-        wanted = " and ".join(filter(None, (period, painter)))
-        raise InputError(f"no picture of part train is of {wanted}: ask for less")
+    wanted = {"period": period, "painter": painter, "years": years}
+    if not known.has(**wanted):
+        raise InputError(f"no picture of part train is of {in_words(wanted)}: ask for less")
+    return table_of(
+        classifier, images, lambda features: known.nearest(features, k, **wanted, by=by)
+    )
+
+
+def table_of(classifier, images, nearest: Callable[[np.ndarray], list[dict]]) -> pd.DataFrame:
+    """The table of `similar`, where `nearest` gives the rows of a picture by its features."""
     named = list(inputs.stream(images))
     _, features, errors = classifier.probabilities_and_features([each for _, each in named])
     rows: list[dict] = []
@@ -145,7 +199,7 @@ def similar(
         if error:
             rows.append({"image": name, "error": error})
             continue
-        found = known.nearest(of_image, k, period, painter)
+        found = nearest(of_image)
         rows += [{"image": name, "rank": rank, **row} for rank, row in enumerate(found, 1)]
     table = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
     table = table.astype({"rank": "Int64", "similarity": float})
@@ -157,16 +211,3 @@ def _limit(residuals: np.ndarray) -> float | None:
     if len(residuals) < FEWEST:
         return None
     return float(np.quantile(residuals, HELD_OUT))
-
-
-def _facts(data) -> dict[str, dict[str, str]]:
-    """What the catalogue of `data` knows of each picture, by its file."""
-    rows = read_catalogue(data).dropna(subset="file")
-    known = {}
-    for row in rows.to_dict("records"):
-        texts = {name: row[name] if isinstance(row[name], str) else "" for name in FACTS}
-        texts["year"] = texts["year"].removesuffix(".0")  # tables often hold years as 1889.0
-        if not texts["source_page"].startswith(("https://", "http://")):
-            texts["source_page"] = ""
-        known[clean_path(row)] = texts
-    return known

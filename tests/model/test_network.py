@@ -122,6 +122,26 @@ def test_stages_in_a_row_are_the_backbone(name, blocks):
 
 
 @torch.no_grad()
+def test_early_features_are_those_of_the_stages_before_block_3():
+    first, second = body_of("efficientnet_lite0"), body_of("resnet18")
+    x = torch.randn(2, 3, 96, 96).contiguous(memory_format=torch.channels_last)
+    expected = []
+    maps = x
+    for stage, block in zip(first.stages, first.blocks, strict=True):
+        maps = stage(maps)
+        if block < 3:
+            channels = maps.shape[1]
+            expected += [network.statistics(maps), network.covariances(maps, channels)]
+    places = network.early_features(first)
+    torch.testing.assert_close(first(x)[:, places], torch.cat(expected, 1))
+    both = network.Bodies([first, second], [[0.5] * 3] * 2, [[0.5] * 3] * 2)
+    later = network.early_features(second) + first.n_features
+    assert network.early_features(both).tolist() == [*places, *later] and len(later)
+    last = body_of("mobilenetv2_035", pool="last")
+    assert len(network.early_features(last)) == 0 < second.n_early < second.n_features
+
+
+@torch.no_grad()
 def test_a_last_norm_belongs_to_the_network_whether_it_has_learned_or_not():
     net = backbones.body(backbones.find("densenet121", pretrained=False))
     list(net.modules())[-1].running_var.fill_(3.0)

@@ -106,7 +106,11 @@ def test_what_no_embedding_holds_is_left_over(features):
 def test_they_come_in_the_order_asked_for(tmp_path, features):
     embeddings.write(tmp_path / "embeddings.npz", "abc", features[:3])
     np.testing.assert_array_equal(embeddings.read(tmp_path, ["c", "a", "c"]), features[[2, 0, 2]])
-    assert embeddings.read_all(tmp_path)[2:] == (None, None)  # as in exports of earlier versions
+    assert embeddings.read_all(tmp_path)[2:] == (
+        None,
+        None,
+        None,
+    )  # as in exports of earlier versions
 
 
 def test_what_is_missing_or_broken_is_said(export, tmp_path):
