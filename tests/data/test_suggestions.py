@@ -14,7 +14,7 @@ from artclf import clean, download
 from artclf.base.errors import InputError
 from artclf.data import cleaning, review, splits
 from artclf.data.catalogue import Catalogue, read_catalogue
-from artclf.data.intake import Failure
+from artclf.data.intake import Failure, Intake
 from artclf.data.pictures import thumbnail
 from artclf.data.suggestions import TMP, Full, Occupied, Suggestions, shown_path
 from artclf.model.doubts import flagged
@@ -135,6 +135,9 @@ def test_the_review_shows_a_suggestion_before_it_has_a_clean_copy(data, suggesti
     table = review.queue(data, flagged(data))
     [shown] = table[table.url == row["url"]].to_dict("records")
     assert shown_path(data, shown) == row["file"] and shown["likelier"] == "b"
+    listed = read_catalogue(data).iloc[0].to_dict()
+    (data / shown_path(data, listed)).unlink()  # of a picture that nobody gave
+    assert shown_path(data, listed).startswith("clean")
     widget = review_page.widget(data, flagged(data))
     [card] = [card for card in widget.cards if card.row.get("url") == row["url"]]
     assert card.thumbnail.startswith("data:image/jpeg")
@@ -214,6 +217,13 @@ def test_it_does_not_write_beside_another_run(data, suggestions, monkeypatch):
         with pytest.raises(Occupied, match="locked"):
             suggestions.add(GIVEN, "a", "b", 0.75)
     assert suggestions.add(GIVEN, "a", "b", 0.75).is_new
+
+
+def test_it_leaves_alone_what_a_notebook_of_the_same_process_writes(data, suggestions):
+    with Intake(data).writing():
+        (data / "tmp" / "half.png").write_bytes(b"half")
+        assert suggestions.add(GIVEN, "a", "b", 0.75).is_new
+        assert (data / "tmp" / "half.png").exists()
 
 
 def test_what_cannot_be_kept_is_refused(data, suggestions, tmp_path):
