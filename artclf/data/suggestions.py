@@ -92,7 +92,7 @@ class Suggestions:
             for row in catalogue.select("sha256 = ?", (sha256,)):
                 return Receipt(_number(sha256), row["period"], is_new=False)
             if period not in catalogue.periods():
-                raise InputError(f"{self.data} has no class {period}")
+                raise InputError(f"the data set has no class {period}")
             self._check_room(catalogue, len(body))
             row = {"url": PREFIX + sha256, "period": period}
             columns = self._intake.write_picture(row, picture)
@@ -115,7 +115,7 @@ class Suggestions:
                 (self.data / "raw").mkdir(exist_ok=True)
                 TemporaryFile(dir=self.data / "raw").close()
         except OSError as error:
-            if not (isinstance(error, PermissionError) or can_not_be_written(error)):
+            if not isinstance(error, PermissionError) and not can_not_be_written(error):
                 raise
             raise PermissionError(
                 f"{self.data} can't be written, so nothing can be collected there: {error}"
@@ -156,7 +156,7 @@ def follow_decisions(catalogue: Catalogue, changes: Iterable[tuple[dict, str | N
     One that was accepted and no longer is leaves the clean pictures, too.
     """
     for row, choice in changes:
-        if not row["url"].startswith(PREFIX):
+        if not is_suggestion(row):
             continue
         status = SUGGESTED if choice in (None, "drop") else "ok"
         if status != row["status"]:

@@ -70,9 +70,10 @@ def flagged(data) -> pd.DataFrame:
 
     The order: pictures under two periods; those that visitors suggested; doubtful labels, the most
     doubtful first; outliers, the farthest first; pictures that step clean flagged; near-duplicates
-    that are set aside; and pictures with a decision that nothing else flags. Doubtful are the `DOUBTFUL_SHARE` that are
-    doubted most, where another period is likelier; outliers are `OUTLIER_DISTANCE` from the median.
-    Both are as the last `mark` wrote them. Raises FileNotFoundError without a catalogue.
+    that are set aside; and pictures with a decision that nothing else flags. Doubtful are the
+    `DOUBTFUL_SHARE` that are doubted most, where another period is likelier; outliers are
+    `OUTLIER_DISTANCE` from the median. Both are as the last `mark` wrote them. Raises
+    FileNotFoundError without a catalogue.
     """
     table = read_catalogue(data)
     status = table.clean_status

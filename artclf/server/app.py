@@ -18,6 +18,7 @@ from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from artclf.base.errors import InputError
+from artclf.data.intake import Failure
 from artclf.data.pictures import Rejected
 from artclf.data.suggestions import Full, Occupied, Suggestions
 from artclf.data.web import WebPictures
@@ -200,6 +201,8 @@ def create_app(current: Current, metrics: Metrics, options: Options) -> Flask:
             receipt = options.suggestions.add(
                 content, period, likeliest["period"], likeliest["probability"]
             )
+        except (Failure, InputError) as error:
+            abort(422, str(error))
         except Full as error:
             metrics.suggestions.labels("full").inc()
             abort(409, str(error))

@@ -12,9 +12,9 @@ from PIL import Image
 
 from artclf import clean, download
 from artclf.base.errors import InputError
-from artclf.data import review, splits
+from artclf.data import cleaning, review, splits
 from artclf.data.catalogue import Catalogue, read_catalogue
-from artclf.data.intake import Failure
+from artclf.data.intake import Failure, Intake
 from artclf.data.pictures import thumbnail
 from artclf.data.suggestions import TMP, Full, Occupied, Suggestions, shown_path
 from artclf.model.doubts import flagged
@@ -38,7 +38,11 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def data(made, tmp_path):
+def data(made, tmp_path, monkeypatch):
+    def map_here(function, jobs, workers, initializer=None):
+        return [[(job, function(job)) for job in jobs]]
+
+    monkeypatch.setattr("artclf.data.cleaning.map_in_processes", map_here)  # starts none
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     return tmp_path / "data"
 
@@ -79,35 +83,38 @@ def test_a_suggestion_is_the_bytes_as_they_came_and_what_was_said(data, suggesti
     assert reasons[unknown["url"]].startswith("given by a visitor who doesn't know the period (")
 
 
-@pytest.mark.parametrize(("choice", "label"), [("keep", "a"), ("move:b", "b")])
-def test_only_what_a_person_accepts_is_cleaned_and_used(data, suggestions, choice, label):
+def test_only_what_a_person_accepts_is_cleaned_and_used(data, suggestions):
     before, copies = used(data), files(data / "clean")
     row = row_of(data, suggestions.add(GIVEN, "a", "b", 0.75))
+    url = row["url"]
     clean.clean_all(data)
     assert used(data) == before and files(data / "clean") == copies
 
-    review.decide(data, [row], choice)
+    review.decide(data, [row], "keep")
     clean.clean_all(data)
-    assert used(data) == {**before, row["url"]: label}
-    assert len(files(data / "clean") - copies) == 1
-
+    assert used(data) == {**before, url: "a"} and len(files(data / "clean") - copies) == 1
     review.undo(data)
     assert used(data) == before  # at once
-    clean.clean_all(data)
+    cleaning.normalise(data)
     assert used(data) == before
     again = row_of(data, suggestions.add(GIVEN, "a", "b", 0.75))
-    assert [again[name] for name in ("status", "reason", "review")] == [
-        row[name] for name in ("status", "reason", "review")
-    ]
+    assert (again["status"], again["reason"], again["review"]) == (
+        "suggested",
+        "suggested by a visitor",
+        None,
+    )
+    review.decide(data, [row], "move:b")
+    cleaning.normalise(data)
+    assert used(data) == {**before, url: "b"}
 
 
 def test_what_a_person_rejects_stays_out_and_is_not_taken_again(data, suggestions):
-    before = used(data)
+    before, copies = used(data), files(data / "clean")
     row = row_of(data, suggestions.add(GIVEN, "a", "b", 0.75))
     review.decide(data, [row], "drop")
     assert not suggestions.add(GIVEN, "b", "b", 0.75).is_new
-    clean.clean_all(data)
-    assert used(data) == before
+    cleaning.normalise(data)
+    assert used(data) == before and files(data / "clean") == copies
     assert flagged(data).query("url == @row['url']").review.tolist() == ["drop"]
 
 
@@ -115,7 +122,8 @@ def test_a_decision_of_a_file_accepts_a_suggestion_too(data, suggestions, tmp_pa
     row = row_of(data, suggestions.add(GIVEN, "a", "b", 0.75))
     file = tmp_path / "review.csv"
     file.write_text(f"url,period,review\n{row['url']},a,keep\n")
-    clean.clean_all(data, decisions=file)
+    review.read_csv(data, file)
+    cleaning.normalise(data)
     assert used(data)[row["url"]] == "a"
 
 
@@ -127,12 +135,15 @@ def test_the_review_shows_a_suggestion_before_it_has_a_clean_copy(data, suggesti
     table = review.queue(data, flagged(data))
     [shown] = table[table.url == row["url"]].to_dict("records")
     assert shown_path(data, shown) == row["file"] and shown["likelier"] == "b"
+    listed = read_catalogue(data).iloc[0].to_dict()
+    (data / shown_path(data, listed)).unlink()  # of a picture that nobody gave
+    assert shown_path(data, listed).startswith("clean")
     widget = review_page.widget(data, flagged(data))
     [card] = [card for card in widget.cards if card.row.get("url") == row["url"]]
     assert card.thumbnail.startswith("data:image/jpeg")
     assert thumbnail(data / row["file"], 90).size == (75, 90)
     card.keep.click()
-    clean.clean_all(data)
+    cleaning.normalise(data)
     assert shown_path(data, row_of(data, suggestions.add(content, "a", "b", 1))).startswith("clean")
 
 
@@ -150,7 +161,7 @@ def test_an_own_import_of_a_suggested_picture_needs_no_decision(data, suggestion
     suggestions.add(GIVEN, "a", "b", 0.75)
     (tmp_path / "gallery" / "a" / "own.png").write_bytes(GIVEN)
     download.import_folder(tmp_path / "gallery", data)
-    clean.clean_all(data)
+    cleaning.normalise(data)
     assert len(used(data)) == 5 and all(url.startswith("import:") for url in used(data))
 
 
@@ -206,6 +217,13 @@ def test_it_does_not_write_beside_another_run(data, suggestions, monkeypatch):
         with pytest.raises(Occupied, match="locked"):
             suggestions.add(GIVEN, "a", "b", 0.75)
     assert suggestions.add(GIVEN, "a", "b", 0.75).is_new
+
+
+def test_it_leaves_alone_what_a_notebook_of_the_same_process_writes(data, suggestions):
+    with Intake(data).writing():
+        (data / "tmp" / "half.png").write_bytes(b"half")
+        assert suggestions.add(GIVEN, "a", "b", 0.75).is_new
+        assert (data / "tmp" / "half.png").exists()
 
 
 def test_what_cannot_be_kept_is_refused(data, suggestions, tmp_path):

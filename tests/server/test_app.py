@@ -17,7 +17,7 @@ from PIL import Image
 
 from artclf import download
 from artclf.base.errors import SettingError
-from artclf.data.catalogue import read_catalogue
+from artclf.data.catalogue import Catalogue, read_catalogue
 from artclf.data.suggestions import Suggestions
 from artclf.server.app import Options, create_app
 from artclf.server.limits import Limits
@@ -509,11 +509,18 @@ def test_what_cannot_be_kept_is_refused_with_its_status(client, collection):
     assert give(guarded, yes).status_code == 401 and not collected(collection)
     assert give(guarded, yes, headers=BEARER).status_code == 201
 
+    with Catalogue(collection.data) as catalogue:
+        catalogue.db.execute("DELETE FROM images WHERE period = '02-high_noon'")
+    lost = give(asked, yes, MIDDLE)
+    assert (
+        lost.status_code == 422 and lost.json["error"] == "the data set has no class 02-high_noon"
+    )
     with FileLock(collection.data.resolve() / ".lock", is_singleton=False):
         busy = give(asked, yes, BRIGHT)
     assert busy.status_code == 503 and int(busy.headers["Retry-After"]) > 0
-    assert give(asked, yes, BRIGHT).status_code == give(asked, yes, MIDDLE).status_code == 201
-    full = give(asked, yes, BETWEEN)
+    assert give(asked, yes, BRIGHT).status_code == 201
+    assert give(asked, f"{yes}&period=01-early", MIDDLE).status_code == 201
+    full = give(asked, f"{yes}&period=01-early", BETWEEN)
     assert full.status_code == 409 and "3 pictures wait" in full.json["error"]
     assert 'suggestions_total{outcome="full"} 1.0' in asked.get("/metrics").text
 
