@@ -67,8 +67,9 @@ def unpack(source, data) -> dict:
 
 
 def _check_empty(data: Path):
-    """Raise InputError where `data` holds anything that no run of `unpack` has left."""
-    if (data / WORK).is_dir():
+    """Raise InputError where `data` holds anything that no unfinished run of `unpack` has left."""
+    is_whole = (data / "catalogue.db").exists()  # also where a run was killed right after that
+    if (data / WORK).is_dir() and not is_whole:
         return
     for path in data.iterdir():
         if not path.name.startswith("."):

@@ -230,6 +230,13 @@ def test_a_data_set_is_never_unpacked_over_another_one(whole, source, tmp_path):
     with pytest.raises(InputError, match="name a new folder"):
         unpacking.unpack(source, whole / "data")
     assert made_packs.files(whole / "data") == before
+    finished = tmp_path / "finished"
+    unpacking.unpack(source, finished)
+    (finished / "unpacking").mkdir()  # of a run that was killed when all was done
+    before = made_packs.files(finished)
+    with pytest.raises(InputError, match="name a new folder"):
+        unpacking.unpack(source, finished)
+    assert made_packs.files(finished) == before
     (source / TAR).unlink()
     back = tmp_path / "back"
     with pytest.raises(InputError, match="is gone"):
