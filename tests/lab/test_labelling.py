@@ -129,6 +129,18 @@ def test_skipped_and_no_paintings_teach_nothing_and_are_not_asked_again(data, ta
     assert again.counts() == task.counts() and again.next_page().tolist() == list(task.next_page())
 
 
+def test_pictures_that_had_a_label_from_the_start_teach_and_are_not_counted(data, oracle, periods):
+    urls = [url for url in read_catalogue(data).url if oracle[url] == periods[0]][:3]
+    with Catalogue(data) as cat, cat.transaction() as db:
+        for url in urls:
+            db.execute("UPDATE images SET period = ? WHERE url = ?", (periods[0], url))
+    review.decide(data, urls[:1], "drop")
+    task = labelling.Labelling(data, periods, **SETTINGS)
+    assert sorted(task.rows.url[task.labelled]) == sorted(urls[1:])
+    assert task.counts() == {"labelled": 0, "skipped": 0, "no painting": 0, "left": 37}
+    assert not len(task.tested()) and not set(urls) & set(task.rows.url[task.next_page()])
+
+
 def test_only_pictures_drawn_by_chance_are_tested(task, oracle):
     label(task, task.order[:8], oracle)
     chosen = task.order[20:25]
