@@ -173,7 +173,7 @@ def test_the_curve_is_kept_and_forgets_what_was_taken_back(data, task, oracle):
         label(task, task.order[number - 12 : number], oracle)
         table = task.record()
     assert table.labels.tolist() == [12, 16, 20]
-    assert labelling.curve(data).equals(table)
+    assert labelling.curve(data).equals(table) and task.record().equals(table)
     task.undo()
     assert task.record().labels.tolist() == [12, 16, 19]
     assert "With 19 labels" in labelling.describe(labelling.curve(data))
