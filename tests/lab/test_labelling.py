@@ -84,12 +84,12 @@ def test_a_folder_without_labels_is_in_no_split_until_it_is_labelled(data, oracl
 
 def test_copies_without_a_label_are_in_no_figure_of_leaks(drawn, tmp_path):
     data = shutil.copytree(drawn, tmp_path / "copy")
-    url = read_catalogue(data).url[0]
     with Catalogue(data) as cat:
-        cat.add([{"url": "http://a.example/copy", "period": UNLABELLED}])
-        [row] = cat.select("url = ?", (url,))
-        copy = {**row, "url": "http://a.example/copy", "period": UNLABELLED}
-        cat.update([{**copy, "clean_status": "duplicate"}])
+        copies = [
+            {**row, "url": f"{row['url']}-copy", "period": UNLABELLED} for row in cat.select()
+        ]
+        cat.add(copies)
+        cat.update({**row, "clean_status": "duplicate"} for row in copies)
     assert len(leaks.images(data, ["random"], with_duplicates=True)) == 40
 
 
