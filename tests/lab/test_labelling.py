@@ -84,12 +84,12 @@ def test_a_folder_without_labels_is_in_no_split_until_it_is_labelled(data, oracl
 
 def test_copies_without_a_label_are_in_no_figure_of_leaks(drawn, tmp_path):
     data = shutil.copytree(drawn, tmp_path / "copy")
-    url = read_catalogue(data).url[0]
     with Catalogue(data) as cat:
-        cat.add([{"url": "http://a.example/copy", "period": UNLABELLED}])
-        [row] = cat.select("url = ?", (url,))
-        copy = {**row, "url": "http://a.example/copy", "period": UNLABELLED}
-        cat.update([{**copy, "clean_status": "duplicate"}])
+        copies = [
+            {**row, "url": f"{row['url']}-copy", "period": UNLABELLED} for row in cat.select()
+        ]
+        cat.add(copies)
+        cat.update({**row, "clean_status": "duplicate"} for row in copies)
     assert len(leaks.images(data, ["random"], with_duplicates=True)) == 40
 
 
@@ -129,6 +129,18 @@ def test_skipped_and_no_paintings_teach_nothing_and_are_not_asked_again(data, ta
     assert again.counts() == task.counts() and again.next_page().tolist() == list(task.next_page())
 
 
+def test_pictures_that_had_a_label_from_the_start_teach_and_are_not_counted(data, oracle, periods):
+    urls = [url for url in read_catalogue(data).url if oracle[url] == periods[0]][:3]
+    with Catalogue(data) as cat, cat.transaction() as db:
+        for url in urls:
+            db.execute("UPDATE images SET period = ? WHERE url = ?", (periods[0], url))
+    review.decide(data, urls[:1], "drop")
+    task = labelling.Labelling(data, periods, **SETTINGS)
+    assert sorted(task.rows.url[task.labelled]) == sorted(urls[1:])
+    assert task.counts() == {"labelled": 0, "skipped": 0, "no painting": 0, "left": 37}
+    assert not len(task.tested()) and not set(urls) & set(task.rows.url[task.next_page()])
+
+
 def test_only_pictures_drawn_by_chance_are_tested(task, oracle):
     label(task, task.order[:8], oracle)
     chosen = task.order[20:25]
@@ -161,7 +173,7 @@ def test_the_curve_is_kept_and_forgets_what_was_taken_back(data, task, oracle):
         label(task, task.order[number - 12 : number], oracle)
         table = task.record()
     assert table.labels.tolist() == [12, 16, 20]
-    assert labelling.curve(data).equals(table)
+    assert labelling.curve(data).equals(table) and task.record().equals(table)
     task.undo()
     assert task.record().labels.tolist() == [12, 16, 19]
     assert "With 19 labels" in labelling.describe(labelling.curve(data))
