@@ -162,7 +162,8 @@ def test_a_data_set_brings_its_facts_and_narrows_the_choice(tmp_path, out, class
         file = data / "clean" / period / f"{number:02}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(encoded(noise(8, 8, seed=number % 11), "JPEG"))  # the last is the first
-        facts = {"artist": f"Painter {number % 3}", "year": f"{1870 + number}.0"}
+        year = "1875-1890" if number == 5 else f"{1870 + number}.0"
+        facts = {"artist": f"Painter {number % 3}", "year": year}
         rows.append({"url": f"http://a.example/{number}", "period": period, **facts})
     with Catalogue(data) as catalogue:
         catalogue.add(rows)
@@ -177,7 +178,7 @@ def test_a_data_set_brings_its_facts_and_narrows_the_choice(tmp_path, out, class
     wanted = {
         ("02-blue", "", ""): {1, 3, 5, 7, 9, 11},
         ("", "painter 2", ""): {2, 5, 8, 11},
-        ("", "", "1872-1875"): {2, 3, 4, 5},
+        ("", "", "1872-1875"): {2, 3, 4},
         ("01-red", "painter 1", "1870s"): {4},
     }
     for asked, numbers in wanted.items():

@@ -83,9 +83,10 @@ def test_what_is_written_is_read(known, tmp_path):
 
 
 def test_equal_ones_keep_their_order():
-    similarities = np.array([0.5, 0.7, 0.5 + 1e-8, 0.7 - 1e-8, 0.9, 0.5], np.float32)
+    similarities = np.array([0.5, 0.7, 0.5 + 1e-7, 0.7 + 1e-7, 0.9, 0.5], np.float32)
     assert embeddings.best(similarities, 5).tolist() == [4, 1, 3, 0, 2]
     assert embeddings.best(similarities, 4).tolist() == [4, 1, 3, 0]
+    assert embeddings.best(similarities, 2).tolist() == [4, 1]
     assert embeddings.best(similarities, 99).tolist() == [4, 1, 3, 0, 2, 5]
     assert embeddings.best(similarities[:0], 3).tolist() == []
 
