@@ -912,7 +912,7 @@ def restyle(
     """Paint a picture in the style of others, of a period or of a painter."""
     from artclf.lab import style_transfer
 
-    names = "-".join(Path(one).stem for one in like)
+    names = "-".join(map(style_transfer.name_of, like))
     file = out or Path(f"{image.stem}-like-{names}.jpg")
     losses = _call(
         style_transfer.restyle_file,

@@ -4,7 +4,7 @@
                                  [--iterations 500] [--starts content noise]
                                  [--out FOLDER]
     python benchmarks/restyle.py grid DATA EXPORT [--pictures 4] [--size 128] [--steps 30]
-                                 [--likes PERIOD ...] [--weights 0.1 1 10] [--out FOLDER]
+                                 [--likes PERIOD ...] [--weights 0.01 0.1 1] [--out FOLDER]
 
 `recipe` paints pictures of the period --content in the style of single pictures of --like, by the
 recipe of Gatys et al. 2016 and by ours, with VGG16 for both. The recipe is that of the paper's own
@@ -257,7 +257,7 @@ def main():
             command.add_argument("--pictures", type=int, default=4)
             command.add_argument("--size", type=int, default=128)
             command.add_argument("--steps", type=int, default=30)
-            command.add_argument("--weights", type=float, nargs="+", default=[0.1, 1, 10])
+            command.add_argument("--weights", type=float, nargs="+", default=[0.01, 0.1, 1])
     args = parser.parse_args()
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)

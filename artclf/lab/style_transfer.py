@@ -98,7 +98,8 @@ def restyle_file(
     `transfer.restyle`, which takes `options`.
 
     `arch` and `weights` are those of `stages`. With `every`, the picture after so many steps, and
-    each time so many more, is written beside `file` as `<name>-step-<number>`. Raises InputError
+    each time so many more, is written beside `file` as `<name>-step-<number>`, before colours are
+    put back. Raises InputError
     where a file is there already, its name is that of no picture, or there are not as many weights
     as styles.
     """
@@ -127,6 +128,11 @@ def restyle_file(
         painted, losses = transfer.restyle(content, style, network, on_step=on_step, **options)
     _save(painted, file)
     return losses
+
+
+def name_of(like: str) -> str:
+    """A picture, a period or a painter as a part of the name of a file."""
+    return Path(like).stem if Path(like).is_file() else like.replace("/", "-")
 
 
 def _shown_steps(total: int, every: int) -> range:
@@ -284,6 +290,7 @@ def plot_trade_off(table: pd.DataFrame, ax=None):
                 fontsize=8,
             )
     ax.set(xlabel="kept of the content (cosine)", ylabel="probability of the period")
+    ax.legend(fontsize=8)
     ax.margins(0.2)
     ax.grid(alpha=0.3)
     return ax.figure

@@ -37,6 +37,8 @@ def test_a_style_is_of_a_picture_a_period_or_a_painter(drawn):
     by_painter = style_transfer.files_like(drawn, artist.upper(), 1000)
     assert by_painter and {file.stem for file in by_painter} <= painted
     assert style_transfer.files_like(drawn, str(of_period[0])) == [of_period[0]]
+    assert style_transfer.name_of(str(of_period[0])) == of_period[0].stem
+    assert style_transfer.name_of("J. M. W. Turner/circle") == "J. M. W. Turner-circle"
     with pytest.raises(InputError, match=f"no period or painter in .*{re.escape(period)}"):
         style_transfer.files_like(drawn, "nobody")
 
@@ -156,6 +158,7 @@ def test_what_is_measured_is_what_the_classifier_says(drawn, export, network):
     table = pd.DataFrame({"kept": 0.5, "probability": 0.2}, index=["content", *grid])
     axes = style_transfer.plot_trade_off(table).axes[0]
     assert [line.get_label() for line in axes.lines] == ["content", *kinds, "colours alone"]
+    assert [text.get_text() for text in axes.get_legend().texts][1:3] == kinds
     assert [text.get_text() for text in axes.texts] == [
         "content",
         "1",
