@@ -360,7 +360,6 @@ def _minimise(objective, start, steps: int, optimizer: str, done: int, on_step) 
     def loss():
         opt.zero_grad()
         total = objective(pixels)["total"]
-        _check_finite(total)
         total.backward()
         return total
 
@@ -375,8 +374,7 @@ def _minimise(objective, start, steps: int, optimizer: str, done: int, on_step) 
 def _check_finite(values: torch.Tensor):
     if not torch.isfinite(values).all():
         raise StepError(
-            "the loss or a pixel of the picture is not finite: take a lower style weight or the "
-            "optimizer adam"
+            "the loss of the picture is not finite: take a lower style weight or the optimizer adam"
         )
 
 
