@@ -14,6 +14,7 @@ from artclf.base.files import sha256_of
 from artclf.base.progress import progress_bar
 from artclf.data import archives, cleaning, duplicates, gallery, imports, origins, sample
 from artclf.data.catalogue import Catalogue, read_catalogue
+from artclf.data.classes import NO_CLASS, UNLABELLED
 from artclf.data.downloads import Download, run_in_thread
 from artclf.data.fetch import Fetcher
 from artclf.data.galleries import Reading, read_gallery
@@ -107,6 +108,8 @@ def fetch_lists(
     found_lists = find_lists(lists)
     open_fetcher = fetcher(**options)
     check_lists(found_lists)
+    if UNLABELLED in found_lists:
+        print(f"The pictures of {found_lists[UNLABELLED]} are {UNLABELLED}: {NO_CLASS}.")
     address = options.get("allowed_address")
     with run.writing(), progress_bar(desc="download", total=0) as bar:
         if address:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 
 UNLABELLED = "unlabelled"  # the folder of pictures that wait for a label; no class
+NO_CLASS = "they wait for a label, and no training or figure uses them"
 
 
 def in_order(names: Iterable[str]) -> list[str]:

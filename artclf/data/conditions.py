@@ -1,6 +1,6 @@
 """Conditions on the rows of a catalogue, in one form that both SQLite and pyarrow are asked with.
 
-A condition is a tuple of column, operator and value, such as `("year", ">=", "1650")`. Values never
+A condition is a tuple of column, operator and value, such as `("width", ">=", 500)`. Values never
 become part of a query's text: SQLite gets them as parameters, pyarrow as scalars.
 """
 
@@ -13,6 +13,7 @@ from artclf.base.settings import shown
 
 COMPARISONS = {"==": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}  # in SQL
 OPERATORS = (*COMPARISONS, "in", "not in")
+OF_ORDER = ("<", "<=", ">", ">=")
 KINDS = {"TEXT": "a text", "INTEGER": "a whole number", "REAL": "a number"}
 WHOLE_NUMBERS = range(-(2**63), 2**63)  # that SQLite and Parquet hold
 MOST_VALUES = 30_000  # of all conditions together: SQLite takes 32,766 parameters
@@ -28,7 +29,8 @@ def checked(where: Iterable[tuple] | None, kinds: Mapping[str, str]) -> list[Con
     """The conditions in `where` with plain values; `kinds` maps each column to TEXT, INTEGER or REAL.
 
     Raises InputError for a column or operator that there isn't, and a value that isn't of the kind
-    of its column: SQLite and pyarrow would compare such values differently.
+    of its column: SQLite and pyarrow would compare such values differently. Also for the order of
+    texts: among those of `year`, '900' would come after '1885', and 'c. 1890' after both.
     """
     if isinstance(where, str | bytes | Mapping):
         raise InputError(f"where is {shown(where)}: take a list of (column, operator, value)")
@@ -117,6 +119,11 @@ def _checked(condition: tuple, kinds: Mapping[str, str]) -> Condition:
     _check_column(column, kinds)
     if operator not in OPERATORS:
         raise InputError(f"where has {shown(operator)}: the operators are {', '.join(OPERATORS)}")
+    if operator in OF_ORDER and kinds[column] == "TEXT":
+        raise InputError(
+            f"where asks {column} {operator} {shown(value)}, and {column} holds texts: they are equal "
+            "or not, take ==, !=, in or not in"
+        )
     if operator in ("in", "not in"):
         if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__iter__"):
             raise InputError(f"where asks {column} {operator} {shown(value)}: take a list")

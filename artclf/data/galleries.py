@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from artclf.base.errors import InputError
-from artclf.data.classes import UNLABELLED, in_order
+from artclf.data.classes import NO_CLASS, UNLABELLED, in_order
 from artclf.data.filenames import facts_of_names
 from artclf.data.formats import EXTENSIONS, IMAGE_SUFFIXES
 from artclf.data.manifests import LABEL, NAMES, Manifest, match, read_manifest
@@ -114,6 +114,9 @@ def read_gallery(
             f"such as {_examples(without_class)}"
         )
     reading.notes += found.notes(manifests)
+    waiting = sum(picture["period"] == UNLABELLED for picture in reading.pictures)
+    if waiting and layout != UNLABELLED:
+        reading.notes.append(f"{folder}: {waiting} pictures are {UNLABELLED}: {NO_CLASS}")
     if not reading.pictures:
         raise InputError("; ".join([_no_pictures(folder, tables), *reading.notes]))
     return reading

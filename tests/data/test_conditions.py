@@ -23,6 +23,7 @@ COMPARISONS = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+EQUALITY = ("==", "!=")
 LISTS = {"in": lambda one, many: one in many, "not in": lambda one, many: one not in many}
 
 
@@ -64,7 +65,10 @@ def test_rows_of_both_are_those_that_python_finds(data, pack):
         "doubt": [float(rows.doubt.dropna().iloc[0]), 1],
         "licence": ["x"],  # of which no row knows one
     }
-    asked = [[(c, name, v)] for c in values for name in COMPARISONS for v in values[c]]
+    asked = []
+    for column, some in values.items():
+        operators = EQUALITY if isinstance(some[0], str) else COMPARISONS
+        asked += [[(column, name, value)] for name in operators for value in some]
     asked += [[(c, name, some)] for c in values for name in LISTS for some in (values[c], [])]
     asked += [[(c, name, None)] for c in values for name in ("==", "!=")]
     asked += [[("width", ">", 603), ("period", "==", "10")], [], [["url", "!=", ""]]]
@@ -85,6 +89,8 @@ def test_rows_of_both_are_those_that_python_finds(data, pack):
         ([("url", "= '' OR url =", "a")], "the operators are"),
         ([("url", "==", 5)], "take a text"),
         ([("url", "==", "\ud800")], "take a text"),
+        ([("year", ">", "1885")], "year holds texts"),
+        ([("year", "<=", 1885)], "year holds texts"),
         ([("width", "==", "5")], "take a whole number"),
         ([("width", "==", 5.5)], "take a whole number"),
         ([("width", "==", True)], "take a whole number"),

@@ -145,6 +145,12 @@ def test_pictures_without_labels_are_taken_from_any_folder(tmp_path):
     assert [layout.value for layout in cli.Layout] == list(LAYOUTS)
 
 
+def test_unlabelled_pictures_beside_those_of_classes_are_counted(tmp_path):
+    gallery(tmp_path, "a/1.jpg", "unlabelled/2.jpg", "unlabelled/3.jpg")
+    [note] = read_gallery(tmp_path).notes
+    assert "2 pictures are unlabelled: they wait for a label, and no training" in note
+
+
 def test_missing_galleries_and_manifests_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
         read_gallery(tmp_path / "nowhere")
