@@ -73,8 +73,8 @@ class Neighbours:
         by=retrieval.CONTENT,
     ) -> list[dict]:
         """The `count` training pictures most similar to one of these `features` (features,), the
-        most similar first: `id, period, similarity, file` and what the catalogue knows, '' if
-        nothing.
+        most similar first: `id, period, similarity, file` (relative to the data set) and what the
+        catalogue knows, '' if nothing.
 
         With `period`, only pictures of that one, with `painter`, only those by painters whose name
         has that text in it, and with `years` only those that are known to be of these (see
@@ -94,7 +94,7 @@ class Neighbours:
                 "id": place,
                 "period": self._periods[place],
                 "similarity": round(similarity, 4),
-                "file": Path(file).name,
+                "file": file,
                 "thumbnail": f"{self.thumbnails}{place}" if self.data is not None else "",
             }
             facts = self._facts.get(file, dict.fromkeys(FACTS, ""))
@@ -149,7 +149,7 @@ def similar(
 ) -> pd.DataFrame:
     """The `k` training pictures most similar to each of `images`, which are what `predict` takes: a
     row each, `image, rank, file, period, similarity, title, artist, year, source, source_page,
-    error`.
+    error`. `file` is relative to the data set, or to the folder `among`.
 
     `classifier` is that of the export folder `out`; `data` is the data set that facts are taken
     from, which `painter` and `years` need. For `period`, `painter`, `years` and `by` see

@@ -28,11 +28,15 @@ def features():
     return (plane + 0.3 * rng.normal(size=plane.shape)).astype(np.float32)
 
 
+def name_of(place: int) -> str:
+    return f"clean/{place % 3:02}-p/{place:016x}.jpg"
+
+
 @pytest.fixture
 def folders(features, tmp_path):
     """Folders EXPORT and DATA with the embeddings, facts and pictures of these features."""
     out, data = tmp_path / "export", tmp_path / "data"
-    files = [f"clean/{place % 3:02}-p/{place:016x}.jpg" for place in range(IMAGES)]
+    files = [name_of(place) for place in range(IMAGES)]
     projection = embeddings.Projection.fit(features[:TRAIN])
     out.mkdir()
     embeddings.write(
@@ -88,7 +92,7 @@ def test_pictures_outside_train_are_no_neighbours(folders, features):
 
 def test_without_the_data_set_files_alone_are_known(folders, features):
     [nearest] = Neighbours(folders[0]).nearest(features[7], 1)
-    assert nearest["file"] == f"{7:016x}.jpg" and nearest["title"] == nearest["thumbnail"] == ""
+    assert nearest["file"] == name_of(7) and nearest["title"] == nearest["thumbnail"] == ""
 
 
 def test_a_period_and_a_painter_narrow_the_choice(folders, features):
@@ -124,7 +128,7 @@ def test_similar_is_a_table_of_the_nearest_of_each_image(folders, features):
     table = neighbours.similar(classifier, out, [pictures[0], "gone.jpg", pictures[1]], data, k=3)
     assert table.image.tolist() == ["image 0"] * 3 + ["gone.jpg"] + ["image 2"] * 3
     assert table["rank"].fillna(0).tolist() == [1, 2, 3, 0, 1, 2, 3]
-    assert table.file[0] == f"{7:016x}.jpg" and table.title[4] == "No. 12"
+    assert table.file[0] == name_of(7) and table.title[4] == "No. 12"
     assert table.error.tolist() == ["", "", "", "no picture", "", "", ""]
     expected = [one["similarity"] for one in Neighbours(out, data).nearest(features[12], 3)]
     assert table.similarity[4:].tolist() == expected
