@@ -193,6 +193,14 @@ def test_facts_and_old_fashioned_lists(server, data, tmp_path):
     ]
 
 
+def test_a_list_without_labels_is_said_to_be_no_class(server, data, tmp_path, capsys):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "urls_unlabelled.csv").write_text(f"{server.url}/picture\n")
+    run(lists, data)
+    assert "urls_unlabelled.csv are unlabelled: they wait for a label" in capsys.readouterr().out
+
+
 def test_what_lists_hold_beside_urls_of_the_web_is_understood_or_counted(
     server, data, tmp_path, monkeypatch
 ):
