@@ -97,7 +97,7 @@ def save(
         _claim(parts, classifier, min_probability)
         done, pictures = _done(parts, pictures_in(images))
         bar.update(done.pictures)
-        if map_jobs is None:
+        if map_jobs is None or load is None:
             answers = classifier.predict_batches(
                 pictures, len(classifier.vocab), BATCH_SIZE, min_probability
             )

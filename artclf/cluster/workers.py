@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from platform import node
+from typing import Any
 from uuid import uuid4
 
 from artclf.base.errors import StepError
@@ -41,10 +41,10 @@ def connected(
     """A context manager that connects to a Ray cluster and gives the `MapJobs` of its workers.
 
     `address` is that of the cluster, by default the one in RAY_ADDRESS; without both, one starts on
-    this machine, with as many `cores` as that has or as named, and ends with the `with` block. Workers must see `folder` as this process does.
-    With `on_gpus` there is a worker for each GPU, if the cluster has any. A Ray that the process is
-    connected to already is used, and stays. Raises ImportError without Ray, StepError where no
-    cluster answers.
+    this machine, with all its cores or as many as `cores`, and ends with the `with` block. Workers
+    must see `folder` as this process does. With `on_gpus` there is a worker for each GPU, if the
+    cluster has any. A Ray that the process is connected to already is used, and stays. Raises
+    ImportError without Ray, StepError where no cluster answers.
     """
     require("cluster", "ray")
     import ray
@@ -54,7 +54,11 @@ def connected(
         _connect(address or os.environ.get("RAY_ADDRESS") or LOCAL, cores)
     try:
         with _mark(folder) as mark:
-            yield partial(_map_jobs, mark, on_gpus)
+            pool = _Pool(mark, on_gpus)
+            try:
+                yield pool.map_jobs
+            finally:
+                pool.close()
     finally:
         if not was_connected:
             ray.shutdown()
@@ -64,7 +68,7 @@ def _connect(address: str, cores: int | None):
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to Ray's makers
     import ray
 
-    options = {}
+    options: dict[str, Any] = {}
     if address == LOCAL:
         options = {
             "num_cpus": cores,
@@ -98,16 +102,16 @@ def _mark(folder: Path | None) -> Iterator[Path | None]:
 class Worker:
     """What runs in each of Ray's actors: the function of a step, which keeps what it loads."""
 
-    def __init__(self, function: Callable):
-        self.function = function
-
-    def start(self, initializer: Callable | None, mark: Path | None):
-        """Prepare the process. Raises StepError where it does not see the file `mark`."""
+    def start(self, function: Callable, initializer: Callable | None, mark: Path | None):
+        """Get ready for the jobs of `function`. Raises StepError where the worker does not see the
+        file `mark`.
+        """
         if mark is not None and not mark.exists():
             raise StepError(
                 f"the worker on {node()} does not see the folder {mark.parent} of this machine: all "
                 "machines of the cluster must share it, under the same path"
             )
+        self.function = function
         if initializer is not None:
             initializer()
 
@@ -120,150 +124,160 @@ class Worker:
 class _Call:
     """A call that is under way: of `Worker.start` where there are no `jobs`."""
 
-    actor: object
+    actor: Any  # the handle that Ray gives of a `Worker`
     jobs: list | None = None
     is_alone: bool = False  # a single job that was under way when its worker ended
     deaths: int = 0  # of workers that had this job alone
 
 
 class _Pool:
-    """So many workers, each replaced when it ends, and what they have under way."""
+    """The workers of one connection. Each is replaced when it ends; what has started stays for the
+    next jobs, because importing torch takes seconds.
+    """
 
-    def __init__(self, function: Callable, initializer: Callable | None, mark, on_gpus: bool):
+    def __init__(self, mark: Path | None, on_gpus: bool):
         import ray
 
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0)) if on_gpus else 0
         self.size = gpus or max(1, int(resources.get("CPU", 1)))
-        self.actor_of = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(Worker)
-        self.arguments = (function,)
-        self.arguments_of_start = (initializer, mark)
-        self.calls: dict = {}  # by the reference to the result
-        self.ready: dict = {}  # the calls of `Worker.do` of each actor that has started
-        self.failed_starts = 0
+        self.new_actor = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(Worker).remote
+        self.mark = mark
+        self.idle: list = []  # actors that have done the jobs of a function
 
-    def start_worker(self):
-        actor = self.actor_of.remote(*self.arguments)
-        self.calls[actor.start.remote(*self.arguments_of_start)] = _Call(actor)
+    def map_jobs(
+        self,
+        function: Callable,
+        jobs: Iterable,
+        workers: int | None = None,
+        chunk_size: int = 16,
+        initializer: Callable | None = None,
+    ) -> Iterator[list[tuple]]:
+        """A `MapJobs` with `workers` workers, by default one a core or GPU of the cluster.
 
-    def submit(self, actor, jobs: list, **options):
-        call = _Call(actor, jobs, **options)
-        self.calls[actor.do.remote(jobs)] = call
-        self.ready[actor].append(call)
+        When a worker ends, as by a decoder that crashes, a kill or the end of its machine, another
+        one starts, and what it had under way is done again, one job at a time. The result of a job
+        that ends `TRIES_ALONE` workers more is None. Raises StepError where workers end as they
+        start.
+        """
+        chunks = in_chunks(jobs, chunk_size)
+        first = next(chunks, None)
+        if first is None:
+            return
+        run = _Run(self, (function, initializer, self.mark), chain([first], chunks))
+        try:
+            for _ in range(workers or self.size):
+                run.start_worker()
+            yield from run.results()
+        finally:
+            run.end()
 
-    def has_jobs(self) -> bool:
-        return any(call.jobs is not None for call in self.calls.values())
-
-    def take(self, reference) -> _Call:
-        """The call that is done."""
-        call = self.calls.pop(reference)
-        if call in self.ready.get(call.actor, []):
-            self.ready[call.actor].remove(call)
-        return call
-
-    def replace(self, actor):
-        """Start a worker in the place of one that has ended, unless that was done."""
-        if self.ready.pop(actor, None) is not None:
-            self.start_worker()
+    def actor(self):
+        """A worker that waits for jobs, or a new one."""
+        return self.idle.pop() if self.idle else self.new_actor()
 
     def close(self):
         import ray
 
-        for actor in {*self.ready, *(call.actor for call in self.calls.values())}:
+        for actor in self.idle:
             ray.kill(actor)
 
 
-def _map_jobs(
-    mark: Path | None,
-    on_gpus: bool,
-    function: Callable,
-    jobs: Iterable,
-    workers: int | None = None,
-    chunk_size: int = 16,
-    initializer: Callable | None = None,
-) -> Iterator[list[tuple]]:
-    """A `MapJobs` on the Ray that this process is connected to, with `workers` workers, by default
-    one a core or GPU.
+class _Run:
+    """The jobs of one function on the workers of a pool, and what is under way of them."""
 
-    When a worker ends, as by a decoder that crashes, a kill or the end of its machine, another one
-    starts, and what it had under way is done again, one job at a time. The result of a job that
-    ends `TRIES_ALONE` workers more is None. Raises StepError where workers end as they start.
-    """
-    import ray
+    def __init__(self, pool: _Pool, arguments_of_start: tuple, chunks: Iterator[list]):
+        self.pool = pool
+        self.arguments_of_start = arguments_of_start
+        self.chunks = chunks
+        self.again: deque[_Call] = deque()  # single jobs whose worker ended
+        self.calls: dict = {}  # by the reference to the result
+        self.ready: dict = {}  # of each actor that has started, its calls of `Worker.do`
+        self.failed_starts = 0
 
-    first = next(chunks := in_chunks(jobs, chunk_size), None)
-    if first is None:
-        return
-    chunks = chain([first], chunks)
-    again: deque[_Call] = deque()
-    pool = _Pool(function, initializer, mark, on_gpus)
-    try:
-        for _ in range(workers or pool.size):
-            pool.start_worker()
+    def start_worker(self):
+        actor = self.pool.actor()
+        self.calls[actor.start.remote(*self.arguments_of_start)] = _Call(actor)
+
+    def results(self) -> Iterator[list[tuple]]:
+        import ray
+
         while True:
-            _hand_out(pool, chunks, again)
-            if pool.ready and not pool.has_jobs() and not again:
+            self._hand_out()
+            is_done = not self.again and all(call.jobs is None for call in self.calls.values())
+            if self.ready and is_done:
                 return
-            done, _ = ray.wait(list(pool.calls), timeout=PATIENCE)
-            if not done and not pool.ready:
+            done, _ = ray.wait(list(self.calls), timeout=PATIENCE)
+            if not done and not self.ready:
                 print("Waiting for a free worker of the Ray cluster.", file=sys.stderr)
             for reference in done:
-                yield from _results_of(pool, pool.take(reference), reference, again)
-    finally:
-        pool.close()
+                yield from self._results_of(reference)
 
+    def end(self):
+        """Give the workers that have nothing under way back to the pool, and end the others."""
+        import ray
 
-def _hand_out(pool: _Pool, chunks: Iterator[list], again: deque[_Call]):
-    """Give work to the workers that have room. A job that is done again has its worker for itself,
-    so that no other one is taken for the cause when that ends.
-    """
-    for actor, calls in pool.ready.items():
-        if again:
-            if not calls:
-                call = again.popleft()
-                pool.submit(actor, call.jobs, is_alone=True, deaths=call.deaths)
-        elif not any(call.is_alone for call in calls):
-            for _ in range(CHUNKS_AT_A_TIME - len(calls)):
-                if chunk := next(chunks, None):
-                    pool.submit(actor, chunk)
+        busy = {call.actor for call in self.calls.values()}
+        for actor in busy:
+            ray.kill(actor)
+        self.pool.idle += self.ready.keys() - busy
 
+    def _hand_out(self):
+        """Give work to the workers that have room. A job that is done again has its worker for
+        itself, so that no other one is taken for the cause when that ends.
+        """
+        for actor, calls in self.ready.items():
+            if self.again:
+                if not calls:
+                    call = self.again.popleft()
+                    self._submit(_Call(actor, call.jobs, is_alone=True, deaths=call.deaths))
+            elif not any(call.is_alone for call in calls):
+                for chunk in islice(self.chunks, CHUNKS_AT_A_TIME - len(calls)):
+                    self._submit(_Call(actor, chunk))
 
-def _results_of(pool: _Pool, call: _Call, reference, again: deque[_Call]) -> Iterator[list[tuple]]:
-    """The pairs (job, result) of a call that is done, if it gave any. Raises what a job raised."""
-    import ray
-    from ray.exceptions import RayError, RayTaskError
+    def _submit(self, call: _Call):
+        self.calls[call.actor.do.remote(call.jobs)] = call
+        self.ready[call.actor].append(call)
 
-    try:
-        results = ray.get(reference)
-    except RayTaskError as error:
-        raise error.cause from error
-    except RayError as error:
-        yield from _after_the_end(pool, call, error, again)
-        return
-    if call.jobs is None:
-        pool.failed_starts = 0
-        pool.ready[call.actor] = []
-    else:
-        yield list(zip(call.jobs, results, strict=True))
+    def _results_of(self, reference) -> Iterator[list[tuple]]:
+        """The pairs (job, result) of a call that is done, if it gave any. Raises what a job
+        raised.
+        """
+        import ray
+        from ray.exceptions import RayError, RayTaskError
 
+        call = self.calls.pop(reference)
+        if call.jobs is not None and call.actor in self.ready:
+            self.ready[call.actor].remove(call)
+        try:
+            results = ray.get(reference)
+        except RayTaskError as error:
+            raise error.cause from error
+        except RayError as error:
+            yield from self._after_the_end(call, error)
+            return
+        if call.jobs is None:
+            self.failed_starts = 0
+            self.ready[call.actor] = []
+        else:
+            yield list(zip(call.jobs, results, strict=True))
 
-def _after_the_end(
-    pool: _Pool, call: _Call, error: Exception, again: deque[_Call]
-) -> Iterator[list[tuple]]:
-    """Do again what a worker had under way when it ended; give up a job that ended several."""
-    if call.jobs is None:
-        pool.failed_starts += 1
-        if pool.failed_starts >= MOST_FAILED_STARTS:
-            reason = str(error).strip().splitlines()[0]
-            raise StepError(
-                f"workers of the Ray cluster end as they start ({reason}): install the same artclf on "
-                "all machines, and look into Ray's logs"
-            ) from error
-        pool.start_worker()
-        return
-    pool.replace(call.actor)
-    deaths = call.deaths + call.is_alone
-    if deaths == TRIES_ALONE:
-        yield [(job, None) for job in call.jobs]
-    else:
-        again.extend(_Call(None, [job], deaths=deaths) for job in call.jobs)
+    def _after_the_end(self, call: _Call, error: Exception) -> Iterator[list[tuple]]:
+        """Do again what a worker had under way when it ended; give up a job that ended several."""
+        if call.jobs is None:
+            self.failed_starts += 1
+            if self.failed_starts >= MOST_FAILED_STARTS:
+                reason = str(error).strip().splitlines()[0]
+                raise StepError(
+                    f"workers of the Ray cluster end as they start ({reason}): install the same artclf "
+                    "on all machines, and look into Ray's logs"
+                ) from error
+            self.start_worker()
+            return
+        if self.ready.pop(call.actor, None) is not None:
+            self.start_worker()
+        deaths = call.deaths + call.is_alone
+        if deaths == TRIES_ALONE:
+            yield [(job, None) for job in call.jobs]
+        else:
+            self.again.extend(_Call(None, [job], deaths=deaths) for job in call.jobs)
