@@ -51,11 +51,13 @@ def clean(data: Path, cores: int, map_jobs) -> int:
     return len(read_catalogue(data))
 
 
-def compute_features(data: Path, size: int, map_jobs) -> int:
+def compute_features(data: Path, size: int, cores: int, map_jobs) -> int:
+    import torch
     from fastai.torch_core import default_device
 
     from artclf.model import backbones, features, network
 
+    torch.set_num_threads(cores)
     for name in ("features.db", "pixels.db"):
         for file in data.glob(f"{name}*"):
             file.unlink()
@@ -92,12 +94,11 @@ def main():
     parser.add_argument("--pictures", type=int, default=512)
     parser.add_argument("--size", type=int, default=224)
     args = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = str(args.cores)
     with TemporaryDirectory() as folder:
         data = copy_of(args.data, args.pictures, Path(folder))
         steps = {
             "clean": lambda map_jobs: clean(data, args.cores, map_jobs),
-            "features": lambda map_jobs: compute_features(data, args.size, map_jobs),
+            "features": lambda map_jobs: compute_features(data, args.size, args.cores, map_jobs),
         }
         started = time.perf_counter()
         with connected(cores=args.cores) as map_jobs:

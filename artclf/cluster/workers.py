@@ -7,6 +7,7 @@ Needs the extra `cluster`.
 
 import logging
 import os
+import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +29,7 @@ OBJECT_STORE = 2**28  # bytes on this machine; results are small
 CHUNKS_AT_A_TIME = 2  # of a worker: the one that it works on, and the next
 TRIES_ALONE = 2  # of a job that was under way when its worker ended
 MOST_FAILED_STARTS = 5  # one after the other, before a run gives up
+SECONDS_TO_CONNECT = 10
 PATIENCE = 30  # seconds without any worker, before a line says so
 
 
@@ -76,6 +78,7 @@ def _connect(address: str, cores: int | None):
             "object_store_memory": OBJECT_STORE,
         }
     try:
+        _knock(address)
         # what workers print goes to Ray's logs
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # noqa: BLE001 (Ray raises bare Exceptions, too)
@@ -83,6 +86,13 @@ def _connect(address: str, cores: int | None):
         where = "on this machine" if address == LOCAL else f"at {address}"
         reason = str(error).strip().splitlines()[0]
         raise StepError(f"no Ray cluster {where}: {reason}") from error
+
+
+def _knock(address: str):
+    """Raise OSError where nothing listens at `address`, host:port, for which Ray waits minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_CONNECT).close()
 
 
 @contextmanager

@@ -286,6 +286,7 @@ class BatchOnWorker:
                 "same versions on all machines"
             )
         net.to(default_device(), memory_format=torch.channels_last)
+        keep_freed_memory()
         return network.fold_norms(net, self.size)
 
     def __call__(self, batch: Batch) -> dict[int, dict[str, bytes]]:
