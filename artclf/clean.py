@@ -10,6 +10,7 @@ from pathlib import Path
 
 from artclf.base import settings
 from artclf.base.locks import locked
+from artclf.base.processes import MapJobs
 from artclf.data.catalogue import read_catalogue, require
 from artclf.data.cleaning import counts, issues, normalise
 from artclf.data.duplicates import mark as mark_duplicates
@@ -41,12 +42,13 @@ def clean_all(
     quality: int = 90,
     near_duplicates: bool = True,
     decisions: Path | None = None,
+    map_jobs: MapJobs | None = None,
 ):
     """Apply `decisions`, clean what is new, set duplicates aside; return the counts of `counts`.
 
-    `decisions` is a `review.csv`; without `near_duplicates` only exact ones are set aside. Raises
-    FileNotFoundError without a catalogue or where `decisions` is not there, and what
-    `read_decisions` and `normalise` raise.
+    `decisions` is a `review.csv`; without `near_duplicates` only exact ones are set aside;
+    `map_jobs` is for `normalise`. Raises FileNotFoundError without a catalogue or where `decisions`
+    is not there, and what `read_decisions` and `normalise` raise.
     """
     settings.check(max_size=max_size, quality=quality)
     if decisions is not None:
@@ -54,7 +56,7 @@ def clean_all(
             raise FileNotFoundError(f"no {decisions}: name a review.csv with --review")
         read_decisions(data, decisions)
     with locked(require(data)):
-        normalise(data, max_size, quality)
+        normalise(data, max_size, quality, map_jobs=map_jobs)
         if near_duplicates:
             mark_duplicates(data)
     return counts(data)

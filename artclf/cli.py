@@ -5,8 +5,8 @@ import os
 import sqlite3
 import sys
 import warnings
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from artclf.base import extras, settings
 from artclf.base.errors import InputError, SettingError, StepError
 from artclf.base.figures import figure
 from artclf.base.machine import keep_freed_memory
+from artclf.base.processes import MapJobs
 from artclf.data.archives import MAX_GIGABYTES
 from artclf.data.packs import MEGABYTES_OF_SHARD
 from artclf.results.recipe import DEFAULTS
@@ -64,6 +65,15 @@ Cache = Annotated[
     typer.Option(
         envvar="ARTCLF_CACHE", help="Folder of stored features and pixels; default: the data set's."
     ),
+]
+EngineName = StrEnum("EngineName", ["local", "ray"])
+Engine = Annotated[
+    EngineName,
+    typer.Option(help="What shares out the work: processes of this machine, or a Ray cluster."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Of the Ray cluster; default: RAY_ADDRESS, else one starts on this machine."),
 ]
 Exclude = Annotated[list[str] | None, typer.Option(help="A class to leave out; may be repeated.")]
 Resize = StrEnum("Resize", ["squish", "crop", "pad"])
@@ -139,6 +149,27 @@ def _use_cache(folder: Path | None):
     """Let this process, and the notebooks that it runs, keep features and pixels in `folder`."""
     if folder is not None:
         os.environ["ARTCLF_CACHE"] = str(folder.resolve())
+
+
+@contextmanager
+def _workers(
+    engine: EngineName, address: str | None, folder: Path | None, on_gpus: bool = False
+) -> Iterator[MapJobs | None]:
+    """What does the jobs of a step: the workers of a Ray cluster, which see `folder`; None for
+    processes of this machine. Raises FileNotFoundError where `folder` has no catalogue.
+    """
+    if engine == EngineName.local:
+        if address:
+            raise typer.BadParameter("it goes with --engine ray", param_hint="--address")
+        yield None
+        return
+    from artclf.cluster.workers import connected
+    from artclf.data.catalogue import require
+
+    if folder is not None:
+        require(folder)
+    with connected(address, folder, on_gpus) as map_jobs:
+        yield map_jobs
 
 
 def _parse_parts(text: str) -> tuple[float, ...]:
@@ -293,12 +324,16 @@ def clean(
     review: Annotated[
         Path | None, typer.Option(help="Apply the decisions in this CSV first.")
     ] = None,
+    engine: Engine = EngineName.local,
+    address: Address = None,
     as_json: Json = False,
 ):
     """Verify every image by decoding it whole, write normalised copies, set duplicates aside."""
     from artclf.clean import clean_all
 
-    _print(_call(clean_all, data, max_size, quality, near, review), as_json)
+    with _workers(engine, address, data) as map_jobs:
+        summary = _call(clean_all, data, max_size, quality, near, review, map_jobs)
+    _print(summary, as_json)
 
 
 @app.command()
@@ -429,6 +464,8 @@ def train(
             "and print mean and spread",
         ),
     ] = 1,
+    engine: Engine = EngineName.local,
+    address: Address = None,
     as_json: Json = False,
 ):
     """Train the head alone, then the upper blocks of the body, too, and export."""
@@ -438,33 +475,35 @@ def train(
     from artclf.train import fit, repeat
 
     step = fit if seeds == 1 else partial(repeat, seeds=seeds)
-    result = _call(
-        step,
-        data,
-        out,
-        epochs,
-        unfrozen_epochs,
-        lr,
-        gradual,
-        final,
-        arch=arch,
-        size=size,
-        resize=resize.value,
-        batch_size=batch_size,
-        split=split.value,
-        parts=shares,
-        seed=seed,
-        exclude=exclude or (),
-        dropout=dropout,
-        ridge=ridge,
-        unfreeze_from=unfreeze_from,
-        balance=balance,
-        tau=tau,
-        pretrained=pretrained,
-        weights=weights,
-        precision=precision.value,
-        cached=cached,
-    )
+    with _workers(engine, address, data, on_gpus=True) as map_jobs:
+        result = _call(
+            step,
+            data,
+            out,
+            epochs,
+            unfrozen_epochs,
+            lr,
+            gradual,
+            final,
+            arch=arch,
+            size=size,
+            resize=resize.value,
+            batch_size=batch_size,
+            split=split.value,
+            parts=shares,
+            seed=seed,
+            exclude=exclude or (),
+            dropout=dropout,
+            ridge=ridge,
+            unfreeze_from=unfreeze_from,
+            balance=balance,
+            tau=tau,
+            pretrained=pretrained,
+            weights=weights,
+            precision=precision.value,
+            cached=cached,
+            map_jobs=map_jobs,
+        )
     _print(predict.headline(out) if seeds == 1 else result, as_json)
 
 
@@ -625,13 +664,22 @@ def predict(
             "for any number of pictures; goes on where it was."
         ),
     ] = None,
+    engine: Engine = EngineName.local,
+    address: Address = None,
 ):
     """Tell the periods of pictures."""
     from artclf.answers import batch
+    from artclf.answers.hub import is_address
 
-    classifier = _call(artclf.load, out, backend=backend.value)
+    if engine == EngineName.ray and not save:
+        raise typer.BadParameter("it goes with --save FILE", param_hint="--engine")
+    load = partial(artclf.load, out, backend=backend.value)
+    classifier = _call(load)
     if save:
-        summary = _call(batch.save, classifier, images, save, min_probability)
+        place = out if is_address(out) else Path(out).absolute()  # workers have another folder
+        load = partial(artclf.load, place, backend=backend.value)
+        with _workers(engine, address, None, on_gpus=backend == Backend.torch) as map_jobs:
+            summary = _call(batch.save, classifier, images, save, min_probability, map_jobs, load)
         if summary["errors"] == summary["pictures"]:
             raise InputError(f"no picture could be read: the column error of {save} says why")
         _print(summary, as_json)

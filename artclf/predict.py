@@ -35,6 +35,7 @@ from artclf.base.files import (
     write_text,
 )
 from artclf.base.machine import surroundings
+from artclf.base.processes import MapJobs
 from artclf.data import splits
 from artclf.data.cleaning import check_copies
 from artclf.model import unseen
@@ -83,16 +84,17 @@ def export(learn: Learner, out=None) -> Path:
     check_copies(data, images.file)
     with replace_together(out) as new:
         _write_network(learn, new)
-        _write_figures(new, data, images, _fits(out))
+        _write_figures(new, data, images, _fits(out), learn.map_jobs)
     for file in (WEIGHTS_OF_MEASURED, *onnx.FILES):  # of an export that was there
         (out / file).unlink(missing_ok=True)
     return out
 
 
-def _write_figures(out: Path, data: Path, images, fits: list[dict]):
+def _write_figures(out: Path, data: Path, images, fits: list[dict], map_jobs: MapJobs | None):
     """Write what the network in `out` answers for `images`, and how well; set its temperature."""
     classifier = load(out)
-    features = of_images(data, images, classifier.learner.model[0], classifier.config)[:, 0]
+    body, config = classifier.learner.model[0], classifier.config
+    features = of_images(data, images, body, config, map_jobs=map_jobs)[:, 0]
     probabilities = classifier.of_features(features)[:, : len(classifier.vocab)]
     temperature, why_not_fitted = _fit_temperature(probabilities, images, classifier.vocab)
     config = {**classifier.config, "temperature": temperature}
@@ -144,7 +146,9 @@ def export_final(learn: Learner, out) -> Path:
     final: dict = {"learned_from": list(splits.PARTS), "images": len(images)}
     probabilities = None
     if measured["weights"] != "random":
-        probabilities = unseen.probabilities(data, images, measured, weights=learn.weights_file)
+        probabilities = unseen.probabilities(
+            data, images, measured, weights=learn.weights_file, map_jobs=learn.map_jobs
+        )
     if probabilities is not None:
         given = pd.Index(measured["vocab"]).get_indexer(images.period)
         # an image whose period its head did not learn tells nothing of a temperature
@@ -176,7 +180,7 @@ def export_final(learn: Learner, out) -> Path:
         write_json(new / "config.json", config)
         write_csv(new / "predictions.csv", predictions)
         body = load(new).learner.model[0]
-        features = of_images(data, images, body, config)[:, 0]
+        features = of_images(data, images, body, config, map_jobs=learn.map_jobs)[:, 0]
         _write_embeddings(features, images, early_features(body), new)
         recipe = metrics["recipe"] and {**metrics["recipe"], "final": True}
         figures = evaluation.metrics(predictions)

@@ -27,6 +27,7 @@ from artclf.base import settings as ranges
 from artclf.base.errors import InputError
 from artclf.base.files import read_json
 from artclf.base.locks import locked
+from artclf.base.processes import MapJobs
 from artclf.data import cleaning
 from artclf.data.classes import in_order
 from artclf.data.pictures import RESIZE
@@ -159,6 +160,7 @@ def learn_from_all(learn: Learner, out=None) -> Learner:
         split=table,
         pretrained=recipe["pretrained"],
         weights=learn.weights_file,
+        map_jobs=learn.map_jobs,
         **settings,
     )
     best = learn.best_epoch
@@ -196,7 +198,8 @@ def _first_fit_is_convex(config: dict) -> bool:
 def _solve_head(learn: Learner, images: pd.DataFrame):
     """Give the head of `learn` the weights with the least loss on `images`."""
     config = learn.config
-    x = of_images(learn.dls.path, images, learn.model[0], config, range(config["views"]))
+    views = range(config["views"])
+    x = of_images(learn.dls.path, images, learn.model[0], config, views, learn.map_jobs)
     classes = pd.Index(config["vocab"]).get_indexer(images.period)
     head = LinearHead(config["ridge"], config["balance"], config["tau"])
     head.fit(x, classes).put_into(learn.model[1])
@@ -246,6 +249,7 @@ def learner(
     views: int = EXPERIMENTS["views"],
     metrics=(error_rate, accuracy),
     cbs=(),
+    map_jobs: MapJobs | None = None,
     **kwargs,
 ) -> Learner:
     """A fastai `Learner` on the clean images of `data`, its body frozen, that keeps its best epoch
@@ -262,7 +266,8 @@ def learner(
     learns from block `unfreeze_from` on (1 to 4, 0 for all). With `balance`, every period weighs
     the same in the loss; `tau` is that of `losses.AdjustedLoss`. `precision` is float32 or
     bfloat16. With `cached`, batches come from stored features and pixels (see `engine.Stored`),
-    else from fastai's own loaders, which decode every picture in every epoch. Training that was
+    else from fastai's own loaders, which decode every picture in every epoch. `map_jobs` computes
+    stored features elsewhere than in this process (see `features.feature_views`). Training that was
     interrupted goes on from its last finished epoch; the same settings give the same weights on one
     machine. `metrics` and `cbs` are one or several of fastai's or of yours; macro F1 is added to
     the metrics, because it chooses the best epoch. Further arguments, such as `loss_func`, go to
@@ -327,8 +332,9 @@ def learner(
     )
     learn.config = config
     learn.weights_file = weights
+    learn.map_jobs = map_jobs
     if cached:
-        learn.add_cb(engine.Stored(data, rows, config))
+        learn.add_cb(engine.Stored(data, rows, config, map_jobs))
         print(
             "While the body is frozen, the head learns on features that are stored in "
             f"{store_file(data, 'features.db')}; once it is unfrozen, the network learns on pixels in "

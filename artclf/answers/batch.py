@@ -10,7 +10,7 @@ import csv
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain, islice
@@ -19,13 +19,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from artclf.answers import inputs
+from artclf.answers import inputs, workers
 from artclf.answers.classifier import Predictor
 from artclf.answers.inputs import Named
 from artclf.base.errors import InputError
 from artclf.base.extras import require
 from artclf.base.files import read_json, replace_whole, write_csv, write_json
 from artclf.base.locks import locked
+from artclf.base.processes import MapJobs
 from artclf.base.progress import progress_bar
 from artclf.data.pictures import Rejected
 
@@ -60,7 +61,12 @@ def pictures_in(images: Iterable[str]) -> Iterator[Named]:
 
 
 def save(
-    classifier: Predictor, images: Iterable[str], file, min_probability: float | None = None
+    classifier: Predictor,
+    images: Iterable[str],
+    file,
+    min_probability: float | None = None,
+    map_jobs: MapJobs | None = None,
+    load: Callable[[], Predictor] | None = None,
 ) -> dict:
     """Write what `classifier` answers for each of `images` to `file`, a CSV or Parquet file by its
     name; return the numbers of `pictures` and of `errors` among them, and the `file`.
@@ -69,6 +75,9 @@ def save(
     probability, error`, then with `min_probability` `answer`, with artists `artist,
     artist_probability` (see `Predictor.predict`), and `p_<class>` for each class. Probabilities have
     six decimals.
+
+    With `map_jobs`, its workers answer, each with the classifier that `load` gives there, and this
+    process writes; see `workers.tables`.
 
     A run that goes on behind another gives the same file as one that was never killed. It compares
     the names of pictures, not what is in them; from the first name that differs, it predicts again.
@@ -88,9 +97,14 @@ def save(
         _claim(parts, classifier, min_probability)
         done, pictures = _done(parts, pictures_in(images))
         bar.update(done.pictures)
-        answers = classifier.predict_batches(
-            pictures, len(classifier.vocab), BATCH_SIZE, min_probability
-        )
+        if map_jobs is None or load is None:
+            answers = classifier.predict_batches(
+                pictures, len(classifier.vocab), BATCH_SIZE, min_probability
+            )
+        else:
+            answers = workers.tables(
+                classifier, pictures, BATCH_SIZE, min_probability, map_jobs, load
+            )
         for rows in _in_parts(answers, classifier.vocab, bar):
             write_csv(_part(parts, done.parts), rows)
             done.add(rows)

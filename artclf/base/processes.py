@@ -8,27 +8,47 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import get_context, parent_process
+from typing import Protocol
 
 from artclf.base.errors import StepError
 
 MOST_WORKERS = 61  # Windows cannot wait for more processes
 
 
+class MapJobs(Protocol):
+    """A way to do jobs, such as `map_in_processes` or the workers of a cluster: lists of pairs
+    (job, result), in any order, with few jobs under way at a time.
+
+    The result of a job that ends its worker each time is None; an exception in a job is raised.
+    `function` and jobs are sent to the workers, so they hold paths and settings, not pictures.
+    """
+
+    def __call__(
+        self,
+        function: Callable,
+        jobs: Iterable,
+        workers: int | None = None,
+        chunk_size: int = 16,
+        initializer: Callable | None = None,
+    ) -> Iterator[list[tuple]]: ...
+
+
 def map_in_processes(
     function: Callable,
     jobs: Iterable,
-    workers: int,
+    workers: int | None = None,
     chunk_size: int = 16,
     initializer: Callable | None = None,
 ) -> Iterator[list[tuple]]:
     """Lists of up to `chunk_size` pairs (job, result), in any order; each result is
-    `function(job)`, computed by one of `workers` processes.
+    `function(job)`, computed by one of `workers` processes (one a core).
 
     When a process dies, the jobs under way are done again, one at a time; the result of a job that
     kills its process again is None. `initializer` is called first in every process. Raises
     StepError where no process starts at all.
     """
-    chunks = _chunks(jobs, chunk_size)
+    workers = workers or os.cpu_count() or 1
+    chunks = in_chunks(jobs, chunk_size)
     pool = process_pool(workers, initializer)
     under_way: dict[Future, list] = {}
     try:
@@ -74,7 +94,8 @@ def _end_with_parent():
     os._exit(1)
 
 
-def _chunks(jobs: Iterable, size: int) -> Iterator[list]:
+def in_chunks(jobs: Iterable, size: int) -> Iterator[list]:
+    """Lists of `size` jobs, the last with those that remain."""
     jobs = iter(jobs)
     while chunk := list(islice(jobs, size)):
         yield chunk

@@ -7,7 +7,6 @@ files are never changed or deleted. Step `clean`, notebook `02_clean`.
 
 import hashlib
 import json
-import os
 import warnings
 from collections import defaultdict
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from artclf.base import settings as ranges
 from artclf.base.errors import InputError
 from artclf.base.files import replace_whole
 from artclf.base.locks import locked
-from artclf.base.processes import map_in_processes
+from artclf.base.processes import MapJobs, map_in_processes
 from artclf.base.progress import progress_bar
 from artclf.data.catalogue import (
     Catalogue,
@@ -82,16 +81,22 @@ class Verdict(NamedTuple):
 CRASHED = Verdict("rejected", "crashed the decoder")
 
 
-def normalise(data, max_size: int = MAX_SIZE, quality: int = 90, workers: int | None = None):
+def normalise(
+    data,
+    max_size: int = MAX_SIZE,
+    quality: int = 90,
+    workers: int | None = None,
+    map_jobs: MapJobs | None = None,
+):
     """Clean what is new, find exact duplicates, and return the counts: a DataFrame, one row per
     period, one column per status.
 
     A second run decodes only what is new, unless the settings changed, and what was rejected for a
     reason that may have passed: a file that was missing, a moment without memory. Uses `workers`
-    processes (all cores); a picture that crashes the decoder gets that as its reason. Raises
-    FileNotFoundError where there is no catalogue, SettingError for a size or quality that makes no
-    sense, InputError for other settings where only clean copies were unpacked, StepError where
-    another process writes to `data`.
+    processes (all cores), or `map_jobs`, whose workers see `data` under the same path; a picture that
+    crashes the decoder gets that as its reason. Raises FileNotFoundError where there is no
+    catalogue, SettingError for a size or quality that makes no sense, InputError for other settings
+    where only clean copies were unpacked, StepError where another process writes to `data`.
     """
     ranges.check(max_size=max_size, quality=quality)
     data = require(data)
@@ -101,7 +106,7 @@ def normalise(data, max_size: int = MAX_SIZE, quality: int = 90, workers: int | 
         _judge_again(cat, data)
         _mark_exact_duplicates(cat)
         while rows := _rows_to_clean(cat, data):
-            _clean_pictures(cat, data, rows, settings, workers or os.cpu_count() or 1)
+            _clean_pictures(cat, data, rows, settings, workers, map_jobs or map_in_processes)
             # A picture that was set aside may have lost its duplicate now: it is decoded again.
             _mark_exact_duplicates(cat)
     return counts(data)
@@ -196,9 +201,17 @@ def _is_clean(data: Path, row: dict) -> bool:
     return row["clean_status"] == "rejected" or (data / clean_path(row)).exists()
 
 
-def _clean_pictures(cat: Catalogue, data: Path, rows: list[dict], settings: Settings, workers: int):
-    jobs = (Job(row, data / row["file"], data / clean_path(row)) for row in rows)
-    results = map_in_processes(
+def _clean_pictures(
+    cat: Catalogue,
+    data: Path,
+    rows: list[dict],
+    settings: Settings,
+    workers: int | None,
+    map_jobs: MapJobs,
+):
+    folder = data.absolute()  # a worker may have another folder of its own
+    jobs = (Job(row, folder / row["file"], folder / clean_path(row)) for row in rows)
+    results = map_jobs(
         partial(_clean_picture, settings), jobs, workers, initializer=_ignore_pillow_warnings
     )
     with progress_bar(desc="clean", total=len(rows)) as bar:

@@ -16,6 +16,7 @@ from fastai.torch_core import norm_types
 from fastai.vision.core import TensorImage
 
 from artclf.base.machine import keep_freed_memory
+from artclf.base.processes import MapJobs
 from artclf.model import network
 from artclf.model.features import Pictures, body_views
 
@@ -27,15 +28,17 @@ class Stored(Callback):
     `features.feature_views`), and valid is view 0 of every picture. Once it is unfrozen, an epoch
     is every picture, with the batch transforms of the learner's own loaders. Fits, `validate` and
     `lr_find` are served; `show_batch`, `get_preds` and any other loader read the files, and give a
-    picture of valid the same numbers. From a fit on, the process keeps the memory that it frees.
+    picture of valid the same numbers. `map_jobs` is for `features.feature_views`. From a fit on, the
+    process keeps the memory that it frees.
     """
 
     run_after = TrainEvalCallback
     fit_depends_on_it = False  # its settings are those of the learner
 
-    def __init__(self, data, table, config: dict):
+    def __init__(self, data, table, config: dict, map_jobs: MapJobs | None = None):
         self.data = data
         self.config = config
+        self.map_jobs = map_jobs
         self.loaders: dict[tuple[str, bool], DataLoader] = {}
         self.tables = {}
         self.pictures = {}
@@ -85,7 +88,7 @@ class Stored(Callback):
         """
         body = self.learn.model[0]
         views = range(self.config["views"] if part == "train" else 1)
-        array = body_views(self.pictures[part], body, self.config, views)
+        array = body_views(self.pictures[part], body, self.config, views, self.map_jobs)
         x = torch.from_numpy(array).flatten(0, 1)
         y = self._targets(part).repeat_interleave(len(views))
         if part == "train":

@@ -10,15 +10,22 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
 
 import numpy as np
 import torch
 from fastai.torch_core import default_device
+from safetensors.torch import load_file, save
 from torch import nn
 
-from artclf.base.errors import InputError
+from artclf.base.errors import InputError, StepError
+from artclf.base.files import replace_whole
 from artclf.base.machine import keep_freed_memory
+from artclf.base.processes import MapJobs, in_chunks
 from artclf.base.progress import progress_bar
 from artclf.base.threads import prefetch
 from artclf.data.catalogue import clean_path
@@ -29,6 +36,7 @@ from artclf.model.store import Store, store_file
 BATCH = 16  # pictures; of more, the activations leave the processor's cache
 VERSION = 4  # to be raised when the same network gives other features than before
 PIXELS_VERSION = 2  # to be raised when the same picture gives other pixels than before
+FOR_WORKERS = "for-workers-"  # how files in DATA begin that workers of one run read
 PICTURES_PER_READ = 500  # so that few features are in memory both as stored and in the array
 
 
@@ -57,21 +65,31 @@ def extract(data, rows, arch: str = "auto", size: int = SIZE, mirror: bool = Fal
 
 
 def of_images(
-    data, images, net: nn.Module, config: dict, views: Sequence[int] = (0,)
+    data,
+    images,
+    net: nn.Module,
+    config: dict,
+    views: Sequence[int] = (0,),
+    map_jobs: MapJobs | None = None,
 ) -> np.ndarray:
     """The features of `images` by the body `net` of a network with the settings `config`: float32
     (images, views, features), those of several bodies one after the other.
 
-    `images` is a table with columns `file` and `clean_sha256`, such as `splits.items` gives. Raises
-    InputError for a picture that can't be read, FileNotFoundError for one that is gone.
+    `images` is a table with columns `file` and `clean_sha256`, such as `splits.items` gives;
+    `map_jobs` is for `feature_views`. Raises InputError for a picture that can't be read,
+    FileNotFoundError for one that is gone.
     """
     files, hashes = images.file, images.clean_sha256
     pictures = Pictures(data, files, hashes, config["size"], config["resize"])
-    return body_views(pictures, net, config, views)
+    return body_views(pictures, net, config, views, map_jobs)
 
 
 def body_views(
-    pictures: "Pictures", net: nn.Module, config: dict, views: Sequence[int]
+    pictures: "Pictures",
+    net: nn.Module,
+    config: dict,
+    views: Sequence[int],
+    map_jobs: MapJobs | None = None,
 ) -> np.ndarray:
     """`feature_views` by the body `net` of `network.new_learner` with the settings `config`.
 
@@ -80,7 +98,7 @@ def body_views(
     """
     arrays = []
     for part, body, name in named_bodies(net, config):
-        arrays.append(feature_views(pictures, body, part, name, views))
+        arrays.append(feature_views(pictures, body, part, name, views, map_jobs=map_jobs))
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=2)
 
 
@@ -149,14 +167,21 @@ class Pictures:
         return torch.from_numpy(pixels.reshape(len(hashes), 3, self.size, self.size).copy())
 
     def _decode(self, file: Path) -> bytes:
-        if not file.exists():
-            raise FileNotFoundError(f"{file} is gone: run `artclf clean --data {self.data}`")
-        try:
-            return square(file, self.size, self.resize).tobytes()
-        except Rejected as error:
-            raise InputError(
-                f"can't read {file} ({error}): run `artclf clean --data {self.data}`"
-            ) from error
+        return decoded(file, self.data, self.size, self.resize).tobytes()
+
+
+def decoded(file: Path, data: Path, size: int, resize: str) -> np.ndarray:
+    """The pixels of a clean picture of `data`: uint8 of shape (3, size, size). Raises
+    FileNotFoundError where the file is gone, InputError where it can't be read.
+    """
+    if not file.exists():
+        raise FileNotFoundError(f"{file} is gone: run `artclf clean --data {data}`")
+    try:
+        return square(file, size, resize)
+    except Rejected as error:
+        raise InputError(
+            f"can't read {file} ({error}): run `artclf clean --data {data}`"
+        ) from error
 
 
 def feature_views(
@@ -166,6 +191,7 @@ def feature_views(
     name: str,
     views: Sequence[int],
     wanted: slice = slice(None),
+    map_jobs: MapJobs | None = None,
 ) -> np.ndarray:
     """The features that `net` gives for views of every picture: float32 (images, views, features).
 
@@ -175,9 +201,12 @@ def feature_views(
     networks of the same weights. Features are stored by all that they depend on. Every batch has
     the same size, so that features don't depend on what was stored before. From now on, the process
     keeps the memory that it frees.
+
+    With `map_jobs`, its workers decode and compute (see `BatchOnWorker`; `net` is a `network.Body`
+    then), and this process alone writes to the store; pixels are not stored.
     """
     store = Store(store_file(pictures.data, "features.db"))
-    made_by = f"{name} {_hash_of_weights(net)} {VERSION}, torch {torch.__version__}"
+    made_by = _made_by(name, net)
     keys = {view: f"{made_by} {pictures.key} view {view}" for view in views}
     table = _FeatureTable(pictures.hashes, list(views), wanted)
     _read_stored(store, keys, pictures.hashes, table)
@@ -185,18 +214,153 @@ def feature_views(
     total = sum(len(indices) for indices in missing.values())
     if not total:
         return table.array
+    if map_jobs is None:
+        computed = _compute_here(pictures, net, backbone, missing)
+    else:
+        computed = _compute_by(map_jobs, pictures, net, backbone, name, missing)
+    with progress_bar(desc=f"features of {backbone.name}", total=total) as bar:
+        for view, by_hash in computed:
+            store.write(keys[view], by_hash)
+            table.put(view, by_hash)
+            bar.update(len(by_hash))
+    return table.array
+
+
+def _made_by(name: str, net: nn.Module) -> str:
+    """What features depend on beside picture and view."""
+    return f"{name} {_hash_of_weights(net)} {VERSION}, torch {torch.__version__}"
+
+
+def _compute_here(
+    pictures: Pictures, net: nn.Module, backbone, missing: dict[int, dict[str, int]]
+) -> Iterator[tuple[int, dict[str, bytes]]]:
+    """For each batch of what is `missing` (see `_FeatureTable.missing`) by view, the view and the
+    features as bytes by SHA-256.
+    """
     body = network.fold_norms(net, pictures.size)
     keep_freed_memory()
-    with progress_bar(desc=f"features of {backbone.name}", total=total) as bar:
-        for view, key in keys.items():
-            for hashes, pixels in _batches(pictures, missing[view]):
-                features = _compute(body, backbone, view_of(pixels, hashes, view))
-                content = [row.tobytes() for row in features]
-                by_hash = dict(zip(hashes, content, strict=True))
-                store.write(key, by_hash)
-                table.put(view, by_hash)
-                bar.update(len(hashes))
-    return table.array
+    for view, indices in missing.items():
+        for hashes, pixels in _batches(pictures, indices):
+            yield view, _as_bytes(hashes, _compute(body, backbone, view_of(pixels, hashes, view)))
+
+
+def _as_bytes(hashes: Sequence[str], features: np.ndarray) -> dict[str, bytes]:
+    content = [row.tobytes() for row in features]
+    return dict(zip(hashes, content, strict=True))
+
+
+class Batch(NamedTuple):
+    """Pictures whose features a worker is to compute: their files, SHA-256 and views."""
+
+    files: list[Path]
+    hashes: list[str]
+    views: tuple[int, ...]
+
+
+@dataclass
+class BatchOnWorker:
+    """Computes the features of a `Batch` in a worker, as `feature_views` does, without a store.
+
+    `weights` is a file with the weights of the body, from which the network is made at the first
+    batch; `body` are the further arguments of `network.new_body`. Raises StepError where the body
+    or torch of the worker would give other features than those `made_by`.
+    """
+
+    data: Path
+    size: int
+    resize: str
+    backbone: backbones.Backbone
+    name: str
+    weights: Path
+    body: dict
+    made_by: str
+
+    @cached_property
+    def _net(self) -> nn.Module:
+        net = network.new_body(replace(self.backbone, weights="random"), **self.body)
+        net.load_state_dict(load_file(self.weights))
+        made_by = _made_by(self.name, net)
+        if made_by != self.made_by:
+            raise StepError(
+                f"a worker computes features by {made_by}, this machine by {self.made_by}: install the "
+                "same versions on all machines"
+            )
+        net.to(default_device(), memory_format=torch.channels_last)
+        keep_freed_memory()
+        return network.fold_norms(net, self.size)
+
+    def __call__(self, batch: Batch) -> dict[int, dict[str, bytes]]:
+        """The features as bytes by view and SHA-256. Raises as `decoded` does."""
+        pictures = [decoded(file, self.data, self.size, self.resize) for file in batch.files]
+        pixels = torch.from_numpy(np.stack(pictures))
+        found = {}
+        for view in batch.views:
+            seen = view_of(pixels, batch.hashes, view)
+            found[view] = _as_bytes(batch.hashes, _compute(self._net, self.backbone, seen))
+        return found
+
+
+def _compute_by(
+    map_jobs: MapJobs,
+    pictures: Pictures,
+    net: network.Body,
+    backbone: backbones.Backbone,
+    name: str,
+    missing: dict[int, dict[str, int]],
+) -> Iterator[tuple[int, dict[str, bytes]]]:
+    """As `_compute_here`, by the workers of `map_jobs`. Raises StepError for a batch that ends its
+    worker each time.
+    """
+    data = pictures.data.absolute()
+    weights = data / f"{FOR_WORKERS}{uuid4().hex}.safetensors"
+    precisions = {dtype: precision for precision, dtype in network.PRECISIONS.items()}
+    function = BatchOnWorker(
+        data,
+        pictures.size,
+        pictures.resize,
+        backbone,
+        name,
+        weights,
+        {
+            "pool": net.pool,
+            "size": pictures.size,
+            "precision": precisions[net.autocast_dtype],
+            "version": net.version,
+        },
+        _made_by(name, net),
+    )
+    tensors = {key: value.cpu().contiguous() for key, value in net.state_dict().items()}
+    replace_whole(weights, lambda file: file.write_bytes(save(tensors)))
+    try:
+        batches = _batches_for_workers(pictures, missing)
+        for chunk in map_jobs(function, batches, chunk_size=1):
+            for batch, found in chunk:
+                if found is None:
+                    raise StepError(
+                        f"workers end when they compute the features of {batch.files[0]} or of one of "
+                        f"the {len(batch.files) - 1} pictures after it: look whether they have too "
+                        "little memory, or leave that picture out"
+                    )
+                yield from found.items()
+    finally:
+        weights.unlink(missing_ok=True)
+
+
+def _batches_for_workers(pictures: Pictures, missing: dict[int, dict[str, int]]) -> Iterator[Batch]:
+    """Batches of the pictures that lack the same views, so that each is decoded once."""
+    views_of: dict[str, tuple[int, ...]] = {}
+    index_of: dict[str, int] = {}
+    for view, indices in missing.items():
+        index_of |= indices
+        for sha256 in indices:
+            views_of[sha256] = (*views_of.get(sha256, ()), view)
+    lacking: dict[tuple[int, ...], list[str]] = {}
+    for sha256, views in views_of.items():
+        lacking.setdefault(views, []).append(sha256)
+    for views, all_hashes in lacking.items():
+        for hashes in in_chunks(all_hashes, BATCH):
+            files = [pictures.data.absolute() / pictures.files[index_of[key]] for key in hashes]
+            yield Batch(files, hashes, views)
 
 
 def _read_stored(store: Store, keys: dict[int, str], hashes: list[str], table: "_FeatureTable"):
@@ -265,8 +429,7 @@ def _batches(
     """SHA-256 and pixels of the pictures at `indices`, a batch at a time; the next one is decoded
     meanwhile.
     """
-    hashes = list(indices)
-    batches = [hashes[start : start + BATCH] for start in range(0, len(hashes), BATCH)]
+    batches = list(in_chunks(indices, BATCH))
 
     def pixels_of(batch):
         return pictures.pixels([indices[sha256] for sha256 in batch])

@@ -19,7 +19,7 @@ RIDGE = 0.3  # for recipes without a penalty of their own
 
 
 def probabilities(
-    data, images, config: dict, split: str = "artist", weights=None
+    data, images, config: dict, split: str = "artist", weights=None, map_jobs=None
 ) -> np.ndarray | None:
     """The probability of each class for each of `images`, (images, classes), out of `FOLDS` folds;
     None where the groups are too few, so that an image has no head that hasn't seen its group.
@@ -32,7 +32,8 @@ def probabilities(
     """
     rows = splits.usable(data, config["exclude"]).set_index("file").loc[images.file]
     groups = np.array(splits.groups(rows, split))
-    x = reduced(of_images(data, images, frozen_body(config, weights), config)[:, 0])
+    body = frozen_body(config, weights)
+    x = reduced(of_images(data, images, body, config, map_jobs=map_jobs)[:, 0])
     tau = config.get("tau", 0.0)  # exports of version 0.1 don't name it
     ridge = config["ridge"] or RIDGE
     head = LinearHead(ridge, config["balance"], tau, standardise=False)

@@ -1,0 +1,293 @@
+"""Workers on Ray: actors, one a core or GPU, that do the jobs of a step.
+
+A step gives a function and jobs, both small: paths, hashes and settings. The workers see the folder
+of the data set under the same path as the caller, who alone writes to catalogue and stores.
+Needs the extra `cluster`.
+"""
+
+import logging
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from platform import node
+from typing import Any
+from uuid import uuid4
+
+from artclf.base.errors import StepError
+from artclf.base.extras import require
+from artclf.base.files import replace_whole
+from artclf.base.processes import MapJobs, in_chunks
+
+LOCAL = "local"  # Ray's name for a cluster that is started on this machine
+OBJECT_STORE = 2**28  # bytes on this machine; results are small
+CHUNKS_AT_A_TIME = 2  # of a worker: the one that it works on, and the next
+TRIES_ALONE = 2  # of a job that was under way when its worker ended
+MOST_FAILED_STARTS = 5  # one after the other, before a run gives up
+SECONDS_TO_CONNECT = 10
+PATIENCE = 30  # seconds without any worker, before a line says so
+
+
+@contextmanager
+def connected(
+    address: str | None = None,
+    folder: Path | None = None,
+    on_gpus: bool = False,
+    cores: int | None = None,
+) -> Iterator[MapJobs]:
+    """A context manager that connects to a Ray cluster and gives the `MapJobs` of its workers.
+
+    `address` is that of the cluster, by default the one in RAY_ADDRESS; without both, one starts on
+    this machine, with all its cores or as many as `cores`, and ends with the `with` block. Workers
+    must see `folder` as this process does. With `on_gpus` there is a worker for each GPU, if the
+    cluster has any. A Ray that the process is connected to already is used, and stays. Raises
+    ImportError without Ray, StepError where no cluster answers.
+    """
+    require("cluster", "ray")
+    import ray
+
+    was_connected = ray.is_initialized()
+    if not was_connected:
+        _connect(address or os.environ.get("RAY_ADDRESS") or LOCAL, cores)
+    try:
+        with _mark(folder) as mark:
+            pool = _Pool(mark, on_gpus)
+            try:
+                yield pool.map_jobs
+            finally:
+                pool.close()
+    finally:
+        if not was_connected:
+            ray.shutdown()
+
+
+def _connect(address: str, cores: int | None):
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to Ray's makers
+    import ray
+
+    options: dict[str, Any] = {}
+    if address == LOCAL:
+        options = {
+            "num_cpus": cores,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE,
+        }
+    try:
+        _knock(address)
+        # what workers print goes to Ray's logs
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except Exception as error:  # noqa: BLE001 (Ray raises bare Exceptions, too)
+        ray.shutdown()
+        where = "on this machine" if address == LOCAL else f"at {address}"
+        reason = str(error).strip().splitlines()[0]
+        raise StepError(f"no Ray cluster {where}: {reason}") from error
+
+
+def _knock(address: str):
+    """Raise OSError where nothing listens at `address`, host:port, for which Ray waits minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_CONNECT).close()
+
+
+@contextmanager
+def _mark(folder: Path | None) -> Iterator[Path | None]:
+    """A new, empty file in `folder`, which a worker sees if the folder is the same for it."""
+    if folder is None:
+        yield None
+        return
+    mark = folder.absolute() / f".seen-by-workers-{uuid4().hex}"
+    replace_whole(mark, lambda file: file.touch())
+    try:
+        yield mark
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+class Worker:
+    """What runs in each of Ray's actors: the function of a step, which keeps what it loads."""
+
+    def start(self, function: Callable, initializer: Callable | None, mark: Path | None):
+        """Get ready for the jobs of `function`. Raises StepError where the worker does not see the
+        file `mark`.
+        """
+        if mark is not None and not mark.exists():
+            raise StepError(
+                f"the worker on {node()} does not see the folder {mark.parent} of this machine: all "
+                "machines of the cluster must share it, under the same path"
+            )
+        self.function = function
+        if initializer is not None:
+            initializer()
+
+    def do(self, jobs: list) -> list:
+        """The result of each job."""
+        return [self.function(job) for job in jobs]
+
+
+@dataclass(eq=False)
+class _Call:
+    """A call that is under way: of `Worker.start` where there are no `jobs`."""
+
+    actor: Any  # the handle that Ray gives of a `Worker`
+    jobs: list | None = None
+    is_alone: bool = False  # a single job that was under way when its worker ended
+    deaths: int = 0  # of workers that had this job alone
+
+
+class _Pool:
+    """The workers of one connection. Each is replaced when it ends; what has started stays for the
+    next jobs, because importing torch takes seconds.
+    """
+
+    def __init__(self, mark: Path | None, on_gpus: bool):
+        import ray
+
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0)) if on_gpus else 0
+        self.size = gpus or max(1, int(resources.get("CPU", 1)))
+        self.new_actor = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(Worker).remote
+        self.mark = mark
+        self.idle: list = []  # actors that have done the jobs of a function
+
+    def map_jobs(
+        self,
+        function: Callable,
+        jobs: Iterable,
+        workers: int | None = None,
+        chunk_size: int = 16,
+        initializer: Callable | None = None,
+    ) -> Iterator[list[tuple]]:
+        """A `MapJobs` with `workers` workers, by default one a core or GPU of the cluster.
+
+        When a worker ends, as by a decoder that crashes, a kill or the end of its machine, another
+        one starts, and what it had under way is done again, one job at a time. The result of a job
+        that ends `TRIES_ALONE` workers more is None. Raises StepError where workers end as they
+        start.
+        """
+        chunks = in_chunks(jobs, chunk_size)
+        first = next(chunks, None)
+        if first is None:
+            return
+        run = _Run(self, (function, initializer, self.mark), chain([first], chunks))
+        try:
+            for _ in range(workers or self.size):
+                run.start_worker()
+            yield from run.results()
+        finally:
+            run.end()
+
+    def actor(self):
+        """A worker that waits for jobs, or a new one."""
+        return self.idle.pop() if self.idle else self.new_actor()
+
+    def close(self):
+        import ray
+
+        for actor in self.idle:
+            ray.kill(actor)
+
+
+class _Run:
+    """The jobs of one function on the workers of a pool, and what is under way of them."""
+
+    def __init__(self, pool: _Pool, arguments_of_start: tuple, chunks: Iterator[list]):
+        self.pool = pool
+        self.arguments_of_start = arguments_of_start
+        self.chunks = chunks
+        self.again: deque[_Call] = deque()  # single jobs whose worker ended
+        self.calls: dict = {}  # by the reference to the result
+        self.ready: dict = {}  # of each actor that has started, its calls of `Worker.do`
+        self.failed_starts = 0
+
+    def start_worker(self):
+        actor = self.pool.actor()
+        self.calls[actor.start.remote(*self.arguments_of_start)] = _Call(actor)
+
+    def results(self) -> Iterator[list[tuple]]:
+        import ray
+
+        while True:
+            self._hand_out()
+            is_done = not self.again and all(call.jobs is None for call in self.calls.values())
+            if self.ready and is_done:
+                return
+            done, _ = ray.wait(list(self.calls), timeout=PATIENCE)
+            if not done and not self.ready:
+                print("Waiting for a free worker of the Ray cluster.", file=sys.stderr)
+            for reference in done:
+                yield from self._results_of(reference)
+
+    def end(self):
+        """Give the workers that have nothing under way back to the pool, and end the others."""
+        import ray
+
+        busy = {call.actor for call in self.calls.values()}
+        for actor in busy:
+            ray.kill(actor)
+        self.pool.idle += self.ready.keys() - busy
+
+    def _hand_out(self):
+        """Give work to the workers that have room. A job that is done again has its worker for
+        itself, so that no other one is taken for the cause when that ends.
+        """
+        for actor, calls in self.ready.items():
+            if self.again:
+                if not calls:
+                    call = self.again.popleft()
+                    self._submit(_Call(actor, call.jobs, is_alone=True, deaths=call.deaths))
+            elif not any(call.is_alone for call in calls):
+                for chunk in islice(self.chunks, CHUNKS_AT_A_TIME - len(calls)):
+                    self._submit(_Call(actor, chunk))
+
+    def _submit(self, call: _Call):
+        self.calls[call.actor.do.remote(call.jobs)] = call
+        self.ready[call.actor].append(call)
+
+    def _results_of(self, reference) -> Iterator[list[tuple]]:
+        """The pairs (job, result) of a call that is done, if it gave any. Raises what a job
+        raised.
+        """
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        call = self.calls.pop(reference)
+        if call.jobs is not None and call.actor in self.ready:
+            self.ready[call.actor].remove(call)
+        try:
+            results = ray.get(reference)
+        except RayTaskError as error:
+            raise error.cause from error
+        except RayError as error:
+            yield from self._after_the_end(call, error)
+            return
+        if call.jobs is None:
+            self.failed_starts = 0
+            self.ready[call.actor] = []
+        else:
+            yield list(zip(call.jobs, results, strict=True))
+
+    def _after_the_end(self, call: _Call, error: Exception) -> Iterator[list[tuple]]:
+        """Do again what a worker had under way when it ended; give up a job that ended several."""
+        if call.jobs is None:
+            self.failed_starts += 1
+            if self.failed_starts >= MOST_FAILED_STARTS:
+                reason = str(error).strip().splitlines()[0]
+                raise StepError(
+                    f"workers of the Ray cluster end as they start ({reason}): install the same artclf "
+                    "on all machines, and look into Ray's logs"
+                ) from error
+            self.start_worker()
+            return
+        if self.ready.pop(call.actor, None) is not None:
+            self.start_worker()
+        deaths = call.deaths + call.is_alone
+        if deaths == TRIES_ALONE:
+            yield [(job, None) for job in call.jobs]
+        else:
+            self.again.extend(_Call(None, [job], deaths=deaths) for job in call.jobs)

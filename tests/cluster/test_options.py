@@ -1,0 +1,55 @@
+"""The options --engine and --address, as far as they need no Ray."""
+
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from artclf.base import extras
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["clean", "--address", "auto"], "it goes with --engine ray"),
+        (["predict", "a.jpg", "--engine", "ray"], "it goes with --save FILE"),
+    ],
+)
+def test_options_that_need_another_one(command, arguments, reason):
+    code, _, errors = command(*arguments)
+    assert code == 2 and reason in errors
+
+
+def test_without_ray_a_line_says_what_to_install(command, drawn, monkeypatch):
+    found = extras.find_spec
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "ray" else found(name))
+    code, _, errors = command("clean", "--data", drawn, "--engine", "ray")
+    assert code == 1 and errors == (
+        'artclf: this needs ray: run pip install -e ".[cluster]" in the clone of artclf\n'
+    )
+
+
+def test_a_folder_without_a_catalogue_is_named_before_ray_starts(command, tmp_path):
+    code, _, errors = command("clean", "--data", tmp_path / "none", "--engine", "ray")
+    assert code == 1 and f"no catalogue in {tmp_path / 'none'}" in errors
+
+
+def test_an_address_where_nothing_listens_is_a_line(command, drawn):
+    pytest.importorskip("ray")
+    with socket.socket() as nobody:  # bound, and not listening
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        code, _, errors = command("clean", "--data", drawn, "--engine", "ray", "--address", address)
+    assert code == 1 and errors.startswith(f"artclf: no Ray cluster at {address}: ")
+    assert len(errors.splitlines()) == 1
+
+
+def test_the_steps_do_not_import_ray():
+    program = (
+        "import sys, artclf.cli, artclf.clean, artclf.cluster.workers; print('ray' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
