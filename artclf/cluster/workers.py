@@ -29,6 +29,9 @@ OBJECT_STORE = 2**28  # bytes on this machine; results are small
 CHUNKS_AT_A_TIME = 2  # of a worker: the one that it works on, and the next
 TRIES_ALONE = 2  # of a job that was under way when its worker ended
 MOST_FAILED_STARTS = 5  # one after the other, before a run gives up
+STARTS = (
+    3  # of Ray on this machine: its processes give up where a busy machine is slow to start them
+)
 SECONDS_TO_CONNECT = 10
 PATIENCE = 30  # seconds without any worker, before a line says so
 
@@ -77,15 +80,19 @@ def _connect(address: str, cores: int | None):
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE,
         }
-    try:
-        _knock(address)
-        # what workers print goes to Ray's logs
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except Exception as error:  # noqa: BLE001 (Ray raises bare Exceptions, too)
-        ray.shutdown()
-        where = "on this machine" if address == LOCAL else f"at {address}"
-        reason = str(error).strip().splitlines()[0]
-        raise StepError(f"no Ray cluster {where}: {reason}") from error
+    tries_left = STARTS if address == LOCAL else 1
+    while not ray.is_initialized():
+        tries_left -= 1
+        try:
+            _knock(address)
+            # what workers print goes to Ray's logs
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        except Exception as error:  # noqa: BLE001 (Ray raises bare Exceptions, too)
+            ray.shutdown()
+            if not tries_left:
+                where = "on this machine" if address == LOCAL else f"at {address}"
+                reason = str(error).strip().splitlines()[0]
+                raise StepError(f"no Ray cluster {where}: {reason}") from error
 
 
 def _knock(address: str):
