@@ -23,7 +23,7 @@ def map_jobs(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(root)]))
         patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setattr(workers._Pool, "size", 2)
         with workers.connected(cores=4) as map_jobs:  # two are for callers in other processes
-            map_jobs.__self__.size = 2
             yield map_jobs
         assert not ray.is_initialized()
