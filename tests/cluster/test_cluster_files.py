@@ -68,22 +68,31 @@ def program(folder: Path, name: str, text: str):
 
 
 def test_a_slurm_job_starts_ray_on_all_nodes_and_the_command_on_it(tmp_path):
-    """`srun` and `scontrol` are programs of the test: the first shows what it was to run."""
+    """The programs that the script calls are the test's: they write how they were called."""
     bin_folder = tmp_path / "clone/.venv/bin"
     bin_folder.mkdir(parents=True)
-    program(
-        bin_folder, "scontrol", '[ "$*" = "show hostnames one[1-2]" ] && printf "one1\\none2\\n"'
-    )
-    program(bin_folder, "srun", 'printf "%s\\n" "$RAY_USAGE_STATS_ENABLED" "$@"')
+    program(bin_folder, "hostname", 'echo "10.0.0.1 10.0.1.1"')
+    for name in ("ray", "srun", "artclf"):
+        call = f'printf "%s\\n" "$RAY_AUTH_MODE" "$@" >> {shlex.quote(str(tmp_path))}/{name}'
+        program(bin_folder, name, call)
     job = {
         "SLURM_SUBMIT_DIR": str(tmp_path / "clone"),
-        "SLURM_JOB_NODELIST": "one[1-2]",
         "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_CPUS_ON_NODE": "16",
+        "SLURMD_NODENAME": "one1",
         "PATH": os.environ["PATH"],
     }
-    script = ["bash", DEPLOY / "slurm.sh", "clean", "--data", "my data"]
-    done = subprocess.run(script, env=job, capture_output=True, text=True, check=True)
-    ray = "ray symmetric-run --address one1:6379 --min-nodes 2 --"
-    artclf = ["artclf", "clean", "--data", "my data", "--engine", "ray", "--address", "one1:6379"]
-    assert done.stdout.splitlines() == ["0", "--nodes=2", "--ntasks=2", *ray.split(), *artclf]
-    assert options_are_known(shlex.join(artclf))
+    script = f"source {shlex.quote(str(DEPLOY / 'slurm.sh'))} clean --data 'my data'; wait"
+    subprocess.run(["bash", "-c", script], env=job, check=True)
+    calls = {
+        file.name: file.read_text().splitlines() for file in tmp_path.iterdir() if file.is_file()
+    }
+    address = "10.0.0.1:6379"
+    token = "token get-auth-token --generate"
+    head = "token start --head --node-ip-address=10.0.0.1 --port=6379 --num-cpus=16"
+    assert calls["ray"] == [*token.split(), *head.split()]
+    others = f"ray start --address={address} --num-cpus=16 --block"
+    assert calls["srun"] == ["token", "--nodes=1", "--ntasks=1", "--exclude=one1", *others.split()]
+    command = ["clean", "--data", "my data", "--engine", "ray", "--address", address]
+    assert calls["artclf"] == ["token", *command]
+    assert options_are_known(f"artclf {shlex.join(command)}")
