@@ -40,7 +40,7 @@ from artclf.data.splits import (
     of_training,
     record,
 )
-from artclf.model import backbones, engine, network
+from artclf.model import backbones, engine, network, ranks
 from artclf.model.features import of_images
 from artclf.model.heads import LinearHead
 from artclf.model.keep import BestEpoch, CheckFit, History, OneRun, Resume
@@ -70,6 +70,11 @@ SETTINGS_OF_FINAL = ("resize", "pool", "balance", "precision", "cached")
 NOT_REPEATABLE = (
     "the recipe can't be repeated on all pictures, because parts, callbacks or arguments of your "
     "own are in it"
+)
+NOT_FOR_SEVERAL = (
+    "several processes train a pretrained body and a linear head, on what is stored: without "
+    "--no-cached or --no-pretrained, or with one process. Batch norm learns from whole batches, of "
+    "which each process sees a part"
 )
 FASTAI_WEIGHT_DECAY = 0.01  # AdamW's default in fastai
 STRONG_WEIGHT_DECAY = 3.0  # keeps a new head on a pretrained body small where there is no ridge
@@ -109,10 +114,12 @@ def fit(
         raise InputError(
             "--gradual has a single block to unfreeze: give it more by --unfreeze-from 3 or lower"
         )
-    with locked(out):
+    with locked(out) if ranks.is_first() else nullcontext():
         with _bar(learn):
             _fit_stages(learn, epochs, unfrozen_epochs, lr, gradual)
-        predict.export(learn, out)
+        if ranks.is_first():
+            predict.export(learn, out)
+        ranks.wait_for_all()
         if final and read_json(Path(out) / "metrics.json")["recipe"]:
             learn_from_all(learn, out)
         elif final:
@@ -167,7 +174,8 @@ def learn_from_all(learn: Learner, out=None) -> Learner:
     in_first_fit = best.fit_number == 0
     if in_first_fit and _first_fit_is_convex(again.config):
         print(f"The network that is exported learns from all {len(images)} images.")
-        _solve_head(again, images)
+        if ranks.is_first():
+            _solve_head(again, images)
     else:
         print(
             f"The network that is exported learns from all {len(images)} images. What follows of valid "
@@ -183,7 +191,9 @@ def learn_from_all(learn: Learner, out=None) -> Learner:
                 recipe["lr"],
                 recipe["gradual"] and not in_first_fit,
             )
-    predict.export_final(again, out)
+    if ranks.is_first():
+        predict.export_final(again, out)
+    ranks.wait_for_all()
     return again
 
 
@@ -298,6 +308,8 @@ def learner(
         "arguments": sorted(kwargs),
     }
     _check_settings(settings)
+    if ranks.are_several() and not (cached and pretrained and depth == 0):
+        raise InputError(NOT_FOR_SEVERAL)
     backbone = backbones.find(arch, pretrained, weights)
     settings["max_size"] = _max_size(data, size)
     if isinstance(split, str) and split == AUTO:
@@ -307,7 +319,8 @@ def learner(
             print(why)
     if isinstance(split, str):
         table = items(data, split, parts, seed, exclude)
-        record(data, table, cut_name(split, parts, seed, exclude))
+        if ranks.is_first():
+            record(data, table, cut_name(split, parts, seed, exclude))
     else:
         table = split
     config = _config(settings, backbone, table)
@@ -344,6 +357,8 @@ def learner(
         learn.add_cb(engine.Ridge(ridge))
     if pretrained:
         learn.add_cb(engine.KeepNorms(head=cached))
+    if ranks.are_several():
+        learn.add_cb(ranks.SharedBatches())
     learn.add_cbs(callbacks)
     return learn
 

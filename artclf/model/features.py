@@ -147,6 +147,12 @@ class Pictures:
         self.key = f"{PIXELS_VERSION}, {size} px {resize}"
         self.store = Store(store_file(data, "pixels.db"))
 
+    def at(self, indices: Sequence[int]) -> "Pictures":
+        """The pictures at `indices` alone."""
+        files = [self.files[index] for index in indices]
+        hashes = [self.hashes[index] for index in indices]
+        return Pictures(self.data, files, hashes, self.size, self.resize)
+
     def pixels(self, indices: Sequence[int]) -> torch.Tensor:
         """The pictures at `indices` of `files`: uint8 of shape (images, 3, size, size).
 
