@@ -1,0 +1,186 @@
+"""Several processes of one training: the losses of a single one, one process that writes, and an
+end when one of them ends.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from artclf import train
+from artclf.base.errors import SettingError
+from artclf.model import ranks
+from artclf.model.store import Store
+
+ROOT = Path(__file__).resolve().parents[2]
+# neither a batch of 7 nor the 5 pictures of valid can be divided by 2
+SETTINGS = {
+    "arch": "efficientnet_lite0",
+    "size": 64,
+    "batch_size": 7,
+    "unfreeze_from": 3,
+    "lr": 0.02,
+}
+EPOCHS = (2, 2)
+STORES = ("features.db", "pixels.db")
+
+# each process notes what the others tell it, the weights after every epoch, and what it wrote
+TRAINING = """
+import hashlib, json, os, sys
+from fastai.callback.core import Callback
+from fastai.torch_core import get_model, num_distrib
+from artclf import train
+from artclf.base.errors import StepError
+from artclf.model import ranks
+
+data, out, notes, epochs, settings = sys.argv[1:]
+rank = os.environ["RANK"]
+written = []
+
+def audit(event, arguments):
+    is_written = event == "open" and arguments[1] and arguments[1][0] in "wax"
+    if is_written or event in ("os.rename", "os.remove"):
+        written.append(str(arguments[0]))
+
+class Weights(Callback):
+    order, fit_depends_on_it, found = 60, False, []
+
+    def after_epoch(self):
+        content = hashlib.sha256()
+        for value in get_model(self.learn.model).state_dict().values():
+            content.update(value.numpy().tobytes())
+        self.found.append(content.hexdigest())
+
+def what_is_told():
+    ranks.check_same("number", 2)
+    try:
+        ranks.check_same("number", rank)
+        refused = ""
+    except StepError as error:
+        refused = str(error)
+    own = list(ranks.own_items(range(5)))
+    return ranks.of_first(rank), refused, own, ranks.share_of(6), ranks.share_of(5), num_distrib()
+
+if __name__ == "__main__":
+    sys.addaudithook(audit)
+    with ranks.connected(2):
+        print("PRINTED ONCE")
+        print("PRINTED ONCE", file=sys.stderr)
+        told = what_is_told()
+        train.fit(data, out, *json.loads(epochs), final=False, cbs=[Weights], **json.loads(settings))
+    ours = [path for path in written if path.startswith((data, out))]
+    with open(f"{notes}/{rank}.json", "w") as file:
+        json.dump({"told": told, "weights": Weights.found, "written": ours}, file)
+"""
+
+
+def environment(**more: str) -> dict:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
+
+
+def start_two(*arguments) -> list[subprocess.Popen]:
+    """Two processes as a launcher starts them, with nobody who looks after them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(2):
+        of_launcher = {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, *map(str, arguments)],
+                env=environment(**of_launcher),
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return processes
+
+
+@pytest.fixture
+def fresh_data(drawn, tmp_path) -> Path:
+    return shutil.copytree(drawn, tmp_path / "data", ignore=shutil.ignore_patterns(*STORES))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_two_processes_have_the_losses_of_one_and_go_on_after_a_kill(
+    drawn, fresh_data, tmp_path, no_workers
+):
+    one, two, notes = (tmp_path / name for name in ("one", "two", "notes"))
+    train.fit(drawn, one, *EPOCHS, final=False, **SETTINGS)
+    expected = pd.read_csv(one / "history.csv").drop(columns="seconds")
+    notes.mkdir()
+    program = tmp_path / "training.py"
+    program.write_text(TRAINING)
+    arguments = [program, fresh_data, two, notes, json.dumps(EPOCHS), json.dumps(SETTINGS)]
+
+    processes = start_two(*arguments)
+    try:
+        while not (two / "history.csv").exists() or len(pd.read_csv(two / "history.csv")) < 3:
+            assert all(process.poll() is None for process in processes), processes
+            time.sleep(0.01)
+        processes[1].send_signal(signal.SIGKILL)
+        _, said = processes[0].communicate(timeout=20)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert processes[0].returncode == 1 and ranks.ENDED in said
+    assert not list(notes.iterdir())
+
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+    ]
+    done = subprocess.run(
+        [*command, *map(str, arguments)], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Going on after epoch" in done.stdout
+    assert done.stdout.count("PRINTED ONCE") == done.stderr.count("PRINTED ONCE") == 1
+    found = pd.read_csv(two / "history.csv").drop(columns="seconds")
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-3, atol=1e-5)
+    assert len(expected) == 4 and expected.train_loss.nunique() == 4
+
+    first, second = (json.loads((notes / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first["weights"] == second["weights"] and first["weights"]
+    assert first["written"] and second["written"] == []
+    refused = first["told"][1]
+    assert "differ in number" in refused
+    assert first["told"] == ["0", refused, [0, 2, 4], [0, 1, 2], [0, 1, 2], 0]
+    assert second["told"] == ["0", refused, [1, 3], [3, 4, 5], [3, 4, 0], 0]
+    features = Store(fresh_data / "features.db")
+    assert len(features.keys()) == len(Store(drawn / "features.db").keys())
+
+
+def test_a_launcher_that_started_another_number_is_named(command, drawn, tmp_path, monkeypatch):
+    arguments = ("train", "--data", drawn, "--out", tmp_path)
+    code, _, errors = command(*arguments, "--processes", 2)
+    assert code == 2 and "this is a single process" in errors and "torchrun" in errors
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    code, _, errors = command(*arguments)
+    assert code == 2 and "accelerate started a single process" in errors
+    assert not list(tmp_path.iterdir())
+    ranks._check_launcher(0, 1)
+    ranks._check_launcher(2, None)
+    with pytest.raises(SettingError, match="2 processes"):
+        ranks._check_launcher(2, 3)
