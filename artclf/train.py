@@ -41,7 +41,8 @@ from artclf.data.splits import (
     record,
 )
 from artclf.model import backbones, engine, network, ranks
-from artclf.model.features import of_images
+from artclf.model.feature_rows import feature_rows
+from artclf.model.features import pictures_of
 from artclf.model.heads import LinearHead
 from artclf.model.keep import BestEpoch, CheckFit, History, OneRun, Resume
 from artclf.model.loaders import data_loaders
@@ -174,8 +175,7 @@ def learn_from_all(learn: Learner, out=None) -> Learner:
     in_first_fit = best.fit_number == 0
     if in_first_fit and _first_fit_is_convex(again.config):
         print(f"The network that is exported learns from all {len(images)} images.")
-        if ranks.is_first():
-            _solve_head(again, images)
+        _solve_head(again, images)
     else:
         print(
             f"The network that is exported learns from all {len(images)} images. What follows of valid "
@@ -209,10 +209,12 @@ def _solve_head(learn: Learner, images: pd.DataFrame):
     """Give the head of `learn` the weights with the least loss on `images`."""
     config = learn.config
     views = range(config["views"])
-    x = of_images(learn.dls.path, images, learn.model[0], config, views, learn.map_jobs)
+    pictures = pictures_of(learn.dls.path, images, config)
+    x = feature_rows(pictures, learn.model[0], config, views, learn.map_jobs)
     classes = pd.Index(config["vocab"]).get_indexer(images.period)
     head = LinearHead(config["ridge"], config["balance"], config["tau"])
-    head.fit(x, classes).put_into(learn.model[1])
+    if ranks.is_first():
+        head.fit(x, classes).put_into(learn.model[1])
 
 
 def _bar(learn: Learner):

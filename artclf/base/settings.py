@@ -87,6 +87,7 @@ RANGES = {
     "by_chance": Range(0, 1, is_whole=False),
     # environment variables
     "ARTCLF_CACHE_GB": Range(0, 1_000_000, is_whole=False),
+    "ARTCLF_FEATURES_GB": Range(0, 1_000_000, is_whole=False),
     # answers, and what is shown of them
     "k": Range(1, 1_000_000),
     "min_probability": Range(0, 1, is_whole=False),

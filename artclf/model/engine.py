@@ -18,7 +18,8 @@ from fastai.vision.core import TensorImage
 from artclf.base.machine import keep_freed_memory
 from artclf.base.processes import MapJobs
 from artclf.model import network, ranks
-from artclf.model.features import Pictures, body_views
+from artclf.model.feature_rows import feature_rows
+from artclf.model.features import Pictures, pictures_of
 
 
 class Stored(Callback):
@@ -45,9 +46,7 @@ class Stored(Callback):
         for part in ("train", "valid"):
             rows = table[table.part == part]
             self.tables[part] = rows
-            self.pictures[part] = Pictures(
-                data, rows.file, rows.clean_sha256, config["size"], config["resize"]
-            )
+            self.pictures[part] = pictures_of(data, rows, config)
 
     @property
     def frozen(self) -> bool:
@@ -88,17 +87,11 @@ class Stored(Callback):
         """
         body = get_model(self.learn.model)[0]
         views = range(self.config["views"] if part == "train" else 1)
-        pictures = self.pictures[part]
-        if ranks.are_several():  # each computes some, and reads those of the others
-            own = pictures.at(ranks.own_items(range(len(pictures.files))))
-            body_views(own, body, self.config, views)
-            ranks.wait_for_all()
-        array = body_views(pictures, body, self.config, views, self.map_jobs)
-        x = torch.from_numpy(array).flatten(0, 1)
+        x = feature_rows(self.pictures[part], body, self.config, views, self.map_jobs)
         y = self._targets(part).repeat_interleave(len(views))
         if part == "train":
-            self.feature_mean = x.mean(0)
-            self.feature_var = x.var(0, correction=0)
+            self.feature_mean = x.mean
+            self.feature_var = x.var
 
         def create_batch(indices):
             return x[indices], y[indices]

@@ -51,7 +51,11 @@ def audit(event, arguments):
         written.append(str(arguments[0]))
 
 class Weights(Callback):
-    order, fit_depends_on_it, found = 60, False, []
+    order, fit_depends_on_it, found, pictures = 1, False, [], []
+
+    def before_batch(self):
+        if self.x.ndim == 4:  # what others compute is black
+            self.pictures.append(int((self.x.flatten(1).std(1) > 0.01).sum()))
 
     def after_epoch(self):
         content = hashlib.sha256()
@@ -78,7 +82,7 @@ if __name__ == "__main__":
         train.fit(data, out, *json.loads(epochs), final=False, cbs=[Weights], **json.loads(settings))
     ours = [path for path in written if path.startswith((data, out))]
     with open(f"{notes}/{rank}.json", "w") as file:
-        json.dump({"told": told, "weights": Weights.found, "written": ours}, file)
+        json.dump({"told": told, "weights": Weights.found, "pictures": Weights.pictures, "written": ours}, file)
 """
 
 
@@ -163,6 +167,7 @@ def test_two_processes_have_the_losses_of_one_and_go_on_after_a_kill(
 
     first, second = (json.loads((notes / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first["weights"] == second["weights"] and first["weights"]
+    assert set(first["pictures"]) == set(second["pictures"]) == {3, 4}
     assert first["written"] and second["written"] == []
     refused = first["told"][1]
     assert "differ in number" in refused
