@@ -40,7 +40,7 @@ class FeatureRows(Protocol):
         """All rows in their order, some at a time."""
 
 
-def feature_rows(
+def rows_of(
     pictures: Pictures,
     net: nn.Module,
     config: dict,

@@ -47,9 +47,9 @@ def test_rows_of_the_store_are_those_in_memory(pictures, body, config, room, mon
     if room is not None:
         monkeypatch.setattr(store, "LIMIT", room)
     views = (1, 0, 2)
-    in_memory = feature_rows.feature_rows(pictures, body, config, views)
+    in_memory = feature_rows.rows_of(pictures, body, config, views)
     monkeypatch.setattr(feature_rows, "IN_MEMORY", 0)
-    stored = feature_rows.feature_rows(pictures, body, config, views)
+    stored = feature_rows.rows_of(pictures, body, config, views)
     kinds = (feature_rows.RowsInMemory, feature_rows.StoredRows)
     assert (type(in_memory), type(stored)) == kinds
     assert len(in_memory) == len(stored) == 33
@@ -64,7 +64,7 @@ def test_rows_go_to_the_store_from_the_limit_on(pictures, body, config, monkeypa
     taken = 2 * len(pictures.files) * body.n_features * 4
     for limit, kind in ((taken, "RowsInMemory"), (taken - 1, "StoredRows")):
         monkeypatch.setattr(feature_rows, "IN_MEMORY", limit)
-        found = feature_rows.feature_rows(pictures, body, config, (0, 1))
+        found = feature_rows.rows_of(pictures, body, config, (0, 1))
         assert type(found).__name__ == kind
 
 
@@ -76,7 +76,7 @@ def test_the_minimum_is_the_same(pictures, body, config, balance, monkeypatch):
     found = []
     for limit in (1e9, 0):
         monkeypatch.setattr(feature_rows, "IN_MEMORY", limit)
-        rows = feature_rows.feature_rows(pictures, body, config, (0, 1))
+        rows = feature_rows.rows_of(pictures, body, config, (0, 1))
         found.append(heads.LinearHead(0.3, balance, tau=0.5).fit(rows, y))
     torch.testing.assert_close(found[0].weight_, found[1].weight_, rtol=0, atol=1e-4)
     torch.testing.assert_close(found[0].bias_, found[1].bias_, rtol=0, atol=1e-3)
@@ -119,7 +119,7 @@ for count in map(int, sys.argv[2:]):
         drawn = np.random.default_rng(start).normal(size=(100, body.n_features)).astype("f4")
         some = hashes[start : start + 100]
         store.write(key, dict(zip(some, (row.tobytes() for row in drawn))))
-    rows = feature_rows.feature_rows(pictures, body, config)
+    rows = feature_rows.rows_of(pictures, body, config)
     for start in range(0, count, 32):
         rows[range(start, min(start + 32, count))]
     LinearHead().fit(rows, np.arange(count) % 3)
