@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from fastcore.foundation import defaults as fastai_defaults
+from torch import distributed
 
 from artclf import train
-from artclf.base.errors import SettingError
+from artclf.base.errors import InputError, SettingError, StepError
 from artclf.model import ranks
 from artclf.model.store import Store
 
@@ -139,7 +141,7 @@ def test_two_processes_have_the_losses_of_one_and_go_on_after_a_kill(
             assert all(process.poll() is None for process in processes), processes
             time.sleep(0.01)
         processes[1].send_signal(signal.SIGKILL)
-        _, said = processes[0].communicate(timeout=20)
+        _, said = processes[0].communicate(timeout=60)
     finally:
         for process in processes:
             process.kill()
@@ -190,3 +192,67 @@ def test_a_launcher_that_started_another_number_is_named(command, drawn, tmp_pat
     ranks._check_launcher(2, None)
     with pytest.raises(SettingError, match="2 processes"):
         ranks._check_launcher(2, 3)
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """As a launcher of a single process sets things, which is a group of one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setattr(fastai_defaults, "use_cuda", fastai_defaults.use_cuda)
+    for name, value in (
+        ("RANK", "0"),
+        ("LOCAL_RANK", "0"),
+        ("WORLD_SIZE", "1"),
+        ("MASTER_ADDR", "127.0.0.1"),
+        ("MASTER_PORT", str(port)),
+    ):
+        monkeypatch.setenv(name, value)
+    yield
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def raise_(error: Exception):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("do", "kind", "words"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), StepError, ranks.ENDED),
+        (lambda: raise_(RuntimeError("[a/gloo/b.cc:1] closed")), StepError, ranks.ENDED),
+        (lambda: raise_(distributed.DistBackendError("NCCL")), StepError, ranks.ENDED),
+        (lambda: raise_(RuntimeError("a bug")), RuntimeError, "a bug"),
+        (lambda: raise_(StepError("the loss is nan")), StepError, "the loss is nan"),
+    ],
+)
+def test_how_a_process_of_several_ends(launched, do, kind, words):
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(kind) as raised, ranks.connected(1):
+        assert ranks.are_several() and "WORLD_SIZE" not in os.environ
+        do()
+    assert str(raised.value) == words
+    assert signal.getsignal(signal.SIGTERM) == handler and os.environ["WORLD_SIZE"] == "1"
+
+
+def test_afterwards_the_process_is_alone(launched):
+    with ranks.connected():
+        assert ranks.are_several() and ranks.is_first() and ranks.of_first(3) == 3
+    assert not ranks.are_several() and ranks.is_first() and ranks.of_first(4) == 4
+
+
+@pytest.mark.parametrize("settings", [{"cached": False}, {"pretrained": False}, {"depth": 1}])
+def test_what_several_processes_do_not_train_is_refused(
+    launched, drawn, tmp_path, settings, no_workers
+):
+    with ranks.connected(), pytest.raises(InputError, match="several processes train a pretrained"):
+        train.learner(drawn, tmp_path, "efficientnet_lite0", size=64, **settings)
+
+
+def test_several_processes_need_no_cluster(launched, command, drawn, tmp_path):
+    arguments = ("train", "--data", drawn, "--out", tmp_path, "--engine", "ray")
+    code, _, errors = command(*arguments)
+    assert code == 2 and "share out the features themselves" in errors
+    assert not list(tmp_path.iterdir())
