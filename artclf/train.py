@@ -73,9 +73,8 @@ NOT_REPEATABLE = (
     "own are in it"
 )
 NOT_FOR_SEVERAL = (
-    "several processes train a pretrained body and a linear head, on what is stored: without "
-    "--no-cached or --no-pretrained, or with one process. Batch norm learns from whole batches, of "
-    "which each process sees a part"
+    "several processes learn from what is stored, with a pretrained body and a linear head: leave "
+    "out --no-cached and --no-pretrained, or train with one process"
 )
 FASTAI_WEIGHT_DECAY = 0.01  # AdamW's default in fastai
 STRONG_WEIGHT_DECAY = 3.0  # keeps a new head on a pretrained body small where there is no ridge

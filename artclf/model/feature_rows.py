@@ -5,7 +5,7 @@ at a time. A head learns the same from both, but for rounding.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -22,70 +22,40 @@ IN_MEMORY = from_environment("ARTCLF_FEATURES_GB", 4) * 1e9  # bytes, at most
 BYTES_A_NUMBER = 4
 
 
-class FeatureRows(Protocol):
-    """Rows of features; view v of picture p is row p * views + v.
-
-    `mean` and `var` are those of each feature over all rows (features,).
-    """
-
-    mean: torch.Tensor
-    var: torch.Tensor
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, indices: Sequence[int]) -> torch.Tensor:
-        """The rows at `indices`: float32 (rows, features)."""
-
-    def chunks(self) -> Iterator[torch.Tensor]:
-        """All rows in their order, some at a time."""
-
-
-def rows_of(
-    pictures: Pictures,
-    net: nn.Module,
-    config: dict,
-    views: Sequence[int] = (0,),
-    map_jobs: MapJobs | None = None,
-) -> FeatureRows:
-    """The rows of `features.body_views`, in memory where they take no more than `IN_MEMORY` bytes.
-
-    Features that aren't stored are computed before. Several processes of one training share that
-    out among them.
-    """
-    if ranks.are_several():
-        own = pictures.at(ranks.own_items(range(len(pictures.files))))
-        for _ in _arrays(own, net, config, views):
-            pass  # they are stored now
-        ranks.wait_for_all()
-    rows = len(pictures.files) * len(views)
-    if rows * net.n_features * BYTES_A_NUMBER > IN_MEMORY:
-        return StoredRows(pictures, net, config, views, map_jobs)
-    return RowsInMemory(body_views(pictures, net, config, views, map_jobs))
-
-
 class RowsInMemory:
-    """`FeatureRows` of an array (pictures, features) or (pictures, views, features)."""
+    """Rows of an array of features, (pictures, features) or (pictures, views, features).
+
+    View v of picture p is row p * views + v. `mean` and `var` are those of each feature over all
+    rows: (features,).
+    """
 
     def __init__(self, array: np.ndarray):
         x = torch.as_tensor(array, dtype=torch.float32)
         self.x = x.flatten(0, -2)
-        self.mean = self.x.mean(0)
-        self.var = self.x.var(0, correction=0)
+
+    @cached_property
+    def mean(self) -> torch.Tensor:
+        return self.x.mean(0)
+
+    @cached_property
+    def var(self) -> torch.Tensor:
+        return self.x.var(0, correction=0)
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, indices: Sequence[int]) -> torch.Tensor:
+        """The rows at `indices`: float32 (rows, features)."""
         return self.x[indices]
 
     def chunks(self) -> Iterator[torch.Tensor]:
+        """All rows in their order, some at a time."""
         yield self.x
 
 
 class StoredRows:
-    """`FeatureRows` that are read from the store each time.
-
-    What found no room in the store is computed each time.
+    """The same as `RowsInMemory`, read from the store each time; what found no room there is
+    computed each time.
     """
 
     def __init__(
@@ -138,6 +108,32 @@ class StoredRows:
             content = b"".join(stored[sha256] for sha256 in hashes)
             arrays.append(np.frombuffer(content, np.float32).reshape(len(hashes), -1))
         return np.concatenate(arrays, axis=1)
+
+
+FeatureRows = RowsInMemory | StoredRows
+
+
+def rows_of(
+    pictures: Pictures,
+    net: nn.Module,
+    config: dict,
+    views: Sequence[int] = (0,),
+    map_jobs: MapJobs | None = None,
+) -> FeatureRows:
+    """The rows of `features.body_views`, in memory where they take no more than `IN_MEMORY` bytes.
+
+    Features that aren't stored are computed before. Several processes of one training share that
+    out among them.
+    """
+    if ranks.are_several():
+        own = pictures.at(ranks.own_items(range(len(pictures.files))))
+        for _ in _arrays(own, net, config, views):
+            pass  # they are stored now
+        ranks.wait_for_all()
+    rows = len(pictures.files) * len(views)
+    if rows * net.n_features * BYTES_A_NUMBER > IN_MEMORY:
+        return StoredRows(pictures, net, config, views, map_jobs)
+    return RowsInMemory(body_views(pictures, net, config, views, map_jobs))
 
 
 def _arrays(

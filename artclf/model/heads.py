@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from artclf.model.feature_rows import FeatureRows, RowsInMemory
+from artclf.model.feature_rows import FeatureRows, RowsInMemory, StoredRows
 from artclf.model.losses import advantage, balanced_weights
 
 EPSILON = 1e-5  # added to variances, as batch normalisation does
@@ -48,7 +48,7 @@ class LinearHead(ClassifierMixin, BaseEstimator):
         rows, and the class of each image.
         """
         device = default_device()
-        rows = RowsInMemory(x) if isinstance(x, np.ndarray) else x
+        rows = x if isinstance(x, FeatureRows) else RowsInMemory(x)
         self.classes_, targets = np.unique(y, return_inverse=True)
         views = len(rows) // len(targets)
         labels = torch.as_tensor(targets, device=device).repeat_interleave(views)
@@ -136,7 +136,7 @@ def _triangle(inputs: torch.Tensor) -> torch.Tensor:
 class _Batches:
     """The standardised inputs of stored rows, read anew in each loop."""
 
-    def __init__(self, rows: FeatureRows, standardised: Callable[[torch.Tensor], torch.Tensor]):
+    def __init__(self, rows: StoredRows, standardised: Callable[[torch.Tensor], torch.Tensor]):
         self.rows = rows
         self.standardised = standardised
 

@@ -24,9 +24,11 @@ from artclf.model import network
 
 PATIENCE = timedelta(days=1)  # the others wait while the first process exports
 LAUNCH = "torchrun --standalone --nproc_per_node N -m artclf train ..."
+# what launchers tell each process
+OF_LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 ENDED = (
-    "another process of this training ended, or the launcher was told to end it: look at what is "
-    "above this line. The same command goes on after the last finished epoch"
+    "another process of this training ended, or the launcher was told to end it: look at its "
+    "report. The same command goes on after the last finished epoch"
 )
 
 
@@ -39,7 +41,8 @@ def connected(processes: int | None = None) -> Iterator[None]:
     started another number, StepError where a machine has fewer GPUs than processes, or where
     another process ends before the training does.
     """
-    count = int(os.environ.get("WORLD_SIZE", 0))
+    is_launched = all(name in os.environ for name in OF_LAUNCHERS)
+    count = int(os.environ["WORLD_SIZE"]) if is_launched else 0
     _check_launcher(count, processes)
     if not count:
         yield

@@ -218,6 +218,7 @@ def raise_(error: Exception):
     raise error
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize(
     ("do", "kind", "words"),
     [
@@ -247,7 +248,10 @@ def test_afterwards_the_process_is_alone(launched):
 def test_what_several_processes_do_not_train_is_refused(
     launched, drawn, tmp_path, settings, no_workers
 ):
-    with ranks.connected(), pytest.raises(InputError, match="several processes train a pretrained"):
+    with (
+        ranks.connected(),
+        pytest.raises(InputError, match="several processes learn from what is stored"),
+    ):
         train.learner(drawn, tmp_path, "efficientnet_lite0", size=64, **settings)
 
 
