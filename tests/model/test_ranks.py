@@ -260,3 +260,21 @@ def test_several_processes_need_no_cluster(launched, command, drawn, tmp_path):
     code, _, errors = command(*arguments)
     assert code == 2 and "share out the features themselves" in errors
     assert not list(tmp_path.iterdir())
+
+
+def test_the_first_process_decides_and_others_must_be_alike(
+    launched, drawn, tmp_path, monkeypatch, no_workers
+):
+    with ranks.connected():
+        learn = train.learner(drawn, tmp_path, "efficientnet_lite0", size=64, batch_size=8)
+        monkeypatch.setattr(ranks, "of_first", lambda state: {**state, "f1": 0.25})
+        with learn.no_bar():
+            learn.fit_one_cycle(1, 1e-2)
+        assert learn.best_epoch.f1 == 0.25
+
+        def gather(values, value):
+            values[:] = [value, ("another key", value[1])]
+
+        monkeypatch.setattr(distributed, "all_gather_object", gather)
+        with pytest.raises(StepError, match="differ in settings, versions or data"):
+            learn.fit_one_cycle(1, 1e-2)
