@@ -79,7 +79,9 @@ def test_the_minimum_is_the_same(pictures, body, config, balance, monkeypatch):
         rows = feature_rows.rows_of(pictures, body, config, (0, 1))
         found.append(heads.LinearHead(0.3, balance, tau=0.5).fit(rows, y))
     torch.testing.assert_close(found[0].weight_, found[1].weight_, rtol=0, atol=1e-4)
-    torch.testing.assert_close(found[0].bias_, found[1].bias_, rtol=0, atol=1e-3)
+    # the solver ends where the gradient is small enough, which rounding moves
+    x = torch.cat(list(rows.chunks())).numpy()
+    np.testing.assert_allclose(found[0].predict_proba(x), found[1].predict_proba(x), atol=1e-3)
 
 
 @pytest.mark.slow
