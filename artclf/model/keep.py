@@ -203,11 +203,11 @@ class BestEpoch(Callback):
     def after_fit(self):
         if not is_fitting(self.learn):
             return
-        # processors of several machines may round differently
-        self.restore(ranks.of_first(self.state()))
         stopped_early = 0 < self.learn.resume.epochs_done < self.n_epoch
         if stopped_early and self._is_linear_head_alone():
             self._take_if_better()
+        # processors of several machines may round differently
+        self.restore(ranks.of_first(self.state()))
         if self.epoch_number >= 0:
             self._put_back()
 
