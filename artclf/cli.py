@@ -466,45 +466,58 @@ def train(
     ] = 1,
     engine: Engine = EngineName.local,
     address: Address = None,
+    processes: Annotated[
+        int | None,
+        _number(
+            "processes",
+            "End unless torchrun or accelerate started so many processes, which then learn together",
+        ),
+    ] = None,
     as_json: Json = False,
 ):
     """Train the head alone, then the upper blocks of the body, too, and export."""
     shares = _parse_parts(parts)
     _use_cache(cache)
     from artclf import predict
+    from artclf.model import ranks
     from artclf.train import fit, repeat
 
     step = fit if seeds == 1 else partial(repeat, seeds=seeds)
-    with _workers(engine, address, data, on_gpus=True) as map_jobs:
-        result = _call(
-            step,
-            data,
-            out,
-            epochs,
-            unfrozen_epochs,
-            lr,
-            gradual,
-            final,
-            arch=arch,
-            size=size,
-            resize=resize.value,
-            batch_size=batch_size,
-            split=split.value,
-            parts=shares,
-            seed=seed,
-            exclude=exclude or (),
-            dropout=dropout,
-            ridge=ridge,
-            unfreeze_from=unfreeze_from,
-            balance=balance,
-            tau=tau,
-            pretrained=pretrained,
-            weights=weights,
-            precision=precision.value,
-            cached=cached,
-            map_jobs=map_jobs,
-        )
-    _print(predict.headline(out) if seeds == 1 else result, as_json)
+    with ranks.connected(processes):
+        if ranks.are_several() and engine != EngineName.local:
+            raise typer.BadParameter(
+                "several processes share out the features themselves", param_hint="--engine"
+            )
+        with _workers(engine, address, data, on_gpus=True) as map_jobs:
+            result = _call(
+                step,
+                data,
+                out,
+                epochs,
+                unfrozen_epochs,
+                lr,
+                gradual,
+                final,
+                arch=arch,
+                size=size,
+                resize=resize.value,
+                batch_size=batch_size,
+                split=split.value,
+                parts=shares,
+                seed=seed,
+                exclude=exclude or (),
+                dropout=dropout,
+                ridge=ridge,
+                unfreeze_from=unfreeze_from,
+                balance=balance,
+                tau=tau,
+                pretrained=pretrained,
+                weights=weights,
+                precision=precision.value,
+                cached=cached,
+                map_jobs=map_jobs,
+            )
+        _print(predict.headline(out) if seeds == 1 else result, as_json)
 
 
 @app.command()

@@ -40,8 +40,9 @@ from artclf.data.splits import (
     of_training,
     record,
 )
-from artclf.model import backbones, engine, network
-from artclf.model.features import of_images
+from artclf.model import backbones, engine, network, ranks
+from artclf.model.feature_rows import rows_of
+from artclf.model.features import pictures_of
 from artclf.model.heads import LinearHead
 from artclf.model.keep import BestEpoch, CheckFit, History, OneRun, Resume
 from artclf.model.loaders import data_loaders
@@ -70,6 +71,10 @@ SETTINGS_OF_FINAL = ("resize", "pool", "balance", "precision", "cached")
 NOT_REPEATABLE = (
     "the recipe can't be repeated on all pictures, because parts, callbacks or arguments of your "
     "own are in it"
+)
+NOT_FOR_SEVERAL = (
+    "several processes learn from what is stored, with a pretrained body and a linear head: leave "
+    "out --no-cached and --no-pretrained, or train with one process"
 )
 FASTAI_WEIGHT_DECAY = 0.01  # AdamW's default in fastai
 STRONG_WEIGHT_DECAY = 3.0  # keeps a new head on a pretrained body small where there is no ridge
@@ -109,10 +114,12 @@ def fit(
         raise InputError(
             "--gradual has a single block to unfreeze: give it more by --unfreeze-from 3 or lower"
         )
-    with locked(out):
+    with locked(out) if ranks.is_first() else nullcontext():
         with _bar(learn):
             _fit_stages(learn, epochs, unfrozen_epochs, lr, gradual)
-        predict.export(learn, out)
+        if ranks.is_first():
+            predict.export(learn, out)
+        ranks.wait_for_all()
         if final and read_json(Path(out) / "metrics.json")["recipe"]:
             learn_from_all(learn, out)
         elif final:
@@ -183,7 +190,9 @@ def learn_from_all(learn: Learner, out=None) -> Learner:
                 recipe["lr"],
                 recipe["gradual"] and not in_first_fit,
             )
-    predict.export_final(again, out)
+    if ranks.is_first():
+        predict.export_final(again, out)
+    ranks.wait_for_all()
     return again
 
 
@@ -199,10 +208,12 @@ def _solve_head(learn: Learner, images: pd.DataFrame):
     """Give the head of `learn` the weights with the least loss on `images`."""
     config = learn.config
     views = range(config["views"])
-    x = of_images(learn.dls.path, images, learn.model[0], config, views, learn.map_jobs)
+    pictures = pictures_of(learn.dls.path, images, config)
+    x = rows_of(pictures, learn.model[0], config, views, learn.map_jobs)
     classes = pd.Index(config["vocab"]).get_indexer(images.period)
     head = LinearHead(config["ridge"], config["balance"], config["tau"])
-    head.fit(x, classes).put_into(learn.model[1])
+    if ranks.is_first():
+        head.fit(x, classes).put_into(learn.model[1])
 
 
 def _bar(learn: Learner):
@@ -298,6 +309,8 @@ def learner(
         "arguments": sorted(kwargs),
     }
     _check_settings(settings)
+    if ranks.are_several() and not (cached and pretrained and depth == 0):
+        raise InputError(NOT_FOR_SEVERAL)
     backbone = backbones.find(arch, pretrained, weights)
     settings["max_size"] = _max_size(data, size)
     if isinstance(split, str) and split == AUTO:
@@ -307,7 +320,8 @@ def learner(
             print(why)
     if isinstance(split, str):
         table = items(data, split, parts, seed, exclude)
-        record(data, table, cut_name(split, parts, seed, exclude))
+        if ranks.is_first():
+            record(data, table, cut_name(split, parts, seed, exclude))
     else:
         table = split
     config = _config(settings, backbone, table)
@@ -344,6 +358,8 @@ def learner(
         learn.add_cb(engine.Ridge(ridge))
     if pretrained:
         learn.add_cb(engine.KeepNorms(head=cached))
+    if ranks.are_several():
+        learn.add_cb(ranks.SharedBatches())
     learn.add_cbs(callbacks)
     return learn
 

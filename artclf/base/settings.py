@@ -65,6 +65,7 @@ RANGES = {
     "batch_size": Range(2, 65_536),  # batch normalisation needs two pictures
     "seed": Range(0, 2**32 - 1),  # what numpy takes
     "seeds": Range(1, 1000),
+    "processes": Range(1, 100_000),
     "dropout": Range(0, 1, is_whole=False, without=(1,)),
     "ridge": Range(0, 1_000_000, is_whole=False),
     "tau": Range(0, 10, is_whole=False),
@@ -86,6 +87,7 @@ RANGES = {
     "by_chance": Range(0, 1, is_whole=False),
     # environment variables
     "ARTCLF_CACHE_GB": Range(0, 1_000_000, is_whole=False),
+    "ARTCLF_FEATURES_GB": Range(0, 1_000_000, is_whole=False),
     # answers, and what is shown of them
     "k": Range(1, 1_000_000),
     "min_probability": Range(0, 1, is_whole=False),

@@ -12,13 +12,14 @@ import pandas as pd
 import torch
 from fastai.callback.core import Callback, TrainEvalCallback
 from fastai.data.load import DataLoader
-from fastai.torch_core import norm_types
+from fastai.torch_core import get_model, norm_types
 from fastai.vision.core import TensorImage
 
 from artclf.base.machine import keep_freed_memory
 from artclf.base.processes import MapJobs
-from artclf.model import network
-from artclf.model.features import Pictures, body_views
+from artclf.model import network, ranks
+from artclf.model.feature_rows import rows_of
+from artclf.model.features import Pictures, pictures_of
 
 
 class Stored(Callback):
@@ -45,9 +46,7 @@ class Stored(Callback):
         for part in ("train", "valid"):
             rows = table[table.part == part]
             self.tables[part] = rows
-            self.pictures[part] = Pictures(
-                data, rows.file, rows.clean_sha256, config["size"], config["resize"]
-            )
+            self.pictures[part] = pictures_of(data, rows, config)
 
     @property
     def frozen(self) -> bool:
@@ -86,14 +85,13 @@ class Stored(Callback):
 
         For train, mean and variance of the features are kept, by which a linear head standardises.
         """
-        body = self.learn.model[0]
+        body = get_model(self.learn.model)[0]
         views = range(self.config["views"] if part == "train" else 1)
-        array = body_views(self.pictures[part], body, self.config, views, self.map_jobs)
-        x = torch.from_numpy(array).flatten(0, 1)
+        x = rows_of(self.pictures[part], body, self.config, views, self.map_jobs)
         y = self._targets(part).repeat_interleave(len(views))
         if part == "train":
-            self.feature_mean = x.mean(0)
-            self.feature_var = x.var(0, correction=0)
+            self.feature_mean = x.mean
+            self.feature_var = x.var
 
         def create_batch(indices):
             return x[indices], y[indices]
@@ -107,10 +105,22 @@ class Stored(Callback):
         device = self.dls.device
 
         def create_batch(indices):
-            images = TensorImage(pictures.pixels(indices)).to(device)
+            images = self._pixels(pictures, indices).to(device)
             return own_loader.after_batch((images, y[indices].to(device)))
 
         return self._loader(part, own_loader, len(y), create_batch)
+
+    def _pixels(self, pictures: Pictures, indices: list[int]) -> TensorImage:
+        """The pictures of a batch. Where each process has a share of it, the others are black: they
+        are there so that chance draws the same batch transforms for a picture as in one process.
+        """
+        if not ranks.has_shares(self.learn.model):
+            return TensorImage(pictures.pixels(indices))
+        share = ranks.share_of(len(indices))
+        own = pictures.pixels([indices[place] for place in share])
+        images = own.new_zeros(len(indices), *own.shape[1:])
+        images[share] = own
+        return TensorImage(images)
 
     def _loader(self, part: str, own_loader, count: int, create_batch) -> DataLoader:
         """A loader of `count` items that makes a batch of their indices by `create_batch`."""
@@ -130,7 +140,7 @@ class Stored(Callback):
 
     def _standardise_head(self):
         """Let a linear head standardise by all images of train, not batch by batch."""
-        layer = network.standardizer(self.learn.model[1])
+        layer = network.standardizer(get_model(self.learn.model)[1])
         if layer is not None:
             layer.running_mean.copy_(self.feature_mean)
             layer.running_var.copy_(self.feature_var)
@@ -151,7 +161,7 @@ class Ridge(Callback):
     def after_loss(self):
         if not self.training:
             return
-        weight = self.model[1][-1].weight
+        weight = get_model(self.model)[1][-1].weight
         self.learn.loss_grad = self.loss_grad + self.strength / 2 * weight.square().sum()
 
 
@@ -169,7 +179,7 @@ class KeepNorms(Callback):
         self.head = head
 
     def before_train(self):
-        body, head = self.learn.model
+        body, head = get_model(self.learn.model)
         layers = list(body.modules())
         if self.head:
             layers.append(network.standardizer(head))

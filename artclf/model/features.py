@@ -79,9 +79,15 @@ def of_images(
     `map_jobs` is for `feature_views`. Raises InputError for a picture that can't be read,
     FileNotFoundError for one that is gone.
     """
-    files, hashes = images.file, images.clean_sha256
-    pictures = Pictures(data, files, hashes, config["size"], config["resize"])
-    return body_views(pictures, net, config, views, map_jobs)
+    return body_views(pictures_of(data, images, config), net, config, views, map_jobs)
+
+
+def pictures_of(data, images, config: dict) -> "Pictures":
+    """The pictures of a table `images` (see `of_images`), as a network with the settings `config`
+    takes them.
+    """
+    size, resize = config["size"], config["resize"]
+    return Pictures(data, images.file, images.clean_sha256, size, resize)
 
 
 def body_views(
@@ -147,6 +153,12 @@ class Pictures:
         self.key = f"{PIXELS_VERSION}, {size} px {resize}"
         self.store = Store(store_file(data, "pixels.db"))
 
+    def at(self, indices: Sequence[int]) -> "Pictures":
+        """The pictures at `indices` alone."""
+        files = [self.files[index] for index in indices]
+        hashes = [self.hashes[index] for index in indices]
+        return Pictures(self.data, files, hashes, self.size, self.resize)
+
     def pixels(self, indices: Sequence[int]) -> torch.Tensor:
         """The pictures at `indices` of `files`: uint8 of shape (images, 3, size, size).
 
@@ -206,8 +218,7 @@ def feature_views(
     then), and this process alone writes to the store; pixels are not stored.
     """
     store = Store(store_file(pictures.data, "features.db"))
-    made_by = _made_by(name, net)
-    keys = {view: f"{made_by} {pictures.key} view {view}" for view in views}
+    keys = store_keys(pictures, net, name, views)
     table = _FeatureTable(pictures.hashes, list(views), wanted)
     _read_stored(store, keys, pictures.hashes, table)
     missing = {view: table.missing(view) for view in views}
@@ -224,6 +235,14 @@ def feature_views(
             table.put(view, by_hash)
             bar.update(len(by_hash))
     return table.array
+
+
+def store_keys(
+    pictures: Pictures, net: nn.Module, name: str, views: Sequence[int]
+) -> dict[int, str]:
+    """For each view the key under which `feature_views` stores features in `features.db`."""
+    made_by = _made_by(name, net)
+    return {view: f"{made_by} {pictures.key} view {view}" for view in views}
 
 
 def _made_by(name: str, net: nn.Module) -> str:

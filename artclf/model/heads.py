@@ -5,12 +5,16 @@ convex: it has a single minimum, and a solver finds it in seconds. Folds and the
 from all parts are made so, and a test holds fastai's fit against them.
 """
 
+from collections.abc import Callable, Iterable, Iterator
+
 import numpy as np
 import torch
 from fastai.torch_core import default_device
 from sklearn.base import BaseEstimator, ClassifierMixin
 from torch import nn
+from torch.nn.functional import cross_entropy
 
+from artclf.model.feature_rows import FeatureRows, RowsInMemory, StoredRows
 from artclf.model.losses import advantage, balanced_weights
 
 EPSILON = 1e-5  # added to variances, as batch normalisation does
@@ -39,35 +43,47 @@ class LinearHead(ClassifierMixin, BaseEstimator):
         self.tau = tau
         self.standardise = standardise
 
-    def fit(self, x: np.ndarray, y: np.ndarray) -> "LinearHead":
-        """Learn from features `x`, (images, features) or (images, views, features), and the class
-        of each image.
+    def fit(self, x: np.ndarray | FeatureRows, y: np.ndarray) -> "LinearHead":
+        """Learn from features `x`, (images, features) or (images, views, features), or from their
+        rows, and the class of each image.
         """
         device = default_device()
-        views = torch.as_tensor(x, dtype=torch.float32, device=device)
-        views = views[:, None] if views.ndim == 2 else views
+        rows = x if isinstance(x, FeatureRows) else RowsInMemory(x)
         self.classes_, targets = np.unique(y, return_inverse=True)
-        labels = torch.as_tensor(targets, device=device).repeat_interleave(views.shape[1])
-        rows = views.flatten(0, 1)
-        self.mean_, self.deviation_ = rows.new_zeros(()), rows.new_ones(())
+        views = len(rows) // len(targets)
+        labels = torch.as_tensor(targets, device=device).repeat_interleave(views)
+        self.mean_ = torch.zeros((), device=device)
+        self.deviation_ = torch.ones((), device=device)
         if self.standardise:
-            self.mean_ = rows.mean(0)
-            self.deviation_ = (rows.var(0, correction=0) + EPSILON).sqrt()
-        inputs = (rows - self.mean_) / self.deviation_
+            self.mean_ = rows.mean.to(device)
+            self.deviation_ = (rows.var.to(device) + EPSILON).sqrt()
         counts = torch.bincount(labels)
-        loss = nn.CrossEntropyLoss(weight=balanced_weights(counts) if self.balance else None)
-        if inputs.shape[1] > MANY_FEATURES * len(inputs):
-            # the weights are sums of the inputs
-            triangle = _triangle(inputs)
-            columns = triangle.float().to(device)
-            solution, self.bias_ = _minimum(columns, labels, loss, self.ridge)
-            in_rows = torch.linalg.solve_triangular(triangle.T, solution.cpu().double(), upper=True)
-            self.weight_ = inputs.T @ in_rows.float().to(device)
+        weight = balanced_weights(counts) if self.balance else torch.ones_like(counts).float()
+        if isinstance(rows, RowsInMemory):
+            inputs = self._standardised(rows.x)
+            self.weight_, self.bias_ = self._from_memory(inputs, labels, weight)
         else:
-            self.weight_, self.bias_ = _minimum(inputs, labels, loss, self.ridge)
+            batches = _Batches(rows, self._standardised)
+            self.weight_, self.bias_ = _minimum(batches, labels, weight, self.ridge)
         # the bias is free, so an advantage while it learns only moves it
         self.bias_ -= advantage(counts, self.tau)
         return self
+
+    def _standardised(self, rows: torch.Tensor) -> torch.Tensor:
+        return (rows.to(self.mean_.device) - self.mean_) / self.deviation_
+
+    def _from_memory(
+        self, inputs: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The minimum for `inputs` that are in memory as a whole (see `_minimum`)."""
+        if inputs.shape[1] <= MANY_FEATURES * len(inputs):
+            return _minimum([inputs], labels, weight, self.ridge)
+        # the weights are sums of the inputs
+        triangle = _triangle(inputs)
+        columns = triangle.float().to(inputs.device)
+        solution, bias = _minimum([columns], labels, weight, self.ridge)
+        in_rows = torch.linalg.solve_triangular(triangle.T, solution.cpu().double(), upper=True)
+        return inputs.T @ in_rows.float().to(inputs.device), bias
 
     def put_into(self, layers: nn.Sequential):
         """Give the layers of a head of `network.new_head` what this one learned.
@@ -117,21 +133,45 @@ def _triangle(inputs: torch.Tensor) -> torch.Tensor:
     return torch.linalg.cholesky(gram)
 
 
+class _Batches:
+    """The standardised inputs of stored rows, read anew in each loop."""
+
+    def __init__(self, rows: StoredRows, standardised: Callable[[torch.Tensor], torch.Tensor]):
+        self.rows = rows
+        self.standardised = standardised
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return map(self.standardised, self.rows.chunks())
+
+
 def _minimum(
-    inputs: torch.Tensor, labels: torch.Tensor, loss: nn.CrossEntropyLoss, ridge: float
+    batches: Iterable[torch.Tensor], labels: torch.Tensor, class_weight: torch.Tensor, ridge: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The weights, (inputs, classes), and the biases with the least loss and penalty, by L-BFGS."""
-    n_classes = int(labels.max()) + 1
-    weight = inputs.new_zeros(inputs.shape[1], n_classes, requires_grad=True)
-    bias = inputs.new_zeros(n_classes, requires_grad=True)
+    """The weights, (inputs, classes), and the biases with the least loss and penalty, by L-BFGS.
+
+    `batches` of inputs are looped over once for each step; `labels` are those of all.
+    """
+    first = next(iter(batches))
+    weight = first.new_zeros(first.shape[1], len(class_weight), requires_grad=True)
+    bias = first.new_zeros(len(class_weight), requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [weight, bias], max_iter=STEPS, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
     )
+    sum_of_weights = class_weight[labels].sum()
 
     def closure():
         optimizer.zero_grad()
-        value = loss(inputs @ weight + bias, labels) + ridge / 2 * weight.square().sum()
-        value.backward()
+        penalty = ridge / 2 * weight.square().sum()
+        penalty.backward()
+        value = penalty.detach()
+        start = 0
+        for inputs in batches:
+            targets = labels[start : start + len(inputs)]
+            logits = inputs @ weight + bias
+            loss = cross_entropy(logits, targets, class_weight, reduction="sum") / sum_of_weights
+            loss.backward()
+            value += loss.detach()
+            start += len(inputs)
         return value
 
     optimizer.step(closure)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastai.callback.core import Callback, CancelEpochException
-from fastai.torch_core import set_seed
+from fastai.torch_core import get_model, set_seed
 from fastcore.basics import noop
 from fastcore.foundation import L, defaults
 
@@ -23,7 +23,7 @@ from artclf.base import settings
 from artclf.base.errors import StepError
 from artclf.base.files import replace_whole, write_csv
 from artclf.base.locks import hold
-from artclf.model import network
+from artclf.model import network, ranks
 from artclf.model.descriptions import describe, versions
 
 
@@ -77,18 +77,19 @@ class CheckFit(Callback):
 class OneRun(Callback):
     """Keeps other processes from fitting into the same folder, whose checkpoints both would write.
 
-    A fit that was interrupted holds the folder until the next fit ends, or the process does.
+    A fit that was interrupted holds the folder until the next fit ends, or the process does. Of
+    several processes of one training (see `ranks`), the first holds it for all.
     """
 
     order = 54  # before the others, which write
     fit_depends_on_it = False
 
     def before_fit(self):
-        if is_fitting(self.learn):
+        if is_fitting(self.learn) and ranks.is_first():
             self.folder_lock = hold(self.learn.path)
 
     def after_fit(self):
-        if is_fitting(self.learn):
+        if is_fitting(self.learn) and ranks.is_first():
             self.folder_lock.release()
 
 
@@ -138,7 +139,7 @@ class History(Callback):
 
     def write(self):
         """Write `history.csv`, whole or not at all."""
-        if self.rows:
+        if self.rows and ranks.is_first():
             write_csv(self.learn.path / "history.csv", pd.DataFrame(self.rows))
 
 
@@ -205,6 +206,8 @@ class BestEpoch(Callback):
         stopped_early = 0 < self.learn.resume.epochs_done < self.n_epoch
         if stopped_early and self._is_linear_head_alone():
             self._take_if_better()
+        # processors of several machines may round differently
+        self.restore(ranks.of_first(self.state()))
         if self.epoch_number >= 0:
             self._put_back()
 
@@ -223,12 +226,13 @@ class BestEpoch(Callback):
             self.valid_loss = row["valid_loss"]
             self.fit_number = row["fit"]
             self.epoch_number = row["epoch"]
-            weights = self.learn.model.state_dict()
-            replace_whole(self.file, lambda file: torch.save(weights, file))
+            if ranks.is_first():
+                weights = get_model(self.learn.model).state_dict()
+                replace_whole(self.file, lambda file: torch.save(weights, file))
 
     def _put_back(self):
         weights = torch.load(self.file, map_location=self.dls.device, weights_only=True)
-        self.learn.model.load_state_dict(weights)
+        get_model(self.learn.model).load_state_dict(weights)
         last = (self.learn.resume.fit_number, self.epoch)
         verb = "Kept" if (self.fit_number, self.epoch_number) == last else "Put back"
         weights_of = f"{verb} the weights of epoch {self.epoch_number} of fit {self.fit_number}"
@@ -241,7 +245,7 @@ class BestEpoch(Callback):
         )
 
     def _is_linear_head_alone(self) -> bool:
-        has_linear_head = network.standardizer(self.learn.model[1]) is not None
+        has_linear_head = network.standardizer(get_model(self.learn.model)[1]) is not None
         return network.only_head_learns(self.opt) and has_linear_head
 
     def state(self) -> dict:
@@ -285,6 +289,8 @@ class Resume(Callback):
         self.file = self.learn.path / self.learn.model_dir / f"fit-{self.fit_number}.pth"
         self.epochs_done = 0
         state = self._read()
+        done = state["epochs_done"] if state else 0
+        ranks.check_same("settings, versions or data", (self.key, done))
         if state is None:
             self._save()  # interrupted in its first epoch, the fit starts from these weights again
         else:
@@ -360,6 +366,8 @@ class Resume(Callback):
         return state if state["key"] == self.key else None
 
     def _save(self):
+        if not ranks.is_first():
+            return
         recorder = self.learn.recorder
         optimizer = self.opt.state_dict()
         state = {
@@ -367,7 +375,7 @@ class Resume(Callback):
             "epochs_done": self.epochs_done,
             "history": self.learn.history.rows,
             "best": self.learn.best_epoch.state(),
-            "model": self.learn.model.state_dict(),
+            "model": get_model(self.learn.model).state_dict(),
             "opt": optimizer["state"],
             "hypers": [{k: float(v) for k, v in group.items()} for group in optimizer["hypers"]],
             "losses": [float(loss) for loss in recorder.losses],
@@ -380,7 +388,7 @@ class Resume(Callback):
         self.epochs_done = state["epochs_done"]
         self.learn.history.rows = state["history"]
         self.learn.best_epoch.restore(state["best"])
-        self.learn.model.load_state_dict(state["model"])
+        get_model(self.learn.model).load_state_dict(state["model"])
         self.opt.load_state_dict({"state": state["opt"], "hypers": L(state["hypers"])})
         self.opt.zero_grad()  # an interrupted batch may have left its gradients
         recorder = self.learn.recorder

@@ -5,7 +5,7 @@ computed twice.
 import numpy as np
 import pytest
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, TrainEvalCallback
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -224,3 +224,28 @@ def test_frozen_again_the_head_sees_what_the_changed_body_sees(drawn, tmp_path):
     torch.testing.assert_close(
         learn.batches.given[False][0], torch.as_tensor(expected), atol=1e-3, rtol=1e-3
     )
+
+
+class Parallel(Callback):
+    """Wraps the network as fastai's `ParallelTrainer` does, which needs accelerate."""
+
+    run_after = TrainEvalCallback
+
+    def before_fit(self):
+        self.learn.model = torch.nn.DataParallel(self.model)
+
+    def after_fit(self):
+        self.learn.model = self.model.module
+
+
+@pytest.mark.slow
+def test_in_parallel_the_weights_are_the_same(drawn, tmp_path):
+    weights = []
+    for name, callbacks in (("alone", []), ("parallel", [Parallel])):
+        learn = learner(drawn, tmp_path / name, cbs=callbacks)
+        learn.fit_one_cycle(1, 1e-2)
+        learn.unfreeze()
+        learn.fit_one_cycle(1, 1e-3)
+        weights.append(torch.load(tmp_path / name / "models" / "fit-1.pth")["model"])
+    for key, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][key], rtol=0, atol=0)
