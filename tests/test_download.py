@@ -77,7 +77,7 @@ class FakeFetcher(Fetcher):
     for it.
     """
 
-    async def __call__(self, url):
+    async def __call__(self, url, keep):
         self.asked.append(url)
         host = downloads.host_of(url)
         for key in (host, None):
@@ -92,7 +92,7 @@ class FakeFetcher(Fetcher):
             given = given.pop(0) if given else None
         if isinstance(given, Exception):
             raise given
-        return Fetched(picture(), 200, "JPEG", 96, 80)
+        return keep(Fetched(picture(), 200, "JPEG", 96, 80))
 
 
 @pytest.fixture
@@ -508,7 +508,7 @@ def test_the_log_of_the_catalogue_stays_short(data, tmp_path, fake):
     sizes = []
 
     class Looking(fake):
-        async def __call__(self, url):
+        async def __call__(self, url, keep):
             sizes.append((data / "catalogue.db-wal").stat().st_size)
             raise Failure("http 404", 404)
 
