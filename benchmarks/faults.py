@@ -17,8 +17,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter, defaultdict
-from contextlib import contextmanager
+from collections import Counter
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,6 +32,7 @@ RETRY_AFTER = 1  # seconds, which a patient host asks for
 REQUESTS_BEFORE_PATIENCE = 40
 SLOW = 0.3  # seconds of an answer
 QUICK = 0.02
+TOTAL = 32  # requests under way of a worker
 OBJECT_STORE = 2**27  # bytes of a node
 FORBIDDEN = 3  # the first digit of pictures that a robots.txt disallows
 DOWNLOAD = "from artclf.cli import main; main()"
@@ -226,11 +227,177 @@ def nodes(cores: list[int], **options):
         cluster.shutdown()
 
 
+def kill_node(cluster, node):
+    """Kill all processes of a node at once, as its end would."""
+    raylet = raylet_of(node)
+    processes = [raylet, *raylet.children(recursive=True)]
+    for process in processes:
+        process.kill()
+    psutil.wait_procs(processes)
+    cluster.remove_node(node, allow_graceful=False)
+
+
+def raylet_of(node) -> psutil.Process:
+    """The process of Ray that starts a node's workers."""
+    return psutil.Process(node.all_processes["raylet"][0].process.pid)
+
+
 def senders(node) -> list[int]:
     """The processes of a node's workers that send requests."""
-    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    raylet = raylet_of(node)
     return [
         child.pid
         for child in raylet.children()
         if child.is_running() and "Sender" in " ".join(child.cmdline())
     ]
+
+
+class Run:
+    """A download of `urls` URLs from `hosts` by the command, on the nodes of a cluster."""
+
+    def __init__(self, hosts: Hosts, cluster, urls: int, folder: Path):
+        self.hosts = hosts
+        self.cluster = cluster
+        self.urls = urls
+        self.data = folder / "data"
+        number = len(hosts.addresses)
+        lines = ["url", *(hosts.url(i % number, i) for i in range(urls))]
+        (folder / "urls_all.csv").write_text("\n".join(lines) + "\n")
+        self.arguments = ["download", "--lists", folder, "--data", self.data, "--allow-private"]
+        self.arguments += ["--total", str(TOTAL), "--engine", "ray", "--address", cluster.address]
+        self.under_way = 0  # requests of the workers that were killed, at most
+        self.start()
+
+    def start(self):
+        self.command = subprocess.Popen(
+            [sys.executable, "-c", DOWNLOAD, *self.arguments], stdout=subprocess.DEVNULL
+        )
+
+    def wait_for_share(self, share: float):
+        """Wait until so much of the pictures was sent."""
+        while self.hosts.given() < share * self.urls:
+            if self.command.poll() is not None:
+                raise RuntimeError(f"the command ended with code {self.command.returncode}")
+            time.sleep(0.05)
+
+    def note_killed(self, workers: int):
+        self.under_way += TOTAL * workers
+
+    def row(self) -> dict:
+        """What came of it: numbers of rows, and of what must not be."""
+        from artclf.data.catalogue import read_catalogue
+
+        rows = read_catalogue(self.data)
+        ok = rows[rows.status == "ok"]
+        files = {path.relative_to(self.data).as_posix() for path in self.data.glob("raw/*/*")}
+        damaged = 0
+        for row in ok.itertuples():
+            file = self.data / row.file
+            name = row.url.rpartition("/")[2].encode()
+            damaged += not file.exists() or not file.read_bytes().endswith(b"/" + name)
+        expected = {"http 404", "disallowed by robots.txt"}
+        lost = (rows.status == "pending") | (rows.reason.notna() & ~rows.reason.isin(expected))
+        return {
+            "pictures": len(ok),
+            "lost": int(lost.sum()) + self.urls - len(rows),
+            "files damaged": damaged,
+            "files too many": len(files - set(ok.file)),
+            "fetched again": self.hosts.fetched_again(),
+            "of at most": self.under_way,
+            "limits broken": len(self.hosts.broken_limits(per_host=2)),
+        }
+
+
+def no_fault(run: Run):
+    run.wait_for_share(0.9)
+    [worker] = map(psutil.Process, senders(run.cluster.head_node))
+    print(f"A worker takes {worker.memory_info().rss / 1e6:.0f} MB", flush=True)
+
+
+def kill_a_worker(run: Run):
+    run.wait_for_share(0.3)
+    os.kill(senders(run.cluster.head_node)[0], signal.SIGKILL)
+    run.note_killed(1)
+
+
+def kill_a_node(run: Run):
+    run.wait_for_share(0.3)
+    node = run.cluster.worker_nodes.copy().pop()
+    run.note_killed(len(senders(node)))
+    kill_node(run.cluster, node)
+    run.wait_for_share(0.6)
+    run.cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
+
+
+def kill_the_command(run: Run):
+    run.wait_for_share(0.4)
+    run.command.kill()
+    run.command.wait()
+    run.note_killed(2)
+    run.start()
+
+
+def fill_a_disk(run: Run):
+    """The worker of one node can't write files of more than 1,000 bytes, less than a picture."""
+    run.wait_for_share(0.3)
+    [pid] = senders(run.cluster.head_node)
+    psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE, (1000, 1000))
+    run.note_killed(1)
+
+
+def let_a_node_join(run: Run):
+    run.wait_for_share(0.2)
+    node = run.cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
+    run.wait_for_share(0.9)
+    seconds = [sum(psutil.Process(pid).cpu_times()[:2]) for pid in senders(node)]
+    print(f"The worker of the node that joined took {seconds} s of a core")
+    run.command.wait()
+    run.cluster.remove_node(node)
+
+
+def slow_a_node_down(run: Run):
+    """The worker of one node is stopped for nine tenths of each second."""
+    run.wait_for_share(0.2)
+    [worker] = map(psutil.Process, senders(run.cluster.head_node))
+    with suppress(psutil.NoSuchProcess):  # at the end
+        while run.command.poll() is None:
+            worker.suspend()
+            time.sleep(0.9)
+            worker.resume()
+            time.sleep(0.1)
+
+
+FAULTS = {
+    "none": no_fault,
+    "a worker is killed": kill_a_worker,
+    "a node is killed, and one joins": kill_a_node,
+    "the command is killed, and runs again": kill_the_command,
+    "a worker's disk is full": fill_a_disk,
+    "a node joins late": let_a_node_join,
+    "a node is slow": slow_a_node_down,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--urls", type=int, default=20_000)
+    parser.add_argument("--hosts", type=int, default=240)
+    parser.add_argument("--only", nargs="*", choices=FAULTS, default=list(FAULTS))
+    args = parser.parse_args()
+    with Hosts(args.hosts) as hosts, nodes([1, 1]) as cluster:
+        for name in args.only:
+            hosts.forget()
+            started = time.perf_counter()
+            with TemporaryDirectory() as folder:
+                run = Run(hosts, cluster, args.urls, Path(folder))
+                FAULTS[name](run)
+                if run.command.wait():
+                    raise RuntimeError(f"the command ended with code {run.command.returncode}")
+                seconds = time.perf_counter() - started
+                print(f"{name}: {seconds:.0f} s, {run.row()}", flush=True)
+                for line in hosts.broken_limits(per_host=2):
+                    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

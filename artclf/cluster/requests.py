@@ -93,7 +93,9 @@ class ClientOnWorkers:
         self._changed = asyncio.Event()  # a worker is ready, or there will be none
         self._suspects = asyncio.Lock()  # of the question that may be what ends its workers
         self._failed_starts = 0
-        self._error: Exception | None = None
+        self._starting = 0  # workers
+        self._error: Exception | None = None  # why no further worker starts
+        self._write_error: OSError | None = None  # of the worker that was set aside last
         self._tasks: set[asyncio.Task] = set()
         self._marking = ExitStack()
         self._mark = self._marking.enter_context(marked(self.data))
@@ -167,8 +169,16 @@ class ClientOnWorkers:
         while not self._ready:
             if self._error:
                 raise self._error
+            if self._write_error and not self._starting:
+                raise self._write_error
             self._changed.clear()
-            await self._changed.wait()
+            if self._write_error is None:
+                await self._changed.wait()
+                continue
+            try:
+                await asyncio.wait_for(self._changed.wait(), PATIENCE)
+            except TimeoutError:
+                raise self._write_error from None
         home = self._homes.get(host)
         if home not in self._ready:
             home = min(self._ready, key=lambda worker: worker.questions)
@@ -179,6 +189,14 @@ class ClientOnWorkers:
 
     async def _start_worker(self):
         """Start a worker, and another one where it ends as it starts."""
+        self._starting += 1
+        try:
+            await self._start_until_ready()
+        finally:
+            self._starting -= 1
+            self._changed.set()
+
+    async def _start_until_ready(self):
         from ray.exceptions import RayError, RayTaskError
 
         while not self._error:
@@ -198,13 +216,11 @@ class ClientOnWorkers:
                 self._failed_starts = 0
                 self._ready.append(_Worker(actor, machine, self.client.total))
                 self._homes.clear()  # so that it gets its share of them
-                self._changed.set()
                 return
 
     def _give_up(self, error: Exception):
         """Start no further workers; the run ends by `error` when none is left."""
         self._error = error
-        self._changed.set()
         if self._ready:
             print(f"No further worker of the Ray cluster starts: {error}", file=sys.stderr)
 
@@ -220,13 +236,12 @@ class ClientOnWorkers:
 
     def _set_aside(self, worker: _Worker, error: OSError):
         """Ask a worker that can't write nothing more. It keeps its core, so that no other one starts
-        there. Raises `error` where no other worker is ready.
+        there.
         """
+        self._write_error = error
         if worker in self._ready:
             self._ready.remove(worker)
             print(f"No more requests from {worker.machine}: {error}", file=sys.stderr)
-        if not self._ready:
-            raise error
 
     async def _watch(self):
         """Start workers on machines that join the cluster, and say where there is no worker."""

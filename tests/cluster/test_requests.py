@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from artclf.cluster import requests
 from artclf.cluster.requests import ClientOnWorkers, sent_by_workers
 from artclf.cluster.workers import connection
 from artclf.data.catalogue import read_catalogue
-from artclf.data.client import Client, Question
+from artclf.data.client import Client, Question, Reply
 from artclf.data.intake import Failure
 from artclf.download import fetch_lists
 
@@ -48,7 +48,8 @@ def cluster(request, quick_start, faults):
 
 
 @pytest.fixture
-def hosts(faults):
+def hosts(faults, monkeypatch):
+    monkeypatch.setattr(faults, "CRAWL_DELAY", 0.1)
     with faults.Hosts(12) as hosts:
         yield hosts
 
@@ -99,3 +100,157 @@ def test_rows_and_bytes_are_those_of_this_machine(cluster, hosts, tmp_path):
     for file in here.file.dropna():
         assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes()
     check(hosts, folders[1], most_again=0)
+
+
+# Workers, nodes and the command end
+
+
+class Download:
+    """A download in a thread, with what it raised."""
+
+    def __init__(self, *args, **options):
+        self.error: Exception | None = None
+        self.thread = threading.Thread(target=self._run, args=args, kwargs=options)
+        self.thread.start()
+
+    def _run(self, *args, **options):
+        try:
+            run(*args, **options)
+        except Exception as error:  # noqa: BLE001 (it is raised by `wait`)
+            self.error = error
+
+    def wait(self):
+        self.thread.join()
+        if self.error:
+            raise self.error
+
+
+def wait_until(hosts, given: int):
+    end = time.monotonic() + 60
+    while hosts.given() < given:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_killed_worker_and_a_killed_node_cost_only_what_was_under_way(
+    cluster, faults, hosts, tmp_path, capfd
+):
+    lists = lists_of(hosts, tmp_path, 14)
+    data = tmp_path / "data"
+    with sent_by_workers(data) as engine:
+        download = Download(lists, data, engine=engine)
+        wait_until(hosts, 40)
+        [pid] = faults.senders(cluster.head_node)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(hosts, 80)
+        faults.kill_node(cluster, cluster.worker_nodes.copy().pop())
+        download.wait()
+    check(hosts, data, most_again=2 * TOTAL)
+    cluster.add_node(num_cpus=1)
+    assert not faults.senders(cluster.head_node)
+
+
+def test_after_a_kill_of_the_command_the_next_run_goes_on(cluster, hosts, tmp_path):
+    lists = lists_of(hosts, tmp_path, 10)
+    data = tmp_path / "data"
+    arguments = ["download", "--lists", lists, "--data", data, "--total", str(TOTAL)]
+    arguments += ["--allow-private", "--engine", "ray", "--address", cluster.address]
+    program = "from artclf.cli import main; main()"
+    with subprocess.Popen([sys.executable, "-c", program, *arguments]) as command:
+        wait_until(hosts, 50)
+        command.kill()
+    with sent_by_workers(data) as engine:
+        run(lists, data, engine=engine)
+    check(hosts, data, most_again=2 * TOTAL)
+
+
+# Workers that do harm or fail
+
+
+class EndsItsWorker:
+    def __call__(self, response):
+        os._exit(1)
+
+
+class FailsInOneWorker:
+    """Raises OSError in the first worker that uses it, whose process is in the file `pid`."""
+
+    def __init__(self, pid: Path):
+        self.pid = pid
+
+    def __call__(self, response):
+        try:
+            with self.pid.open("x") as file:
+                file.write(str(os.getpid()))
+        except FileExistsError:
+            if self.pid.read_text() != str(os.getpid()):
+                return os.getpid()
+        raise OSError(28, "No space left on device")
+
+
+class HangsOnce:
+    def __init__(self, file: Path):
+        self.file = file
+
+    def __call__(self, response):
+        if not self.file.exists():
+            self.file.touch()
+            time.sleep(600)
+        return "awake"
+
+
+def ask(hosts, data: Path, *uses):
+    """What becomes of a question for each of `uses`, asked at the same time."""
+
+    async def main():
+        client = ClientOnWorkers(data, Client("me", TOTAL, 5, allow_private=True))
+        async with client:
+            questions = [
+                Question(URL(hosts.url(0, i)), 5, 10**6, False, use) for i, use in enumerate(uses)
+            ]
+            answers = await asyncio.gather(*map(client.ask, questions), return_exceptions=True)
+        return [answer.result if isinstance(answer, Reply) else answer for answer in answers]
+
+    return asyncio.run(main())
+
+
+def length(response) -> int:
+    return len(response.body)
+
+
+def test_a_url_that_ends_its_workers_fails_and_takes_no_other_with_it(
+    cluster, hosts, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(requests, "REST", 0)
+    bad, *good = ask(hosts, tmp_path, EndsItsWorker(), *[length] * 6)
+    assert isinstance(bad, Failure) and bad.reason == "ended 3 workers of the cluster"
+    assert good == [len(hosts.picture) + len("/1.jpg")] * 6
+
+
+def test_a_worker_that_cannot_write_is_asked_nothing_more(cluster, hosts, tmp_path, capfd):
+    uses = [FailsInOneWorker(tmp_path / "pid")] * 6
+    answers = ask(hosts, tmp_path, *uses)
+    assert len(set(answers)) == 1 and isinstance(answers[0], int)
+    assert answers[0] != int((tmp_path / "pid").read_text())
+    [line] = [line for line in capfd.readouterr().err.splitlines() if "No more requests" in line]
+    assert "No space left on device" in line
+
+
+def no_room(response):
+    raise OSError(28, "No space left on device")
+
+
+def test_where_no_worker_can_write_the_download_ends(cluster, hosts, tmp_path):
+    [error] = ask(hosts, tmp_path, no_room)
+    assert isinstance(error, OSError) and error.errno == 28
+
+
+def test_a_worker_that_hangs_is_replaced(cluster, hosts, tmp_path, monkeypatch):
+    monkeypatch.setattr(requests, "SPARE_SECONDS", -4)
+    assert ask(hosts, tmp_path, HangsOnce(tmp_path / "hung")) == ["awake"]
+
+
+def test_workers_that_do_not_see_the_folder_are_named(cluster, hosts, tmp_path, monkeypatch):
+    monkeypatch.setattr(requests, "marked", lambda data: nullcontext(data / "none" / "mark"))
+    [error] = ask(hosts, tmp_path, length)
+    assert isinstance(error, StepError) and "does not see the folder" in str(error)
