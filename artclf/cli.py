@@ -171,15 +171,19 @@ def _workers(
 
 
 @contextmanager
-def _senders(engine: EngineName, address: str | None, data: Path) -> Iterator[Callable | None]:
+def _senders(
+    engine: EngineName, address: str | None, lists: Path, data: Path
+) -> Iterator[Callable | None]:
     """What sends the requests of step download: the workers of a Ray cluster, which see `data`;
-    None for this process.
+    None for this process. Raises FileNotFoundError where there are no `lists`.
     """
     if _is_local(engine, address):
         yield None
         return
     from artclf.cluster.requests import sent_by_workers
+    from artclf.download import find_lists
 
+    find_lists(lists)
     with sent_by_workers(data, address) as senders:
         yield senders
 
@@ -266,7 +270,7 @@ def download(
     as_json: Json = False,
 ):
     """Fetch what the URL lists name, or canvases that are drawn by code; goes on where it was."""
-    from artclf.download import data_folder, fetch_canvases, fetch_lists, find_lists
+    from artclf.download import data_folder, fetch_canvases, fetch_lists
 
     options: dict[str, Any] = {
         "max_per_period": max_per_period,
@@ -281,14 +285,13 @@ def download(
         options["contact"] = contact
     if lists is None and data not in (None, DATA):
         raise typer.BadParameter(f"name the URL lists for {data} with --lists")
-    if lists is None and engine == EngineName.ray:
+    if lists is None and not _is_local(engine, address):
         raise typer.BadParameter("it goes with --lists FOLDER", param_hint="--engine")
     if lists is None:
         summary = _call(fetch_canvases, DATA, **options)
     else:
-        find_lists(lists)  # before Ray starts
         data = data or _call(data_folder, lists, "lists")
-        with _senders(engine, address, data) as senders:
+        with _senders(engine, address, lists, data) as senders:
             summary = _call(fetch_lists, lists, data, engine=senders, **options)
     _print(summary, as_json)
 

@@ -5,6 +5,7 @@ disks.
 import asyncio
 import hashlib
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -688,6 +689,20 @@ def test_progress_counts_to_the_end(server, data, forty, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     run(forty, data)
     assert (bars[0].n, bars[0].total, bars[0].postfix) == (40, 40, "failed=0, ok=40")
+
+
+def test_lines_say_which_hosts_the_others_wait_for(server, data, tmp_path, monkeypatch, capsys):
+    resolve_tests_to_loopback(monkeypatch)
+    server.default = lambda connection: (time.sleep(0.15), PICTURE)[1]
+    urls = [f"http://slow.test:{server.port}/{i}" for i in range(10)]
+    lists = write_lists(tmp_path / "lists", one=[*urls, f"{server.url}/picture"])
+    run(lists, data, max_per_period=1)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(download, "FIRST_LINE", 0.5)
+    run(lists, data)
+    said, end = capsys.readouterr().err.splitlines()
+    assert re.match(r"\d URLs left, most of them of slow.test \(\d, \S+ a second\): done in", said)
+    assert re.match(r"Done after \d s, last with slow.test: 9 URLs, \S+ a second", end)
 
 
 # Import
