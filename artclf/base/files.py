@@ -76,7 +76,7 @@ def _writing_to(folder: Path) -> Iterator[None]:
         if not can_not_be_written(error):
             raise
         raise PermissionError(
-            f"{folder} can't be written ({error.strerror}): name another folder by --out"
+            f"{folder} can't be written ({error.strerror}): name another folder"
         ) from error
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from platform import node
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -29,8 +30,11 @@ OBJECT_STORE = 2**28  # bytes on this machine; results are small
 CHUNKS_AT_A_TIME = 2  # of a worker: the one that it works on, and the next
 TRIES_ALONE = 2  # of a job that was under way when its worker ended
 MOST_FAILED_STARTS = 5  # one after the other, before a run gives up
+STARTS = (
+    3  # of Ray on this machine: its processes give up where a busy machine is slow to start them
+)
 SECONDS_TO_CONNECT = 10
-PATIENCE = 30  # seconds without any worker, before a line says so
+SECONDS_TO_LOOK = 10  # after which it is looked whether machines have joined the cluster
 
 
 @contextmanager
@@ -83,15 +87,19 @@ def _connect(address: str, cores: int | None):
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE,
         }
-    try:
-        _knock(address)
-        # what workers print goes to Ray's logs
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except Exception as error:  # noqa: BLE001 (Ray raises bare Exceptions, too)
-        ray.shutdown()
-        where = "on this machine" if address == LOCAL else f"at {address}"
-        reason = str(error).strip().splitlines()[0]
-        raise StepError(f"no Ray cluster {where}: {reason}") from error
+    tries_left = STARTS if address == LOCAL else 1
+    while not ray.is_initialized():
+        tries_left -= 1
+        try:
+            _knock(address)
+            # what workers print goes to Ray's logs
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        except Exception as error:  # noqa: BLE001 (Ray raises bare Exceptions, too)
+            ray.shutdown()
+            if not tries_left:
+                where = "on this machine" if address == LOCAL else f"at {address}"
+                reason = str(error).strip().splitlines()[0]
+                raise StepError(f"no Ray cluster {where}: {reason}") from error
 
 
 def _knock(address: str):
@@ -168,12 +176,18 @@ class _Pool:
     def __init__(self, mark: Path | None, on_gpus: bool):
         import ray
 
-        resources = ray.cluster_resources()
-        gpus = int(resources.get("GPU", 0)) if on_gpus else 0
-        self.size = gpus or max(1, int(resources.get("CPU", 1)))
-        self.new_actor = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(Worker).remote
+        self.kind = "GPU" if on_gpus and ray.cluster_resources().get("GPU") else "CPU"
+        gpus = 1 if self.kind == "GPU" else 0
+        self.new_actor = ray.remote(num_cpus=1, num_gpus=gpus)(Worker).remote
         self.mark = mark
         self.idle: list = []  # actors that have done the jobs of a function
+
+    @property
+    def size(self) -> int:
+        """The number of workers for which the cluster has room now, at least one."""
+        import ray
+
+        return max(1, int(ray.cluster_resources().get(self.kind, 1)))
 
     def map_jobs(
         self,
@@ -183,7 +197,8 @@ class _Pool:
         chunk_size: int = 16,
         initializer: Callable | None = None,
     ) -> Iterator[list[tuple]]:
-        """A `MapJobs` with `workers` workers, by default one a core or GPU of the cluster.
+        """A `MapJobs` with `workers` workers, by default one a core or GPU of the cluster, also of
+        the machines that join it meanwhile.
 
         When a worker ends, as by a decoder that crashes, a kill or the end of its machine, another
         one starts, and what it had under way is done again, one job at a time. The result of a job
@@ -194,10 +209,8 @@ class _Pool:
         first = next(chunks, None)
         if first is None:
             return
-        run = _Run(self, (function, initializer, self.mark), chain([first], chunks))
+        run = _Run(self, workers, (function, initializer, self.mark), chain([first], chunks))
         try:
-            for _ in range(workers or self.size):
-                run.start_worker()
             yield from run.results()
         finally:
             run.end()
@@ -216,30 +229,35 @@ class _Pool:
 class _Run:
     """The jobs of one function on the workers of a pool, and what is under way of them."""
 
-    def __init__(self, pool: _Pool, arguments_of_start: tuple, chunks: Iterator[list]):
+    def __init__(
+        self, pool: _Pool, workers: int | None, arguments_of_start: tuple, chunks: Iterator[list]
+    ):
         self.pool = pool
+        self.workers = workers
         self.arguments_of_start = arguments_of_start
         self.chunks = chunks
         self.again: deque[_Call] = deque()  # single jobs whose worker ended
         self.calls: dict = {}  # by the reference to the result
         self.ready: dict = {}  # of each actor that has started, its calls of `Worker.do`
         self.failed_starts = 0
-
-    def start_worker(self):
-        actor = self.pool.actor()
-        self.calls[actor.start.remote(*self.arguments_of_start)] = _Call(actor)
+        self.look_at = 0.0  # when to look for room in the cluster again
+        self.has_waited = False
 
     def results(self) -> Iterator[list[tuple]]:
         import ray
 
         while True:
+            if monotonic() >= self.look_at:
+                self._start_workers()
+                self.look_at = monotonic() + SECONDS_TO_LOOK
             self._hand_out()
             is_done = not self.again and all(call.jobs is None for call in self.calls.values())
             if self.ready and is_done:
                 return
-            done, _ = ray.wait(list(self.calls), timeout=PATIENCE)
-            if not done and not self.ready:
+            done, _ = ray.wait(list(self.calls), timeout=SECONDS_TO_LOOK)
+            if not done and not self.ready and not self.has_waited:
                 print("Waiting for a free worker of the Ray cluster.", file=sys.stderr)
+                self.has_waited = True
             for reference in done:
                 yield from self._results_of(reference)
 
@@ -251,6 +269,17 @@ class _Run:
         for actor in busy:
             ray.kill(actor)
         self.pool.idle += self.ready.keys() - busy
+
+    def _start_workers(self):
+        """Start workers as long as the cluster has room, or up to the number that was asked for."""
+        starting = sum(call.jobs is None for call in self.calls.values())
+        wanted = self.workers or self.pool.size
+        for _ in range(wanted - len(self.ready) - starting):
+            self._start_worker()
+
+    def _start_worker(self):
+        actor = self.pool.actor()
+        self.calls[actor.start.remote(*self.arguments_of_start)] = _Call(actor)
 
     def _hand_out(self):
         """Give work to the workers that have room. A job that is done again has its worker for
@@ -298,10 +327,10 @@ class _Run:
             self.failed_starts += 1
             if self.failed_starts >= MOST_FAILED_STARTS:
                 raise no_start(error) from error
-            self.start_worker()
+            self._start_worker()
             return
         if self.ready.pop(call.actor, None) is not None:
-            self.start_worker()
+            self._start_worker()
         deaths = call.deaths + call.is_alone
         if deaths == TRIES_ALONE:
             yield [(job, None) for job in call.jobs]

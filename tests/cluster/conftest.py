@@ -29,7 +29,8 @@ def map_jobs(request, quick_start):
     """Two workers of a cluster on this machine."""
     ray = pytest.importorskip("ray")
     ray.cloudpickle.register_pickle_by_value(request.module)
-    with workers.connected(cores=4) as map_jobs:  # two are for callers in other processes
-        map_jobs.__self__.size = 2
-        yield map_jobs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers._Pool, "size", 2)
+        with workers.connected(cores=4) as map_jobs:  # two are for callers in other processes
+            yield map_jobs
     assert not ray.is_initialized()

@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from artclf.base import extras
+from artclf.base.errors import StepError
+from artclf.cluster import workers
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,24 @@ def test_an_address_where_nothing_listens_is_a_line(command, drawn):
         code, _, errors = command("clean", "--data", drawn, "--engine", "ray", "--address", address)
     assert code == 1 and errors.startswith(f"artclf: no Ray cluster at {address}: ")
     assert len(errors.splitlines()) == 1
+
+
+def test_a_start_on_this_machine_that_fails_is_tried_again(monkeypatch):
+    ray = pytest.importorskip("ray")
+    starts = []
+
+    def init(*_, **__):
+        starts.append(None)
+        raise RuntimeError("busy" if len(starts) < 3 else "the raylet gave up\nmore of its log")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    with (
+        pytest.raises(StepError, match="no Ray cluster on this machine: the raylet gave up$"),
+        workers.connected(),
+    ):
+        pass
+    assert len(starts) == 3
 
 
 def test_the_steps_do_not_import_ray():

@@ -57,7 +57,7 @@ def test_a_job_that_ends_its_workers_has_no_result_and_all_others_have_theirs(ma
 
 
 def test_no_jobs_need_no_worker(map_jobs, monkeypatch):
-    monkeypatch.setattr(workers._Run, "start_worker", None)
+    monkeypatch.setattr(workers._Run, "_start_worker", None)
     assert list(map_jobs(abs, [])) == []
 
 
@@ -109,6 +109,22 @@ def test_what_a_killed_worker_had_under_way_is_done_again(map_jobs, tmp_path):
     killer.start()
     assert results_of(map_jobs(function, range(9), chunk_size=3)) == {i: i + 1 for i in range(9)}
     killer.join()
+
+
+def process_of(job: int) -> int:
+    time.sleep(0.2)
+    return os.getpid()
+
+
+def test_workers_that_the_cluster_gets_room_for_meanwhile_take_part(map_jobs, monkeypatch):
+    monkeypatch.setattr(workers, "SECONDS_TO_LOOK", 0)
+    monkeypatch.setattr(workers._Pool, "size", 1)
+    chunks = map_jobs(process_of, range(200), chunk_size=1)
+    processes = {process for _, process in next(chunks)}
+    monkeypatch.setattr(workers._Pool, "size", 2)
+    while len(processes) < 2:
+        processes |= {process for _, process in next(chunks)}
+    chunks.close()
 
 
 def test_a_worker_that_sees_another_folder_is_an_error(map_jobs, tmp_path, monkeypatch):

@@ -169,6 +169,8 @@ def test_no_pack_takes_the_place_of_another_one(data, target, tmp_path):
     assert made_packs.files(target) == before
     with pytest.raises(InputError, match="is a data set itself"):
         packing.pack(data, data)
+    with pytest.raises(InputError, match="lies in the data set .*: name a folder outside"):
+        packing.pack(data, data / "raw" / "pack")
 
 
 def test_bad_settings_and_nothing_to_pack(data, target, tmp_path):
