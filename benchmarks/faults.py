@@ -1,11 +1,13 @@
 """What a download on Ray loses, fetches twice or asks too early, when workers, nodes and the command are killed.
 
-    python benchmarks/faults.py [--urls 20000] [--only "a worker is killed"]
+    python benchmarks/faults.py [--urls 20000] [--only "a worker is killed"] [--rates 3]
 
 Servers of this process answer on many addresses of 127.0.0.0/8, each of them a host: plain ones, slow
 ones, those with a Crawl-delay, those that ask for patience by http 429, those that redirect to others,
 and with answers that are cut or fail once. They count requests at a time and the pauses between them.
-Two nodes (`ray.cluster_utils.Cluster`) do the download for each fault. Needs the extra `cluster`.
+Two nodes (`ray.cluster_utils.Cluster`) do the download for each fault. With `--rates`, plain hosts
+tell instead how many pictures a second they give to the command alone and to a worker on Ray, in
+so many rounds, from the first picture to the last. Needs the extra `cluster`.
 """
 
 import argparse
@@ -253,7 +255,9 @@ def senders(node) -> list[int]:
 
 
 class Run:
-    """A download of `urls` URLs from `hosts` by the command, on the nodes of a cluster."""
+    """A download of `urls` URLs from `hosts` by the command, on the nodes of a cluster; without one
+    by the command alone.
+    """
 
     def __init__(self, hosts: Hosts, cluster, urls: int, folder: Path):
         self.hosts = hosts
@@ -264,7 +268,9 @@ class Run:
         lines = ["url", *(hosts.url(i % number, i) for i in range(urls))]
         (folder / "urls_all.csv").write_text("\n".join(lines) + "\n")
         self.arguments = ["download", "--lists", folder, "--data", self.data, "--allow-private"]
-        self.arguments += ["--total", str(TOTAL), "--engine", "ray", "--address", cluster.address]
+        self.arguments += ["--total", str(TOTAL)]
+        if cluster is not None:
+            self.arguments += ["--engine", "ray", "--address", cluster.address]
         self.under_way = 0  # requests of the workers that were killed, at most
         self.start()
 
@@ -378,12 +384,39 @@ FAULTS = {
 }
 
 
+def rate(urls: int, cluster) -> tuple[float, float]:
+    """Pictures a second that plain hosts give, and the MB of the command near the end."""
+    with Hosts(64, kinds=("plain",)) as hosts, TemporaryDirectory() as folder:
+        run = Run(hosts, cluster, urls, Path(folder))
+        run.wait_for_share(0.1)
+        started, first = time.perf_counter(), hosts.given()
+        run.wait_for_share(0.9)
+        seconds, last = time.perf_counter() - started, hosts.given()
+        megabytes = psutil.Process(run.command.pid).memory_info().rss / 1e6
+        if run.command.wait():
+            raise RuntimeError(f"the command ended with code {run.command.returncode}")
+        return (last - first) / seconds, megabytes
+
+
+def compare_rates(urls: int, rounds: int):
+    with nodes([1]) as cluster:
+        for place, engine in rounds * [("here", None), ("one worker on Ray", cluster)]:
+            pictures, megabytes = rate(urls, engine)
+            print(
+                f"{place}: {pictures:.0f} pictures a second, the command takes {megabytes:.0f} MB"
+            )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--urls", type=int, default=20_000)
     parser.add_argument("--hosts", type=int, default=240)
     parser.add_argument("--only", nargs="*", choices=FAULTS, default=list(FAULTS))
+    parser.add_argument("--rates", type=int, default=0)
     args = parser.parse_args()
+    if args.rates:
+        compare_rates(args.urls, args.rates)
+        return
     with Hosts(args.hosts) as hosts, nodes([1, 1]) as cluster:
         for name in args.only:
             hosts.forget()

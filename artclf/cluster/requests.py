@@ -14,7 +14,14 @@ from pathlib import Path
 from platform import node
 from typing import Any
 
-from artclf.cluster.workers import MOST_FAILED_STARTS, PATIENCE, connection, marked, no_start, see
+from artclf.cluster.workers import (
+    MOST_FAILED_STARTS,
+    SECONDS_TO_LOOK,
+    connection,
+    marked,
+    no_start,
+    see,
+)
 from artclf.data.client import Client, Question, Reply
 from artclf.data.intake import Failure
 
@@ -22,7 +29,7 @@ DEATHS = 3  # of workers that had a request under way, before its URL is taken f
 REST = 1  # seconds that a host is left alone when the worker that asked it has ended
 SPARE_SECONDS = 30  # beyond those of a request, before its worker counts as hanging
 MOST_HOMES = 100_000  # hosts whose worker is remembered
-SECONDS_TO_GROW = 10  # between two looks for machines that joined the cluster
+PATIENCE = 30  # seconds without any worker, where others could not write
 
 MakeClient = Callable[[Client], "ClientOnWorkers"]
 
@@ -245,13 +252,10 @@ class ClientOnWorkers:
 
     async def _watch(self):
         """Start workers on machines that join the cluster, and say where there is no worker."""
-        seconds_without = 0
         while True:
-            await asyncio.sleep(SECONDS_TO_GROW)
-            seconds_without = 0 if self._ready else seconds_without + SECONDS_TO_GROW
-            if seconds_without >= PATIENCE:
+            await asyncio.sleep(SECONDS_TO_LOOK)
+            if not self._ready:
                 print("Waiting for a free worker of the Ray cluster.", file=sys.stderr)
-                seconds_without = 0
             for _ in range(_cores() - len(self._actors)):
                 self._in_background(self._start_worker())
 
