@@ -78,7 +78,8 @@ class FakeFetcher(Fetcher):
     for it.
     """
 
-    async def __call__(self, url, keep):
+    async def __call__(self, url, keep, before):
+        before()
         self.asked.append(url)
         host = downloads.host_of(url)
         for key in (host, None):
@@ -440,6 +441,25 @@ def test_a_host_that_asks_for_patience_gets_it_with_all_its_urls(server, data, t
     assert server.most[None] <= 4
 
 
+@pytest.mark.parametrize("rules", [b"", b"User-agent: *\nCrawl-delay: 0.3"])
+def test_requests_that_wait_for_a_turn_when_a_host_asks_for_patience_wait_longer(
+    server, data, tmp_path, rules
+):
+    """They wait for one of the `total` places, or for the Crawl-delay."""
+    asked = []
+
+    def route(connection):
+        asked.append(time.monotonic())
+        return PICTURE if len(asked) > 1 else answer(status="429 Too Many", Retry_After="1")
+
+    server.default = route
+    server.routes["/robots.txt"] = answer(rules)
+    lists = write_lists(tmp_path / "lists", one=[f"{server.url}/{i}" for i in range(3)])
+    assert run(lists, data, total=1).ok.tolist() == [3]
+    assert asked[1] - asked[0] >= 0.95
+    assert read_catalogue(data).tries.sum() == len(asked) == 4
+
+
 def test_a_host_that_never_answers_is_given_up_after_few_requests(
     server, data, tmp_path, monkeypatch
 ):
@@ -509,7 +529,7 @@ def test_the_log_of_the_catalogue_stays_short(data, tmp_path, fake):
     sizes = []
 
     class Looking(fake):
-        async def __call__(self, url, keep):
+        async def __call__(self, url, keep, before):
             sizes.append((data / "catalogue.db-wal").stat().st_size)
             raise Failure("http 404", 404)
 

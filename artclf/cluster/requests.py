@@ -23,10 +23,11 @@ from artclf.cluster.workers import (
     see,
 )
 from artclf.data.client import Client, Question, Reply
+from artclf.data.fetch import at_once
 from artclf.data.intake import Failure
 
 DEATHS = 3  # of workers that had a request under way, before its URL is taken for the cause
-REST = 1  # seconds that a host is left alone when the worker that asked it has ended
+REST = 1  # seconds at least that a host is left alone before it is asked again by another worker
 SPARE_SECONDS = 30  # beyond those of a request, before its worker counts as hanging
 MOST_HOMES = 100_000  # hosts whose worker is remembered
 PATIENCE = 30  # seconds without any worker, where others could not write
@@ -60,7 +61,7 @@ class Sender:
     async def ask(self, question: Question) -> Reply | Failure | OSError:
         """What `Client.ask` returns or raises, OSError where the picture can't be written."""
         try:
-            return await self.client.ask(question)
+            return await self.client.ask(question, at_once)
         except (Failure, OSError) as error:
             return error
 
@@ -99,7 +100,6 @@ class ClientOnWorkers:
         self._homes: dict[str, _Worker] = {}  # host -> the worker that asks it
         self._changed = asyncio.Event()  # a worker is ready, or there will be none
         self._suspects = asyncio.Lock()  # of the question that may be what ends its workers
-        self._failed_starts = 0
         self._starting = 0  # workers
         self._error: Exception | None = None  # why no further worker starts
         self._write_error: OSError | None = None  # of the worker that was set aside last
@@ -121,30 +121,33 @@ class ClientOnWorkers:
             ray.kill(actor)
         self._marking.close()
 
-    async def ask(self, question: Question) -> Reply:
-        """What became of a question. Raises Failure, StepError where no worker starts, OSError where
-        none can write.
+    async def ask(self, question: Question, before: Callable[[], None]) -> Reply:
+        """What became of a question; `before` is called each time before it is sent to a worker.
+        Raises Failure, what `before` raises, StepError where no worker starts, OSError where none
+        can write.
         """
         host = (question.url.raw_host or "").lower()
         deaths = 0
         while deaths < DEATHS:
             # so that a question that ends its workers takes no other one with it twice
             async with self._suspects if deaths == DEATHS - 1 else nullcontext():
-                answer = await self._ask_once(host, question)
-                if answer is None:
-                    deaths += 1
-                    await asyncio.sleep(REST)
-                elif isinstance(answer, Failure):
+                answer = await self._ask_once(host, question, before)
+                if isinstance(answer, Failure):
                     raise answer
-                elif isinstance(answer, Reply):
+                if isinstance(answer, Reply):
                     return answer
+                deaths += answer is None
+                await asyncio.sleep(max(REST, question.pause))
         raise Failure(f"ended {DEATHS} workers of the cluster")
 
-    async def _ask_once(self, host: str, question: Question) -> Reply | Failure | OSError | None:
+    async def _ask_once(
+        self, host: str, question: Question, before: Callable[[], None]
+    ) -> Reply | Failure | OSError | None:
         """What the worker of `host` answers; None where it ended."""
         from ray.exceptions import RayError, RayTaskError
 
         async with self._place(host) as worker:
+            before()
             try:
                 async with asyncio.timeout(question.seconds + SPARE_SECONDS):
                     answer = await worker.actor.ask.remote(question)
@@ -206,7 +209,7 @@ class ClientOnWorkers:
     async def _start_until_ready(self):
         from ray.exceptions import RayError, RayTaskError
 
-        while not self._error:
+        for failed in range(1, MOST_FAILED_STARTS + 1):
             actor = self._new_actor()
             self._actors.add(actor)
             try:
@@ -216,20 +219,20 @@ class ClientOnWorkers:
                 return
             except RayError as error:
                 self._actors.discard(actor)
-                self._failed_starts += 1
-                if self._failed_starts >= MOST_FAILED_STARTS:
+                if failed == MOST_FAILED_STARTS:
                     self._give_up(no_start(error))
+                    return
+                await asyncio.sleep(failed * REST)
             else:
-                self._failed_starts = 0
                 self._ready.append(_Worker(actor, machine, self.client.total))
                 self._homes.clear()  # so that it gets its share of them
                 return
 
     def _give_up(self, error: Exception):
-        """Start no further workers; the run ends by `error` when none is left."""
+        """Go on with the workers that are ready; the run ends by `error` where none is left."""
         self._error = error
         if self._ready:
-            print(f"No further worker of the Ray cluster starts: {error}", file=sys.stderr)
+            print(f"A worker of the Ray cluster does not start: {error}", file=sys.stderr)
 
     def _replace(self, worker: _Worker):
         """Another worker in place of one that has ended or hangs."""

@@ -58,7 +58,8 @@ class Question:
     """A request for `url`, which may take `seconds` and bring at most `max_bytes`.
 
     `use` is called with the `Response`. With `heeds_tags`, a response is refused whose
-    `X-Robots-Tag` says noai or noimageai.
+    `X-Robots-Tag` says noai or noimageai. The host wants a `pause` of so many seconds before it is
+    asked again.
     """
 
     url: URL
@@ -66,6 +67,7 @@ class Question:
     max_bytes: int
     heeds_tags: bool
     use: Callable[[Response], Any]
+    pause: float = 0
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class BlockedAddress(OSError):
 
 @dataclass
 class Client:
-    """An async context manager; `await client.ask(question)` gives a `Reply` or raises `Failure`.
+    """An async context manager; `await client.ask(question, before)` gives a `Reply` or raises
+    `Failure`.
 
     At most `total` requests are under way. `contact` is for the User-Agent. A connection is made
     within `deadline` seconds, to an address on the public internet or to `allowed_address`;
@@ -125,11 +128,12 @@ class Client:
     async def __aexit__(self, *exc):
         await self._session.close()
 
-    async def ask(self, question: Question) -> Reply:
-        """What became of a question, whose time starts when it has one of the `total` places.
-        Raises Failure, and what `question.use` raises.
+    async def ask(self, question: Question, before: Callable[[], None]) -> Reply:
+        """What became of a question, whose time starts when it has one of the `total` places;
+        `before` is called then. Raises Failure, and what `before` and `question.use` raise.
         """
         async with self._places:
+            before()
             started = monotonic()
             try:
                 async with asyncio.timeout(question.seconds):

@@ -153,6 +153,10 @@ def _fill_queues(catalogue: Catalogue, max_per_period: int | None, retry_failed:
     return db.execute("SELECT count(*) FROM queue").fetchone()[0]
 
 
+class Closed(Exception):
+    """The host asks for patience since a request waits for its turn."""
+
+
 class Host:
     """The rows of one host that wait to be fetched, and the patience that it asks for.
 
@@ -207,7 +211,9 @@ class Host:
         async with self.places:
             if not self.is_patient:
                 try:
-                    return await self._ask(row, keep)
+                    return await self._ask(row, keep, self.open_at)
+                except Closed:
+                    pass  # it goes on below, as all rows from now on
                 except Failure as refusal:
                     if not refusal.wants_patience:
                         raise
@@ -228,17 +234,31 @@ class Host:
 
     async def _ask_when_open(self, row: dict, keep: Keep) -> dict:
         """What `fetch` returns, when the host may be asked again. Raises Failure."""
-        if self.given_up:
-            raise Failure(self.given_up, self.last_status)
-        await asyncio.sleep(max(0, self.open_at - monotonic()))
-        return await self._ask(row, keep)
+        while not self.given_up:
+            open_at = self.open_at
+            await asyncio.sleep(max(0, open_at - monotonic()))
+            with suppress(Closed):
+                return await self._ask(row, keep, open_at)
+        raise Failure(self.given_up, self.last_status)
 
-    async def _ask(self, row: dict, keep: Keep) -> dict:
-        """What `fetch` returns; notes whether the host asks for patience. Raises Failure."""
+    async def _ask(self, row: dict, keep: Keep, open_at: float) -> dict:
+        """What `fetch` returns; notes whether the host asks for patience. Raises Failure, and Closed
+        where the host is no longer open since `open_at` when the request is about to be sent.
+        """
         asked_at = monotonic()
         row["tries"] += 1
+
+        def before():
+            nonlocal asked_at
+            asked_at = monotonic()
+            if self.open_at != open_at:
+                raise Closed
+
         try:
-            columns = await self.fetcher(row["url"], keep)
+            columns = await self.fetcher(row["url"], keep, before)
+        except Closed:
+            row["tries"] -= 1
+            raise
         except Failure as failure:
             if failure.wants_patience:
                 self._close(failure, asked_at)

@@ -6,7 +6,7 @@ Holds the limits of each host, obeys robots.txt, and follows redirects; the requ
 
 import asyncio
 from collections.abc import Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -54,9 +54,16 @@ class Rules:
                 self.open_at = monotonic() + self.crawl_delay
 
 
+NO_RULES = Rules("")
+
+
 def as_it_is(thing):
     """The thing that was given."""
     return thing
+
+
+def at_once():
+    """Do nothing before a request."""
 
 
 @dataclass
@@ -117,25 +124,39 @@ class Fetcher:
     async def __aexit__(self, *exc):
         await self._client.__aexit__(*exc)
 
-    async def __call__(self, url: str, keep: Callable[[Fetched], Any] = as_it_is) -> Any:
+    async def __call__(
+        self,
+        url: str,
+        keep: Callable[[Fetched], Any] = as_it_is,
+        before: Callable[[], None] = at_once,
+    ) -> Any:
         """What `keep` returns of the picture. It is called where the bytes are: with an engine in a
-        worker, so it must be small when it is pickled.
+        worker, so it must be small when it is pickled. `before` is called here when `url` is about
+        to be asked for, after all waits for a turn.
         """
         use = partial(_picture_of, max_pixels=self.max_pixels, keep=keep)
-        return await self._get(parse_url(url), self.max_bytes, self.robots, use)
+        return await self._get(parse_url(url), self.max_bytes, self.robots, use, before)
 
-    async def _get(self, url: URL, max_bytes: int, robots: bool, use: Callable[[Response], Any]):
+    async def _get(
+        self,
+        url: URL,
+        max_bytes: int,
+        robots: bool,
+        use: Callable[[Response], Any],
+        before: Callable[[], None] = at_once,
+    ):
         """What `use` returns of the last response, after following redirects."""
         seconds_left = self.deadline
         for _ in range(MAX_REDIRECTS + 1):
-            turn = (await self._ask_robots(url)).next_request() if robots else nullcontext()
+            rules = await self._ask_robots(url) if robots else NO_RULES
             host = (url.raw_host or "").lower()
             requests_to_host = self._requests_to.setdefault(host, asyncio.Semaphore(self.per_host))
-            async with turn, requests_to_host:
-                question = Question(url, seconds_left, max_bytes, robots, use)
-                reply = await self._client.ask(question)
+            async with rules.next_request(), requests_to_host:
+                question = Question(url, seconds_left, max_bytes, robots, use, rules.crawl_delay)
+                reply = await self._client.ask(question, before)
             if reply.location is None:
                 return reply.result
+            before = at_once
             seconds_left -= reply.seconds
             url = parse_url(reply.location, url)
         raise Failure("too many redirects", reply.status)
@@ -167,7 +188,7 @@ class Fetcher:
             response = await self._get(file, ROBOTS_BYTES, robots=False, use=as_it_is)
         except Failure as failure:
             if not failure.retry:
-                return Rules("")
+                return NO_RULES
             if failure.http_status:
                 failure.reason = f"robots.txt: {failure.reason}"
             return failure

@@ -21,6 +21,7 @@ from artclf.cluster.requests import ClientOnWorkers, sent_by_workers
 from artclf.cluster.workers import connection
 from artclf.data.catalogue import read_catalogue
 from artclf.data.client import Client, Question, Reply
+from artclf.data.fetch import at_once
 from artclf.data.intake import Failure
 from artclf.download import fetch_lists
 
@@ -85,11 +86,12 @@ def check(hosts, data: Path, most_again: int):
     assert hosts.fetched_again() <= most_again
 
 
-def test_rows_and_bytes_are_those_of_this_machine(cluster, hosts, tmp_path):
+def test_rows_and_bytes_are_those_of_this_machine(cluster, hosts, tmp_path, monkeypatch):
     lists = lists_of(hosts, tmp_path, 8)
     folders = [tmp_path / "here", tmp_path / "there"]
     summary = run(lists, folders[0])
     hosts.forget()
+    monkeypatch.setattr(Client, "ask", None)  # this process sends nothing more
     with sent_by_workers(folders[1]) as engine:
         assert run(lists, folders[1], engine=engine).equals(summary)
     here, there = map(read_catalogue, folders)
@@ -206,9 +208,11 @@ def ask(hosts, data: Path, *uses):
         client = ClientOnWorkers(data, Client("me", TOTAL, 5, allow_private=True))
         async with client:
             questions = [
-                Question(URL(hosts.url(0, i)), 5, 10**6, False, use) for i, use in enumerate(uses)
+                Question(URL(hosts.url(0, i)), 5, 10**6, False, use, pause=0.3)
+                for i, use in enumerate(uses)
             ]
-            answers = await asyncio.gather(*map(client.ask, questions), return_exceptions=True)
+            asking = [client.ask(question, at_once) for question in questions]
+            answers = await asyncio.gather(*asking, return_exceptions=True)
         return [answer.result if isinstance(answer, Reply) else answer for answer in answers]
 
     return asyncio.run(main())
@@ -227,7 +231,10 @@ def test_a_url_that_ends_its_workers_fails_and_takes_no_other_with_it(
     assert good == [len(hosts.picture) + len("/1.jpg")] * 6
 
 
-def test_a_worker_that_cannot_write_is_asked_nothing_more(cluster, hosts, tmp_path, capfd):
+def test_a_worker_that_cannot_write_is_asked_nothing_more(
+    cluster, hosts, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setattr(requests, "REST", 0)
     uses = [FailsInOneWorker(tmp_path / "pid")] * 6
     answers = ask(hosts, tmp_path, *uses)
     assert len(set(answers)) == 1 and isinstance(answers[0], int)
