@@ -189,6 +189,7 @@ def _senders(
 
 
 def _is_local(engine: EngineName, address: str | None) -> bool:
+    """Whether no Ray is asked for. Raises BadParameter for an address that goes with it."""
     if engine == EngineName.local and address:
         raise typer.BadParameter("it goes with --engine ray", param_hint="--address")
     return engine == EngineName.local

@@ -69,6 +69,7 @@ class Hosts:
             address: Host(kinds[i % len(kinds)]) for i, address in enumerate(self.addresses)
         }
         self.picture = drawn()
+        self.most = 0  # requests at a time, over all hosts
 
     def __enter__(self):
         self.loop = asyncio.new_event_loop()
@@ -109,6 +110,7 @@ class Hosts:
 
     def forget(self):
         """Begin anew: nothing was asked."""
+        self.most = 0
         for address, host in self.hosts.items():
             self.hosts[address] = Host(host.kind)
 
@@ -145,6 +147,7 @@ class Hosts:
         now = time.monotonic()
         host.under_way += 1
         host.most = max(host.most, host.under_way)
+        self.most = max(self.most, sum(host.under_way for host in self.hosts.values()))
         host.asked[path] += 1
         if host.last_end and path != "/robots.txt":
             host.shortest_pause = min(host.shortest_pause, now - host.last_end)

@@ -6,7 +6,6 @@ extra `cluster`.
 """
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
 from functools import partial
@@ -14,6 +13,7 @@ from pathlib import Path
 from platform import node
 from typing import Any
 
+from artclf.base.progress import show_line
 from artclf.cluster.workers import (
     MOST_FAILED_STARTS,
     SECONDS_TO_LOOK,
@@ -198,7 +198,7 @@ class ClientOnWorkers:
         return home
 
     async def _start_worker(self):
-        """Start a worker, and another one where it ends as it starts."""
+        """Start a worker; whoever waits for one looks again in the end."""
         self._starting += 1
         try:
             await self._start_until_ready()
@@ -207,6 +207,7 @@ class ClientOnWorkers:
             self._changed.set()
 
     async def _start_until_ready(self):
+        """Start a worker, several times where it ends as it starts."""
         from ray.exceptions import RayError, RayTaskError
 
         for failed in range(1, MOST_FAILED_STARTS + 1):
@@ -232,7 +233,7 @@ class ClientOnWorkers:
         """Go on with the workers that are ready; the run ends by `error` where none is left."""
         self._error = error
         if self._ready:
-            print(f"A worker of the Ray cluster does not start: {error}", file=sys.stderr)
+            show_line(f"A worker of the Ray cluster does not start: {error}")
 
     def _replace(self, worker: _Worker):
         """Another worker in place of one that has ended or hangs."""
@@ -251,14 +252,14 @@ class ClientOnWorkers:
         self._write_error = error
         if worker in self._ready:
             self._ready.remove(worker)
-            print(f"No more requests from {worker.machine}: {error}", file=sys.stderr)
+            show_line(f"No more requests from {worker.machine}: {error}")
 
     async def _watch(self):
         """Start workers on machines that join the cluster, and say where there is no worker."""
         while True:
             await asyncio.sleep(SECONDS_TO_LOOK)
             if not self._ready:
-                print("Waiting for a free worker of the Ray cluster.", file=sys.stderr)
+                show_line("Waiting for a free worker of the Ray cluster.")
             for _ in range(_cores() - len(self._actors)):
                 self._in_background(self._start_worker())
 

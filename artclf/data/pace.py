@@ -60,10 +60,12 @@ class Pace:
         active = list(self.hosts.values())  # another thread may add one
         most = heapq.nlargest(FEW, active, key=lambda host: host.left)
         binding: list[HostPace] = []
+        of_these = 0
         for host in most:
-            if 2 * sum(binding_host.left for binding_host in binding) <= self.left:
+            if 2 * of_these <= self.left:
                 binding.append(host)
-        if 2 * sum(host.left for host in binding) <= self.left:
+                of_these += host.left
+        if 2 * of_these <= self.left:
             return None
         names = ", ".join(
             f"{host.name} ({host.left:,}, {host.rate(now):.2g} a second)" for host in binding

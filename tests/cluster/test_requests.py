@@ -28,6 +28,7 @@ from artclf.download import fetch_lists
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+PAUSE = 0.3  # seconds that a host wants
 TOTAL = 8  # requests under way of a worker
 
 
@@ -102,6 +103,7 @@ def test_rows_and_bytes_are_those_of_this_machine(cluster, hosts, tmp_path, monk
     for file in here.file.dropna():
         assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes()
     check(hosts, folders[1], most_again=0)
+    assert TOTAL < hosts.most <= 2 * TOTAL  # of two workers
 
 
 # Workers, nodes and the command end
@@ -201,17 +203,19 @@ class HangsOnce:
         return "awake"
 
 
-def ask(hosts, data: Path, *uses):
-    """What becomes of a question for each of `uses`, asked at the same time."""
+def ask(hosts, data: Path, *uses, before=at_once):
+    """What becomes of a question for each of `uses`, asked at the same time: the first of a quick
+    host, the others of a slow one.
+    """
 
     async def main():
         client = ClientOnWorkers(data, Client("me", TOTAL, 5, allow_private=True))
         async with client:
             questions = [
-                Question(URL(hosts.url(0, i)), 5, 10**6, False, use, pause=0.3)
+                Question(URL(hosts.url(min(i, 1), i)), 5, 10**6, False, use, PAUSE)
                 for i, use in enumerate(uses)
             ]
-            asking = [client.ask(question, at_once) for question in questions]
+            asking = [client.ask(question, before) for question in questions]
             answers = await asyncio.gather(*asking, return_exceptions=True)
         return [answer.result if isinstance(answer, Reply) else answer for answer in answers]
 
@@ -225,6 +229,7 @@ def length(response) -> int:
 def test_a_url_that_ends_its_workers_fails_and_takes_no_other_with_it(
     cluster, hosts, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(requests, "_cores", lambda: 1)
     monkeypatch.setattr(requests, "REST", 0)
     bad, *good = ask(hosts, tmp_path, EndsItsWorker(), *[length] * 6)
     assert isinstance(bad, Failure) and bad.reason == "ended 3 workers of the cluster"
@@ -235,10 +240,9 @@ def test_a_worker_that_cannot_write_is_asked_nothing_more(
     cluster, hosts, tmp_path, monkeypatch, capfd
 ):
     monkeypatch.setattr(requests, "REST", 0)
-    uses = [FailsInOneWorker(tmp_path / "pid")] * 6
-    answers = ask(hosts, tmp_path, *uses)
-    assert len(set(answers)) == 1 and isinstance(answers[0], int)
-    assert answers[0] != int((tmp_path / "pid").read_text())
+    [pid] = ask(hosts, tmp_path, FailsInOneWorker(tmp_path / "pid"))
+    assert pid != int((tmp_path / "pid").read_text())
+    assert hosts.of(hosts.url(0, 0)).shortest_pause >= PAUSE  # another worker keeps it, too
     [line] = [line for line in capfd.readouterr().err.splitlines() if "No more requests" in line]
     assert "No space left on device" in line
 
@@ -247,17 +251,33 @@ def no_room(response):
     raise OSError(28, "No space left on device")
 
 
-def test_where_no_worker_can_write_the_download_ends(cluster, hosts, tmp_path):
+def test_where_no_worker_can_write_the_download_ends(cluster, hosts, tmp_path, monkeypatch):
+    monkeypatch.setattr(requests, "_cores", lambda: 1)
     [error] = ask(hosts, tmp_path, no_room)
     assert isinstance(error, OSError) and error.errno == 28
 
 
 def test_a_worker_that_hangs_is_replaced(cluster, hosts, tmp_path, monkeypatch):
+    monkeypatch.setattr(requests, "_cores", lambda: 1)
     monkeypatch.setattr(requests, "SPARE_SECONDS", -4)
     assert ask(hosts, tmp_path, HangsOnce(tmp_path / "hung")) == ["awake"]
 
 
 def test_workers_that_do_not_see_the_folder_are_named(cluster, hosts, tmp_path, monkeypatch):
+    monkeypatch.setattr(requests, "_cores", lambda: 1)
     monkeypatch.setattr(requests, "marked", lambda data: nullcontext(data / "none" / "mark"))
     [error] = ask(hosts, tmp_path, length)
     assert isinstance(error, StepError) and "does not see the folder" in str(error)
+
+
+def refuse():
+    raise Failure("closed")
+
+
+def test_a_request_is_not_sent_where_its_host_has_closed_meanwhile(
+    cluster, hosts, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(requests, "_cores", lambda: 1)
+    [error] = ask(hosts, tmp_path, length, before=refuse)
+    assert isinstance(error, Failure) and error.reason == "closed"
+    assert not hosts.of(hosts.url(0, 0)).asked
