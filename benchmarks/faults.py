@@ -34,6 +34,10 @@ RETRY_AFTER = 1  # seconds, which a patient host asks for
 REQUESTS_BEFORE_PATIENCE = 40
 SLOW = 0.3  # seconds of an answer
 QUICK = 0.02
+PER_HOST = 2  # requests at a time, the default
+ON_ITS_WAY = (
+    0.5  # seconds that a request may take to the host, or a refusal back, on a busy machine
+)
 TOTAL = 32  # requests under way of a worker
 OBJECT_STORE = 2**27  # bytes of a node
 FORBIDDEN = 3  # the first digit of pictures that a robots.txt disallows
@@ -53,7 +57,8 @@ class Host:
     shortest_pause: float = float("inf")  # between two requests
     is_refusing_until: float = 0
     since_patience: int = 0
-    too_early: int = 0  # requests before the time was over that the host had asked for
+    under_way_then: int = 0  # requests that came since it refuses, and may have been on their way
+    too_early: list[float] = field(default_factory=list)  # seconds of others since the refusal
 
 
 class Hosts:
@@ -114,18 +119,18 @@ class Hosts:
         for address, host in self.hosts.items():
             self.hosts[address] = Host(host.kind)
 
-    def broken_limits(self, per_host: int) -> list[str]:
-        """In words, where more than `per_host` requests were under way at a host, or a request came
-        too early.
+    def broken_limits(self) -> list[str]:
+        """In words, where more than `PER_HOST` requests were under way at a host, or one came too
+        early.
         """
         broken = []
         for address, host in self.hosts.items():
-            if host.most > per_host:
+            if host.most > PER_HOST:
                 broken.append(f"{address}: {host.most} requests at a time")
             if host.kind == "delaying" and host.shortest_pause < CRAWL_DELAY:
                 broken.append(f"{address}: a pause of {host.shortest_pause:.3f} s")
             if host.too_early:
-                broken.append(f"{address}: {host.too_early} requests in spite of Retry-After")
+                broken.append(f"{address}: asked {host.too_early} s after its Retry-After")
         return broken
 
     def fetched_again(self) -> int:
@@ -170,12 +175,15 @@ class Hosts:
         now = time.monotonic()
         if host.kind == "patient":
             if now < host.is_refusing_until:
-                # those under way when it began to refuse ask no second time
-                host.too_early += now - (host.is_refusing_until - RETRY_AFTER) > 2 * QUICK + 0.1
+                since = now - (host.is_refusing_until - RETRY_AFTER)
+                host.under_way_then += 1
+                if since > ON_ITS_WAY or host.under_way_then >= PER_HOST:
+                    host.too_early.append(round(since, 3))
                 return web.Response(status=429, headers={"Retry-After": str(RETRY_AFTER)})
             host.since_patience += 1
             if host.since_patience > REQUESTS_BEFORE_PATIENCE:
                 host.since_patience = 0
+                host.under_way_then = 0
                 host.is_refusing_until = now + RETRY_AFTER
                 return web.Response(status=429, headers={"Retry-After": str(RETRY_AFTER)})
         number = int(path.strip("/").partition(".")[0])
@@ -313,7 +321,7 @@ class Run:
             "files too many": len(files - set(ok.file)),
             "fetched again": self.hosts.fetched_again(),
             "of at most": self.under_way,
-            "limits broken": len(self.hosts.broken_limits(per_host=2)),
+            "limits broken": len(self.hosts.broken_limits()),
         }
 
 
@@ -431,7 +439,7 @@ def main():
                     raise RuntimeError(f"the command ended with code {run.command.returncode}")
                 seconds = time.perf_counter() - started
                 print(f"{name}: {seconds:.0f} s, {run.row()}", flush=True)
-                for line in hosts.broken_limits(per_host=2):
+                for line in hosts.broken_limits():
                     print(line, flush=True)
 
 
