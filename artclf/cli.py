@@ -158,9 +158,7 @@ def _workers(
     """What does the jobs of a step: the workers of a Ray cluster, which see `folder`; None for
     processes of this machine. Raises FileNotFoundError where `folder` has no catalogue.
     """
-    if engine == EngineName.local:
-        if address:
-            raise typer.BadParameter("it goes with --engine ray", param_hint="--address")
+    if _is_local(engine, address):
         yield None
         return
     from artclf.cluster.workers import connected
@@ -170,6 +168,31 @@ def _workers(
         require(folder)
     with connected(address, folder, on_gpus) as map_jobs:
         yield map_jobs
+
+
+@contextmanager
+def _senders(
+    engine: EngineName, address: str | None, lists: Path, data: Path
+) -> Iterator[Callable | None]:
+    """What sends the requests of step download: the workers of a Ray cluster, which see `data`;
+    None for this process. Raises FileNotFoundError where there are no `lists`.
+    """
+    if _is_local(engine, address):
+        yield None
+        return
+    from artclf.cluster.requests import sent_by_workers
+    from artclf.download import find_lists
+
+    find_lists(lists)
+    with sent_by_workers(data, address) as senders:
+        yield senders
+
+
+def _is_local(engine: EngineName, address: str | None) -> bool:
+    """Whether no Ray is asked for. Raises BadParameter for an address that goes with it."""
+    if engine == EngineName.local and address:
+        raise typer.BadParameter("it goes with --engine ray", param_hint="--address")
+    return engine == EngineName.local
 
 
 def _parse_parts(text: str) -> tuple[float, ...]:
@@ -230,7 +253,9 @@ def download(
         bool, typer.Option("--retry-failed", help="Try again what failed.")
     ] = False,
     per_host: Annotated[int, _number("per_host", "Requests at a time to one host")] = 2,
-    total: Annotated[int, _number("total", "Requests at a time over all")] = 32,
+    total: Annotated[
+        int, _number("total", "Requests at a time over all, of each worker on Ray")
+    ] = 32,
     deadline: Annotated[
         float, _number("deadline", "Seconds for one image, redirects included")
     ] = 60,
@@ -241,6 +266,8 @@ def download(
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="Allow this network, too.")
     ] = False,
+    engine: Engine = EngineName.local,
+    address: Address = None,
     as_json: Json = False,
 ):
     """Fetch what the URL lists name, or canvases that are drawn by code; goes on where it was."""
@@ -259,11 +286,14 @@ def download(
         options["contact"] = contact
     if lists is None and data not in (None, DATA):
         raise typer.BadParameter(f"name the URL lists for {data} with --lists")
+    if lists is None and not _is_local(engine, address):
+        raise typer.BadParameter("it goes with --lists FOLDER", param_hint="--engine")
     if lists is None:
         summary = _call(fetch_canvases, DATA, **options)
     else:
         data = data or _call(data_folder, lists, "lists")
-        summary = _call(fetch_lists, lists, data, **options)
+        with _senders(engine, address, lists, data) as senders:
+            summary = _call(fetch_lists, lists, data, engine=senders, **options)
     _print(summary, as_json)
 
 

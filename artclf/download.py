@@ -8,10 +8,11 @@ image: killed at any moment, it goes on where it was. Notebook: `01_download`.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 
 from artclf.base import settings
 from artclf.base.files import sha256_of
-from artclf.base.progress import progress_bar
+from artclf.base.progress import progress_bar, show_line
 from artclf.data import archives, cleaning, duplicates, gallery, imports, origins, sample
 from artclf.data.catalogue import Catalogue, read_catalogue
 from artclf.data.classes import NO_CLASS, UNLABELLED
@@ -24,6 +25,8 @@ from artclf.data.lists import check_lists, find_lists, read_list
 from artclf.data.splits import PARTS
 
 CANVASES = 40  # for each period
+FIRST_LINE = 60  # seconds, before a line says which hosts have most of the URLs
+LINE_EVERY = 600  # seconds, from then on
 
 __all__ = [
     "data_folder",
@@ -96,10 +99,11 @@ def fetch_lists(
     429, Retry-After) gets it with all of its URLs, see `data.downloads.Host`. `retry_failed` also
     tries what failed in earlier runs. `options` are the fields of `data.fetch.Fetcher`. Where its
     `allowed_address` is that of a folder served by `serve_gallery`, the catalogue follows what has
-    changed there (see `data.imports`). Ctrl-C loses nothing that is done. Warns of lists without a
-    URL. Raises FileNotFoundError where there are no lists, InputError for a bad option or lists that
-    can't be read or hold nothing, StepError where another process writes to `data`, OSError where it
-    can't be written.
+    changed there (see `data.imports`). After a minute, and every ten from then on, a line on
+    standard error says which hosts have most of the URLs that are left. Ctrl-C loses nothing that
+    is done. Warns of lists without a URL. Raises FileNotFoundError where there are no lists,
+    InputError for a bad option or lists that can't be read or hold nothing, StepError where another
+    process writes to `data`, OSError where it can't be written.
     """
     settings.check(tries=tries, backoff=backoff)
     if max_per_period is not None:
@@ -118,12 +122,21 @@ def fetch_lists(
         def fetch():
             return run.fetch(found_lists, open_fetcher, max_per_period, retry_failed)
 
+        next_line = monotonic() + FIRST_LINE
+        has_waited = False
+
         def show():
+            nonlocal next_line, has_waited
             bar.total = run.total
             bar.set_postfix(ok=run.ok, failed=run.failed, refresh=False)
             bar.update(run.ok + run.failed - bar.n)
+            if monotonic() >= next_line:
+                next_line = monotonic() + LINE_EVERY
+                has_waited = show_line(run.pace.describe()) or has_waited
 
         run_in_thread(fetch, show)
+        if has_waited:
+            show_line(run.pace.describe_end())
         if address:
             with Catalogue(data) as catalogue:
                 imports.carry_decisions(catalogue, address)

@@ -95,11 +95,11 @@ def run_memory(number: int, out: Path):
     class Pretender(Fetcher):
         """Dead links, and one picture in ten."""
 
-        async def __call__(self, url):
+        async def __call__(self, url, keep, before):
             await asyncio.sleep(0.001)
             if not url.endswith("0.jpg"):
                 raise Failure("http 404", 404)
-            return Fetched(body, 200, "JPEG", 300, 200)
+            return keep(Fetched(body, 200, "JPEG", 300, 200))
 
     clock = time.perf_counter()
     fetch_lists(out, out / "data", fetcher=Pretender)

@@ -5,6 +5,7 @@ disks.
 import asyncio
 import hashlib
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -77,7 +78,8 @@ class FakeFetcher(Fetcher):
     for it.
     """
 
-    async def __call__(self, url):
+    async def __call__(self, url, keep, before):
+        before()
         self.asked.append(url)
         host = downloads.host_of(url)
         for key in (host, None):
@@ -92,7 +94,7 @@ class FakeFetcher(Fetcher):
             given = given.pop(0) if given else None
         if isinstance(given, Exception):
             raise given
-        return Fetched(picture(), 200, "JPEG", 96, 80)
+        return keep(Fetched(picture(), 200, "JPEG", 96, 80))
 
 
 @pytest.fixture
@@ -439,6 +441,25 @@ def test_a_host_that_asks_for_patience_gets_it_with_all_its_urls(server, data, t
     assert server.most[None] <= 4
 
 
+@pytest.mark.parametrize("rules", [b"", b"User-agent: *\nCrawl-delay: 0.3"])
+def test_requests_that_wait_for_a_turn_when_a_host_asks_for_patience_wait_longer(
+    server, data, tmp_path, rules
+):
+    """They wait for one of the `total` places, or for the Crawl-delay."""
+    asked = []
+
+    def route(connection):
+        asked.append(time.monotonic())
+        return PICTURE if len(asked) > 1 else answer(status="429 Too Many", Retry_After="1")
+
+    server.default = route
+    server.routes["/robots.txt"] = answer(rules)
+    lists = write_lists(tmp_path / "lists", one=[f"{server.url}/{i}" for i in range(3)])
+    assert run(lists, data, total=1).ok.tolist() == [3]
+    assert asked[1] - asked[0] >= 0.95
+    assert read_catalogue(data).tries.sum() == len(asked) == 4
+
+
 def test_a_host_that_never_answers_is_given_up_after_few_requests(
     server, data, tmp_path, monkeypatch
 ):
@@ -508,7 +529,7 @@ def test_the_log_of_the_catalogue_stays_short(data, tmp_path, fake):
     sizes = []
 
     class Looking(fake):
-        async def __call__(self, url):
+        async def __call__(self, url, keep, before):
             sizes.append((data / "catalogue.db-wal").stat().st_size)
             raise Failure("http 404", 404)
 
@@ -688,6 +709,20 @@ def test_progress_counts_to_the_end(server, data, forty, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     run(forty, data)
     assert (bars[0].n, bars[0].total, bars[0].postfix) == (40, 40, "failed=0, ok=40")
+
+
+def test_lines_say_which_hosts_the_others_wait_for(server, data, tmp_path, monkeypatch, capsys):
+    resolve_tests_to_loopback(monkeypatch)
+    server.default = lambda connection: (time.sleep(0.15), PICTURE)[1]
+    urls = [f"http://slow.test:{server.port}/{i}" for i in range(10)]
+    lists = write_lists(tmp_path / "lists", one=[*urls, f"{server.url}/picture"])
+    run(lists, data, max_per_period=1)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(download, "FIRST_LINE", 0.5)
+    run(lists, data)
+    said, end = capsys.readouterr().err.splitlines()
+    assert re.match(r"\d URLs left, most of them of slow.test \(\d, \S+ a second\): done in", said)
+    assert re.match(r"Done after \d s, last with slow.test: 9 URLs, \S+ a second", end)
 
 
 # Import

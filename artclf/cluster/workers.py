@@ -52,6 +52,17 @@ def connected(
     cluster has any. A Ray that the process is connected to already is used, and stays. Raises
     ImportError without Ray, StepError where no cluster answers.
     """
+    with connection(address, cores), marked(folder) as mark:
+        pool = _Pool(mark, on_gpus)
+        try:
+            yield pool.map_jobs
+        finally:
+            pool.close()
+
+
+@contextmanager
+def connection(address: str | None = None, cores: int | None = None) -> Iterator[None]:
+    """A context manager that connects to a Ray cluster, as `connected` does."""
     require("cluster", "ray")
     import ray
 
@@ -59,12 +70,7 @@ def connected(
     if not was_connected:
         _connect(address or os.environ.get("RAY_ADDRESS") or LOCAL, cores)
     try:
-        with _mark(folder) as mark:
-            pool = _Pool(mark, on_gpus)
-            try:
-                yield pool.map_jobs
-            finally:
-                pool.close()
+        yield
     finally:
         if not was_connected:
             ray.shutdown()
@@ -104,7 +110,7 @@ def _knock(address: str):
 
 
 @contextmanager
-def _mark(folder: Path | None) -> Iterator[Path | None]:
+def marked(folder: Path | None) -> Iterator[Path | None]:
     """A new, empty file in `folder`, which a worker sees if the folder is the same for it."""
     if folder is None:
         yield None
@@ -117,6 +123,15 @@ def _mark(folder: Path | None) -> Iterator[Path | None]:
         mark.unlink(missing_ok=True)
 
 
+def see(mark: Path | None):
+    """Raise StepError where this worker does not see the file `mark`."""
+    if mark is not None and not mark.exists():
+        raise StepError(
+            f"the worker on {node()} does not see the folder {mark.parent} of this machine: all "
+            "machines of the cluster must share it, under the same path"
+        )
+
+
 class Worker:
     """What runs in each of Ray's actors: the function of a step, which keeps what it loads."""
 
@@ -124,11 +139,7 @@ class Worker:
         """Get ready for the jobs of `function`. Raises StepError where the worker does not see the
         file `mark`.
         """
-        if mark is not None and not mark.exists():
-            raise StepError(
-                f"the worker on {node()} does not see the folder {mark.parent} of this machine: all "
-                "machines of the cluster must share it, under the same path"
-            )
+        see(mark)
         self.function = function
         if initializer is not None:
             initializer()
@@ -136,6 +147,15 @@ class Worker:
     def do(self, jobs: list) -> list:
         """The result of each job."""
         return [self.function(job) for job in jobs]
+
+
+def no_start(error: Exception) -> StepError:
+    """What to say when workers end as they start, the last one by Ray's `error`."""
+    reason = str(error).strip().splitlines()[0]
+    return StepError(
+        f"workers of the Ray cluster end as they start ({reason}): install the same artclf on all "
+        "machines, and look into Ray's logs"
+    )
 
 
 @dataclass(eq=False)
@@ -306,11 +326,7 @@ class _Run:
         if call.jobs is None:
             self.failed_starts += 1
             if self.failed_starts >= MOST_FAILED_STARTS:
-                reason = str(error).strip().splitlines()[0]
-                raise StepError(
-                    f"workers of the Ray cluster end as they start ({reason}): install the same artclf "
-                    "on all machines, and look into Ray's logs"
-                ) from error
+                raise no_start(error) from error
             self._start_worker()
             return
         if self.ready.pop(call.actor, None) is not None:

@@ -8,7 +8,8 @@ import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import monotonic
@@ -16,13 +17,17 @@ from urllib.parse import urlsplit
 
 from artclf.data.catalogue import Catalogue
 from artclf.data.fetch import Fetcher
-from artclf.data.intake import Failure, Fetched, Intake, failed_columns
+from artclf.data.intake import Failure, Fetched, Intake, failed_columns, write_picture
 from artclf.data.lists import read_list
+from artclf.data.pace import HostPace, Pace
 
 LONGEST_WAIT = 120  # seconds; a host that wants more patience is not asked again in this run
-HOSTS = 64  # hosts that are fetched from at a time
+HOSTS = 64  # hosts that are fetched from at a time, for each process that sends requests
+MOST_HOSTS = 2048  # at a time, of all processes; each needs memory here
 SPARE_WORKERS = 6  # per host, beside those with requests: each may wait to retry a row
 NO_LIMIT = 1 << 62  # rows
+
+Keep = Callable[[Fetched], dict]  # keeps a picture, and returns its columns of the catalogue
 
 
 @dataclass
@@ -31,12 +36,13 @@ class Download(Intake):
 
     A row is tried at most `max_tries` times, the second time after about `backoff` seconds, each
     further time after twice the wait; the times when its host asks for patience (see `Host`) don't
-    count. `total` is the number of rows to fetch.
+    count. `total` is the number of rows to fetch; `pace` knows how fast their hosts give them.
     """
 
     max_tries: int = 1
     backoff: float = 0
     total: int = 0
+    pace: Pace = field(default_factory=Pace)
 
     async def fetch(
         self,
@@ -54,11 +60,12 @@ class Download(Intake):
         with Catalogue(self.data) as catalogue:
             catalogue.add(_rows_of_lists(lists, max_per_period))
             self.total = _fill_queues(catalogue, max_per_period, retry_failed)
+            self.pace.start(self.total)
             workers = fetcher.per_host + SPARE_WORKERS
             hosts = self._hosts(catalogue, fetcher, workers)
             try:
                 async with fetcher, asyncio.TaskGroup() as group:
-                    for _ in range(HOSTS * workers):
+                    for _ in range(workers * min(HOSTS * fetcher.size, MOST_HOSTS)):
                         group.create_task(self._work(catalogue, hosts))
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from errors
@@ -69,12 +76,14 @@ class Download(Intake):
         while True:
             # row by row: an open cursor would keep SQLite from ever shortening its log
             row = catalogue.db.execute(
-                "SELECT rowid, host FROM hosts WHERE rowid > ? ORDER BY rowid LIMIT 1", (last,)
+                "SELECT rowid, host, number FROM hosts WHERE rowid > ? ORDER BY rowid LIMIT 1",
+                (last,),
             ).fetchone()
             if row is None:
                 return
-            last, name = row
-            host = Host(catalogue, name, fetcher, self.max_tries, self.backoff)
+            last, name, number = row
+            pace = self.pace.host(name, number)
+            host = Host(catalogue, name, fetcher, pace, self.max_tries, self.backoff)
             for _ in range(workers):
                 yield host
 
@@ -85,14 +94,17 @@ class Download(Intake):
             while row is not None:
                 outcome = await self._outcome(row, host)
                 self.record(catalogue, row, outcome)
+                self.pace.note(host.pace)
                 row = host.take()
 
     async def _outcome(self, row: dict, host: "Host") -> dict:
         """The columns of the catalogue for a row, after as many attempts as make sense."""
+        # as a worker of a cluster, which has another working folder, takes it
+        keep = partial(write_picture, self.data.absolute(), self.tmp, row["url"], row["period"])
         for attempt in range(1, self.max_tries + 1):
             try:
-                picture = await host.fetch(row)
-                return {**self.write_picture(row, picture), "tries": row["tries"]}
+                columns = await host.fetch(row, keep)
+                return {**columns, "tries": row["tries"]}
             except Failure as error:
                 failure = error
             if not failure.retry or failure.wants_patience or attempt == self.max_tries:
@@ -133,9 +145,16 @@ def _fill_queues(catalogue: Catalogue, max_per_period: int | None, retry_failed:
     )
     db.execute("CREATE INDEX temp.by_host ON queue (host)")
     db.execute(
-        "CREATE TEMP TABLE hosts AS SELECT host FROM queue GROUP BY host ORDER BY count(*) DESC"
+        """
+        CREATE TEMP TABLE hosts AS
+        SELECT host, count(*) AS number FROM queue GROUP BY host ORDER BY number DESC
+        """
     )
     return db.execute("SELECT count(*) FROM queue").fetchone()[0]
+
+
+class Closed(Exception):
+    """The host asks for patience since a request waits for its turn."""
 
 
 class Host:
@@ -149,11 +168,18 @@ class Host:
     """
 
     def __init__(
-        self, catalogue: Catalogue, name: str, fetcher: Fetcher, max_tries: int, backoff: float
+        self,
+        catalogue: Catalogue,
+        name: str,
+        fetcher: Fetcher,
+        pace: HostPace,
+        max_tries: int,
+        backoff: float,
     ):
         self.catalogue = catalogue
         self.name = name
         self.fetcher = fetcher
+        self.pace = pace
         self.max_tries = max_tries
         self.backoff = backoff
         self.last = 0  # rowid of the row that was taken last
@@ -178,12 +204,16 @@ class Host:
         self.last, rowid = row
         return self.catalogue.select("rowid = ?", (rowid,))[0]
 
-    async def fetch(self, row: dict) -> Fetched:
-        """The picture of a row; counts every request in its `tries`. Raises Failure."""
+    async def fetch(self, row: dict, keep: Keep) -> dict:
+        """What `keep` returns of the picture of a row; counts every request in its `tries`. Raises
+        Failure.
+        """
         async with self.places:
             if not self.is_patient:
                 try:
-                    return await self._ask(row)
+                    return await self._ask(row, keep, self.open_at)
+                except Closed:
+                    pass  # it goes on below, as all rows from now on
                 except Failure as refusal:
                     if not refusal.wants_patience:
                         raise
@@ -192,7 +222,7 @@ class Host:
             async with self.turn:
                 for _ in range(self.max_tries):
                     try:
-                        return await self._ask_when_open(row)
+                        return await self._ask_when_open(row, keep)
                     except Failure as error:
                         failure = error
                     if not failure.wants_patience:
@@ -202,19 +232,33 @@ class Host:
                 raise failure
             answers_before = self.answers
 
-    async def _ask_when_open(self, row: dict) -> Fetched:
-        """The picture of a row, when the host may be asked again. Raises Failure."""
-        if self.given_up:
-            raise Failure(self.given_up, self.last_status)
-        await asyncio.sleep(max(0, self.open_at - monotonic()))
-        return await self._ask(row)
+    async def _ask_when_open(self, row: dict, keep: Keep) -> dict:
+        """What `fetch` returns, when the host may be asked again. Raises Failure."""
+        while not self.given_up:
+            open_at = self.open_at
+            await asyncio.sleep(max(0, open_at - monotonic()))
+            with suppress(Closed):
+                return await self._ask(row, keep, open_at)
+        raise Failure(self.given_up, self.last_status)
 
-    async def _ask(self, row: dict) -> Fetched:
-        """The picture of a row; notes whether the host asks for patience. Raises Failure."""
+    async def _ask(self, row: dict, keep: Keep, open_at: float) -> dict:
+        """What `fetch` returns; notes whether the host asks for patience. Raises Failure, and Closed
+        where the host is no longer open since `open_at` when the request is about to be sent.
+        """
         asked_at = monotonic()
         row["tries"] += 1
+
+        def before():
+            nonlocal asked_at
+            asked_at = monotonic()
+            if self.open_at != open_at:
+                raise Closed
+
         try:
-            picture = await self.fetcher(row["url"])
+            columns = await self.fetcher(row["url"], keep, before)
+        except Closed:
+            row["tries"] -= 1
+            raise
         except Failure as failure:
             if failure.wants_patience:
                 self._close(failure, asked_at)
@@ -222,7 +266,7 @@ class Host:
                 self._note_answer()
             raise
         self._note_answer()
-        return picture
+        return columns
 
     def _note_answer(self):
         """The next refusal is a first one again."""

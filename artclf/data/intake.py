@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from uuid import uuid4
 
 from PIL import Image
 
@@ -112,7 +113,7 @@ def _counts_by_period() -> dict[str, Counter]:
 def _new_folder(folder: Path) -> Iterator[None]:
     """An empty `folder` while the `with` block lasts."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)  # a worker of a killed run may write its last file
     try:
         yield
     finally:
@@ -162,24 +163,7 @@ class Intake:
         """Write the bytes to `DATA/raw/`, whole or not at all; return the columns of the catalogue
         to set.
         """
-        stem = hashlib.sha1(row["url"].encode()).hexdigest()[:16]
-        name = f"{stem}.{EXTENSIONS[picture.format]}"
-        folder = self.data / "raw" / row["period"]
-        folder.mkdir(parents=True, exist_ok=True)
-        part = self.data / self.tmp / name
-        part.write_bytes(picture.body)
-        part.replace(folder / name)
-        return {
-            "status": "ok",
-            "reason": None,
-            "http_status": picture.http_status,
-            "bytes": len(picture.body),
-            "sha256": hashlib.sha256(picture.body).hexdigest(),
-            "width": picture.width,
-            "height": picture.height,
-            "format": picture.format,
-            "file": f"raw/{row['period']}/{name}",
-        }
+        return write_picture(self.data, self.tmp, row["url"], row["period"], picture)
 
     def record(self, catalogue: Catalogue, row: dict, outcome: dict):
         """Write the columns `outcome` of a row to the catalogue, and count it."""
@@ -221,6 +205,30 @@ class Intake:
                 }
             )
         return pd.DataFrame(rows, columns=["period", "ok", "failed", "skipped", "reasons"])
+
+
+def write_picture(data: Path, tmp: str, url: str, period: str, picture: Fetched) -> dict:
+    """Write the bytes to `DATA/raw/`, whole or not at all, by way of the folder `DATA/<tmp>`; return
+    the columns of the catalogue to set.
+    """
+    stem = hashlib.sha1(url.encode()).hexdigest()[:16]
+    name = f"{stem}.{EXTENSIONS[picture.format]}"
+    folder = data / "raw" / period
+    folder.mkdir(parents=True, exist_ok=True)
+    part = data / tmp / f"{uuid4().hex}-{name}"  # its own for each process that writes the picture
+    part.write_bytes(picture.body)
+    part.replace(folder / name)
+    return {
+        "status": "ok",
+        "reason": None,
+        "http_status": picture.http_status,
+        "bytes": len(picture.body),
+        "sha256": hashlib.sha256(picture.body).hexdigest(),
+        "width": picture.width,
+        "height": picture.height,
+        "format": picture.format,
+        "file": f"raw/{period}/{name}",
+    }
 
 
 def failed_columns(failure: Failure) -> dict:

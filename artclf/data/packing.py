@@ -66,7 +66,9 @@ def pack(data, target, clean: bool = False, shard_size: float = MEGABYTES_OF_SHA
     if place.folder and (place.folder / "catalogue.db").exists():
         raise InputError(f"{target} is a data set itself: name another folder for the pack")
     if place.folder and place.folder.resolve().is_relative_to(data.resolve()):
-        raise InputError(f"{target} lies in the data set {data}: name a folder outside for the pack")
+        raise InputError(
+            f"{target} lies in the data set {data}: name a folder outside for the pack"
+        )
     wanted = CLEAN if clean else RAW
     with Catalogue(data, to_read=True) as catalogue, place.lock():
         catalogue.db.execute("BEGIN")  # one state of all tables, whatever other processes write

@@ -13,17 +13,24 @@ NO_GRAMMAR = 'raise ImportError("left out by the tests")\n'
 
 
 @pytest.fixture(scope="module")
-def map_jobs(request, tmp_path_factory):
-    """Two workers of a cluster on this machine."""
-    ray = pytest.importorskip("ray")
+def quick_start(tmp_path_factory):
+    """Ray's processes of this module start quickly and see this checkout."""
     folder = tmp_path_factory.mktemp("path")
     (folder / "rfc3987_syntax.py").write_text(NO_GRAMMAR)
     root = Path(__file__).resolve().parents[2]
-    ray.cloudpickle.register_pickle_by_value(request.module)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(root)]))
         patch.delenv("RAY_ADDRESS", raising=False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def map_jobs(request, quick_start):
+    """Two workers of a cluster on this machine."""
+    ray = pytest.importorskip("ray")
+    ray.cloudpickle.register_pickle_by_value(request.module)
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workers._Pool, "size", 2)
         with workers.connected(cores=4) as map_jobs:  # two are for callers in other processes
             yield map_jobs
-        assert not ray.is_initialized()
+    assert not ray.is_initialized()

@@ -16,6 +16,8 @@ from artclf.cluster import workers
     [
         (["clean", "--address", "auto"], "it goes with --engine ray"),
         (["predict", "a.jpg", "--engine", "ray"], "it goes with --save FILE"),
+        (["download", "--engine", "ray"], "it goes with --lists FOLDER"),
+        (["download", "--lists", ".", "--address", "auto"], "it goes with --engine ray"),
     ],
 )
 def test_options_that_need_another_one(command, arguments, reason):
@@ -35,6 +37,11 @@ def test_without_ray_a_line_says_what_to_install(command, drawn, monkeypatch):
 def test_a_folder_without_a_catalogue_is_named_before_ray_starts(command, tmp_path):
     code, _, errors = command("clean", "--data", tmp_path / "none", "--engine", "ray")
     assert code == 1 and f"no catalogue in {tmp_path / 'none'}" in errors
+
+
+def test_a_folder_without_lists_is_named_before_ray_starts(command, tmp_path):
+    code, _, errors = command("download", "--lists", tmp_path, "--engine", "ray")
+    assert code == 1 and "urls_" in errors
 
 
 def test_an_address_where_nothing_listens_is_a_line(command, drawn):
@@ -67,7 +74,8 @@ def test_a_start_on_this_machine_that_fails_is_tried_again(monkeypatch):
 
 def test_the_steps_do_not_import_ray():
     program = (
-        "import sys, artclf.cli, artclf.clean, artclf.cluster.workers; print('ray' in sys.modules)"
+        "import sys, artclf.cli, artclf.clean, artclf.cluster.workers, artclf.cluster.requests\n"
+        "print('ray' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

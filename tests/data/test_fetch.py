@@ -13,8 +13,9 @@ import pytest
 from loopback import Server, answer, picture, resolve_tests_to_loopback
 
 from artclf import __version__
-from artclf.data import fetch
-from artclf.data.fetch import Fetcher, is_public
+from artclf.data import client, fetch
+from artclf.data.client import is_public
+from artclf.data.fetch import Fetcher
 from artclf.data.intake import Failure, probe
 
 HTML = b"<!doctype html><title>Moved</title>"
@@ -430,7 +431,7 @@ def test_the_address_counts_and_not_the_name(server, monkeypatch):
 
 
 def test_the_address_is_checked_again_after_a_redirect(server, monkeypatch):
-    monkeypatch.setattr(fetch, "is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(client, "is_public", lambda address: address == "127.0.0.1")
     server.routes["/x"] = answer(
         status="302 Found", Location="http://169.254.169.254/latest/meta-data"
     )
