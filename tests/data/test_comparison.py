@@ -5,7 +5,7 @@ import sqlite3
 import numpy as np
 import pytest
 
-from artclf.data import comparison
+from artclf.data import comparison, descriptions
 from artclf.data.matching import Description
 
 
@@ -148,7 +148,7 @@ def test_kinds_are_written_in_batches(store, monkeypatch):
     new, _ = store(1, 2)
     new.describe_new()
 
-    def compare(pair, descriptions):
+    def compare(pair, of_both):
         return "same" if pair[2] < 299 else 1 / 0
 
     monkeypatch.setattr(new, "_compare", compare)
@@ -166,7 +166,7 @@ def test_other_versions_are_not_taken(store, monkeypatch):
     assert first.pairs_found_before() == set()
     first.kinds_of([("image 1", "image 2", False)])
     assert len([call for call in calls if call[0] == "kind"]) == 2
-    monkeypatch.setattr(comparison, "DESCRIPTION_VERSION", "other")
+    monkeypatch.setattr(descriptions, "DESCRIPTION_VERSION", "other")
     first.describe_new()
     assert len([call for call in calls if call[0] == "describe"]) == 2
 
