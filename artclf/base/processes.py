@@ -13,6 +13,7 @@ from typing import Protocol
 from artclf.base.errors import StepError
 
 MOST_WORKERS = 61  # Windows cannot wait for more processes
+FOR_WORKERS = "for-workers-"  # how files in DATA begin that workers of one run read
 
 
 class MapJobs(Protocol):

@@ -8,23 +8,25 @@ Candidates come from a perceptual hash and from visual words. A pair counts when
 onto the other by the points that they share, is light and dark in the same places.
 """
 
+import shutil
 import sqlite3
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 
 from artclf.base.errors import StepError
-from artclf.base.processes import MapJobs, in_chunks
+from artclf.base.processes import FOR_WORKERS, MapJobs, in_chunks
 from artclf.base.progress import progress_bar
-from artclf.data import descriptions
+from artclf.data import descriptions, shared_candidates
 from artclf.data.candidates import by_hash, by_words
 from artclf.data.groups import components
 from artclf.data.matching import (
@@ -79,10 +81,8 @@ def compare(data, files: dict[str, Path], map_jobs: MapJobs | None = None) -> Co
         store.describe_new()
         hashes = store.hashes()
         phashes = {name: hashes[name] for name in names}
-        candidates = by_hash(list(phashes.values()))
-        candidates |= by_words(len(names), lambda i: store.description(names[i]).descriptors)
-        pairs = {(names[i], names[j], mirrored) for i, j, mirrored in candidates}
-        kinds = store.kinds_of(sorted(pairs | store.pairs_found_before()))
+        pairs = store.candidates(phashes) | store.pairs_found_before()
+        kinds = store.kinds_of(sorted(pairs))
         collages = _collages(kinds, rank, store)
         kept = _kept_pictures(kinds, collages, rank, store)
     return Comparison(phashes, kinds, kept, collages)
@@ -259,6 +259,13 @@ class Store:
     def _read_luminance(self, name: str) -> np.ndarray:
         return read_luminance(self.files[name])
 
+    def candidates(self, phashes: dict[str, str | None]) -> set[tuple[str, str, bool]]:
+        """The pairs that are worth comparing of the pictures in `phashes`, which is in order."""
+        names = list(phashes)
+        found = by_hash(list(phashes.values()))
+        found |= by_words(len(names), lambda i: self.description(names[i]).descriptors)
+        return {(names[i], names[j], mirrored) for i, j, mirrored in found}
+
     def pairs_found_before(self) -> set[tuple[str, str, bool]]:
         """The pairs that showed one picture in earlier runs: new pictures may have taken their
         places among the candidates.
@@ -369,13 +376,12 @@ class SharedStore(Store):
     def __init__(
         self, db: sqlite3.Connection, files: dict[str, Path], data: Path, map_jobs: MapJobs
     ):
-        folder = Path(data).absolute()
         super().__init__(db, {name: file.absolute() for name, file in files.items()})
-        self.folder = folder / descriptions.FOLDER
+        self.data = Path(data).absolute()
         self.map_jobs = map_jobs
         self.hash_of: dict[str, str | None] = {}
         self.shard_of: dict[str, Path] = {}
-        for shard in descriptions.shards(folder):
+        for shard in descriptions.shards(self.data):
             with descriptions.open_shard(shard) as shard_db:
                 self._add_shard(shard, descriptions.hashes(shard_db))
 
@@ -399,7 +405,8 @@ class SharedStore(Store):
                     if hashes is None:
                         raise StepError(
                             f"workers end when they describe {next(iter(shard.files.values()))} or "
-                            f"one of the {len(shard.files) - 1} pictures after it: have they memory?"
+                            f"one of the {len(shard.files) - 1} pictures after it: give them more memory, "
+                            "or start fewer on a machine"
                         )
                     self._add_shard(shard.path, hashes)
                     bar.update(len(hashes))
@@ -414,10 +421,23 @@ class SharedStore(Store):
             self._add_shard(shard, {name: found.hash for name, found in of_each.items()})
 
     def _new_shard(self, names: list[str]) -> Path:
-        return self.folder / f"{names[0]}.db"  # no other shard has that picture
+        # no other shard has that picture
+        return self.data / descriptions.FOLDER / f"{names[0]}.db"
 
-    def _map(self, function: Callable, jobs, chunk_size: int) -> Iterator[list[tuple]]:
+    def _map(self, function: Callable, jobs: Iterable, chunk_size: int) -> Iterator[list[tuple]]:
         return self.map_jobs(function, jobs, chunk_size=chunk_size, initializer=_use_one_thread)
+
+    def candidates(self, phashes: dict[str, str | None]) -> set[tuple[str, str, bool]]:
+        names = list(phashes)
+        places = [self._place(name) for name in names]
+        files = self.data / f"{FOR_WORKERS}{uuid4().hex}"
+        try:
+            found = shared_candidates.find(
+                list(phashes.values()), places, _description_at, files, self._map
+            )
+        finally:
+            shutil.rmtree(files, ignore_errors=True)  # workers may still have some open
+        return {(names[i], names[j], bool(mirrored)) for i, j, mirrored in found.tolist()}
 
     def _read_description(self, name: str) -> Description:
         return _description_at(self._place(name))
@@ -432,7 +452,7 @@ class SharedStore(Store):
             for (a, b, mirrored), kind in chunk:
                 if kind is None:
                     print(
-                        f"{a.file} and {b.file} count as different: to compare them ended workers",
+                        f"{a.file} and {b.file} count as different: workers that compare them end",
                         file=sys.stderr,
                     )
                 compared.append(((a.name, b.name, mirrored), kind or ""))
