@@ -34,6 +34,18 @@ class MapJobs(Protocol):
     ) -> Iterator[list[tuple]]: ...
 
 
+def map_here(
+    function: Callable,
+    jobs: Iterable,
+    workers: int | None = None,
+    chunk_size: int = 16,
+    initializer: Callable | None = None,
+) -> Iterator[list[tuple]]:
+    """A `MapJobs` that does one job at a time, in order, in this process."""
+    for job in jobs:
+        yield [(job, function(job))]
+
+
 def map_in_processes(
     function: Callable,
     jobs: Iterable,

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
 
 from PIL import Image
 
@@ -50,6 +52,14 @@ class Failure(Exception):
     def wants_patience(self) -> bool:
         """Whether the server asks to be left alone for a while, by http 429 or Retry-After."""
         return self.retry and (self.http_status == 429 or self.retry_after is not None)
+
+
+class Arrival(NamedTuple):
+    """A picture of a folder of the user, and the row of the catalogue that it has."""
+
+    url: str
+    period: str
+    file: Path
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,7 @@ def _counts_by_period() -> dict[str, Counter]:
 def _new_folder(folder: Path) -> Iterator[None]:
     """An empty `folder` while the `with` block lasts."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)  # a worker of a killed run may write its last file
     try:
         yield
     finally:
@@ -151,35 +161,14 @@ class Intake:
 
     def take_in(self, catalogue: Catalogue, row: dict, file: Path):
         """Copy a picture from a folder of the user, for a row of the catalogue."""
-        body = file.read_bytes()
-        try:
-            outcome = self.write_picture(row, Fetched(body, None, *probe(body)))
-        except Failure as failure:
-            outcome = failed_columns(failure)
-        self.record(catalogue, row, outcome)
+        arrival = Arrival(row["url"], row["period"], file)
+        self.record(catalogue, row, take_in(self.data, self.tmp, arrival))
 
     def write_picture(self, row: dict, picture: Fetched) -> dict:
         """Write the bytes to `DATA/raw/`, whole or not at all; return the columns of the catalogue
         to set.
         """
-        stem = hashlib.sha1(row["url"].encode()).hexdigest()[:16]
-        name = f"{stem}.{EXTENSIONS[picture.format]}"
-        folder = self.data / "raw" / row["period"]
-        folder.mkdir(parents=True, exist_ok=True)
-        part = self.data / self.tmp / name
-        part.write_bytes(picture.body)
-        part.replace(folder / name)
-        return {
-            "status": "ok",
-            "reason": None,
-            "http_status": picture.http_status,
-            "bytes": len(picture.body),
-            "sha256": hashlib.sha256(picture.body).hexdigest(),
-            "width": picture.width,
-            "height": picture.height,
-            "format": picture.format,
-            "file": f"raw/{row['period']}/{name}",
-        }
+        return write_picture(self.data, self.tmp, row["url"], row["period"], picture)
 
     def record(self, catalogue: Catalogue, row: dict, outcome: dict):
         """Write the columns `outcome` of a row to the catalogue, and count it."""
@@ -221,6 +210,40 @@ class Intake:
                 }
             )
         return pd.DataFrame(rows, columns=["period", "ok", "failed", "skipped", "reasons"])
+
+
+def take_in(data: Path, tmp: str, arrival: Arrival) -> dict:
+    """Copy a picture of a folder to `DATA/raw/`; return the columns of the catalogue to set."""
+    body = arrival.file.read_bytes()
+    try:
+        picture = Fetched(body, None, *probe(body))
+    except Failure as failure:
+        return failed_columns(failure)
+    return write_picture(data, tmp, arrival.url, arrival.period, picture)
+
+
+def write_picture(data: Path, tmp: str, url: str, period: str, picture: Fetched) -> dict:
+    """Write the bytes to `DATA/raw/`, whole or not at all, by way of the folder `DATA/<tmp>`; return
+    the columns of the catalogue to set.
+    """
+    stem = hashlib.sha1(url.encode()).hexdigest()[:16]
+    name = f"{stem}.{EXTENSIONS[picture.format]}"
+    folder = data / "raw" / period
+    folder.mkdir(parents=True, exist_ok=True)
+    part = data / tmp / f"{uuid4().hex}-{name}"  # its own for each process that writes the picture
+    part.write_bytes(picture.body)
+    part.replace(folder / name)
+    return {
+        "status": "ok",
+        "reason": None,
+        "http_status": picture.http_status,
+        "bytes": len(picture.body),
+        "sha256": hashlib.sha256(picture.body).hexdigest(),
+        "width": picture.width,
+        "height": picture.height,
+        "format": picture.format,
+        "file": f"raw/{period}/{name}",
+    }
 
 
 def failed_columns(failure: Failure) -> dict:
