@@ -447,16 +447,21 @@ class SharedStore(Store):
 
     def _compare_all(self, pairs: list) -> Iterator[list[tuple[tuple, str]]]:
         jobs = ((self._place(a), self._place(b), mirrored) for a, b, mirrored in pairs)
+        without_kind = []
         for chunk in self._map(_kind_on_worker, jobs, PAIRS_IN_CHUNK):
             compared = []
             for (a, b, mirrored), kind in chunk:
                 if kind is None:
-                    print(
-                        f"{a.file} and {b.file} count as different: workers that compare them end",
-                        file=sys.stderr,
-                    )
-                compared.append(((a.name, b.name, mirrored), kind or ""))
+                    without_kind.append(f"{a.file} and {b.file}")
+                else:
+                    compared.append(((a.name, b.name, mirrored), kind))
             yield compared
+        if without_kind:
+            print(
+                f"{len(without_kind)} pairs count as different until the next run, such as "
+                f"{without_kind[0]}: workers end when they compare them",
+                file=sys.stderr,
+            )
 
     def shown_side_by_side(self, joining: dict[str, list[str]]) -> dict[str, list[str]]:
         jobs = (
