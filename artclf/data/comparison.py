@@ -12,11 +12,11 @@ import shutil
 import sqlite3
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import lru_cache
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -46,6 +46,10 @@ LUMINANCES_IN_MEMORY = 500  # of 100 kB
 MAX_OVERLAP = 0.3  # of the smaller of two pictures that are shown side by side
 PICTURES_IN_SHARD = 128  # a worker describes them in a few seconds
 PAIRS_IN_CHUNK = 64
+PAIRS_AT_A_TIME = 10_000  # so that few of many are in memory as texts
+
+
+Pair = tuple[str, str, bool]  # two pictures, a < b, and whether one is mirrored
 
 
 class Comparison(NamedTuple):
@@ -81,8 +85,8 @@ def compare(data, files: dict[str, Path], map_jobs: MapJobs | None = None) -> Co
         store.describe_new()
         hashes = store.hashes()
         phashes = {name: hashes[name] for name in names}
-        pairs = store.candidates(phashes) | store.pairs_found_before()
-        kinds = store.kinds_of(sorted(pairs))
+        pairs = store.candidates(phashes)
+        kinds = store.kinds_of(chain(pairs, store.pairs_found_before()), len(pairs))
         collages = _collages(kinds, rank, store)
         kept = _kept_pictures(kinds, collages, rank, store)
     return Comparison(phashes, kinds, kept, collages)
@@ -259,14 +263,14 @@ class Store:
     def _read_luminance(self, name: str) -> np.ndarray:
         return read_luminance(self.files[name])
 
-    def candidates(self, phashes: dict[str, str | None]) -> set[tuple[str, str, bool]]:
+    def candidates(self, phashes: dict[str, str | None]) -> Collection[Pair]:
         """The pairs that are worth comparing of the pictures in `phashes`, which is in order."""
         names = list(phashes)
         found = by_hash(list(phashes.values()))
         found |= by_words(len(names), lambda i: self.description(names[i]).descriptors)
-        return {(names[i], names[j], mirrored) for i, j, mirrored in found}
+        return [(names[i], names[j], mirrored) for i, j, mirrored in sorted(found)]
 
-    def pairs_found_before(self) -> set[tuple[str, str, bool]]:
+    def pairs_found_before(self) -> set[Pair]:
         """The pairs that showed one picture in earlier runs: new pictures may have taken their
         places among the candidates.
         """
@@ -278,37 +282,44 @@ class Store:
             (a, b, bool(mirrored)) for a, b, mirrored in rows if a in self.files and b in self.files
         }
 
-    def kinds_of(self, pairs: list[tuple[str, str, bool]]) -> dict[tuple[str, str], str]:
-        """The kind of each pair (a, b, mirrored) that shows one picture, plain before mirrored."""
+    def kinds_of(self, pairs: Iterable[Pair], total: int = 0) -> dict[tuple[str, str], str]:
+        """The kind of each pair (a, b, mirrored) that shows one picture, plain before mirrored.
+
+        `pairs`, about `total`, are taken as they are compared; those that are stored may stand
+        there twice.
+        """
         found = {}
-        new = []
-        for pair in pairs:
-            kind = self._stored_kind(pair)
-            if kind is None:
-                new.append(pair)
-            elif kind:
-                found[pair] = kind
-        with progress_bar(desc="compare", total=len(new)) as bar:
-            for compared in self._compare_all(new):
+        with progress_bar(desc="compare", total=total or None) as bar:
+
+            def new_pairs() -> Iterator[Pair]:
+                for pair in pairs:
+                    kind = self._stored_kind(pair)
+                    if kind is None:
+                        yield pair
+                        continue
+                    bar.update()
+                    if kind:
+                        found[pair] = kind
+
+            for compared in self._compare_all(new_pairs()):
                 rows = [(VERDICT_VERSION, *pair, kind) for pair, kind in compared]
                 with self.db:  # a transaction
                     self.db.executemany("INSERT INTO verdicts VALUES (?, ?, ?, ?, ?)", rows)
                 found.update((pair, kind) for pair, kind in compared if kind)
                 bar.update(len(compared))
         kinds: dict[tuple[str, str], str] = {}
-        for pair in pairs:
-            if pair in found:
-                kinds.setdefault(pair[:2], found[pair])
+        for a, b, mirrored in sorted(found):
+            kinds.setdefault((a, b), found[a, b, mirrored])
         return kinds
 
-    def _stored_kind(self, pair: tuple[str, str, bool]) -> str | None:
+    def _stored_kind(self, pair: Pair) -> str | None:
         row = self.db.execute(
             "SELECT kind FROM verdicts WHERE (version, a, b, mirrored) = (?, ?, ?, ?)",
             (VERDICT_VERSION, *pair),
         ).fetchone()
         return row[0] if row else None
 
-    def _compare_all(self, pairs: list) -> Iterator[list[tuple[tuple, str]]]:
+    def _compare_all(self, pairs: Iterable[Pair]) -> Iterator[list[tuple[Pair, str]]]:
         """The kinds of pairs that are compared in threads: lists of (pair, kind)."""
         with ThreadPoolExecutor() as pool:
             for batch in in_chunks(pairs, 256):
@@ -316,9 +327,7 @@ class Store:
                 of_both = [(self.description(a), self.description(b)) for a, b, _ in batch]
                 yield list(zip(batch, pool.map(self._compare, batch, of_both), strict=True))
 
-    def _compare(
-        self, pair: tuple[str, str, bool], of_both: tuple[Description, Description]
-    ) -> str:
+    def _compare(self, pair: Pair, of_both: tuple[Description, Description]) -> str:
         return self.matcher.kind_of_described(*pair, of_both)
 
     def shown_side_by_side(self, joining: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -366,6 +375,26 @@ def _use_one_thread():
 
     cv2.setNumThreads(1)
     threadpool_limits(1, "blas")
+
+
+class _Pairs(Collection):
+    """Pairs of pictures by the `numbers` of `shared_candidates.numbers_of`: 8 bytes a pair."""
+
+    def __init__(self, names: list[str], numbers: np.ndarray):
+        self.names = names
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __contains__(self, pair) -> bool:
+        return any(pair == other for other in self)
+
+    def __iter__(self) -> Iterator[Pair]:
+        for start in range(0, len(self.numbers), PAIRS_AT_A_TIME):
+            some = self.numbers[start : start + PAIRS_AT_A_TIME]
+            for i, j, mirrored in shared_candidates.pairs_of(some, len(self.names)).tolist():
+                yield self.names[i], self.names[j], bool(mirrored)
 
 
 class SharedStore(Store):
@@ -427,7 +456,7 @@ class SharedStore(Store):
     def _map(self, function: Callable, jobs: Iterable, chunk_size: int) -> Iterator[list[tuple]]:
         return self.map_jobs(function, jobs, chunk_size=chunk_size, initializer=_use_one_thread)
 
-    def candidates(self, phashes: dict[str, str | None]) -> set[tuple[str, str, bool]]:
+    def candidates(self, phashes: dict[str, str | None]) -> Collection[Pair]:
         names = list(phashes)
         places = [self._place(name) for name in names]
         files = self.data / f"{FOR_WORKERS}{uuid4().hex}"
@@ -437,7 +466,7 @@ class SharedStore(Store):
             )
         finally:
             shutil.rmtree(files, ignore_errors=True)  # workers may still have some open
-        return {(names[i], names[j], bool(mirrored)) for i, j, mirrored in found.tolist()}
+        return _Pairs(names, found)
 
     def _read_description(self, name: str) -> Description:
         return _description_at(self._place(name))
@@ -445,7 +474,7 @@ class SharedStore(Store):
     def _place(self, name: str) -> Place:
         return Place(name, self.files[name], self.shard_of[name])
 
-    def _compare_all(self, pairs: list) -> Iterator[list[tuple[tuple, str]]]:
+    def _compare_all(self, pairs: Iterable[Pair]) -> Iterator[list[tuple[Pair, str]]]:
         jobs = ((self._place(a), self._place(b), mirrored) for a, b, mirrored in pairs)
         without_kind = []
         for chunk in self._map(_kind_on_worker, jobs, PAIRS_IN_CHUNK):

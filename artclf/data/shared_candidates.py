@@ -64,8 +64,8 @@ def find(
     folder: Path,
     workers: Workers,
 ) -> np.ndarray:
-    """The candidates by hash and by visual words: pairs (first, second, mirrored), (n, 3), in order
-    and each once.
+    """The candidates by hash and by visual words, as `numbers_of` writes them, in order and each
+    once.
 
     `description` gives that of each of `pictures`, here and on the workers; `folder`, which they see,
     is for files that this function leaves to the caller.
@@ -75,7 +75,7 @@ def find(
     close = by_hash(codes, folder, workers)
     close[:, :2] = np.array(indices, int)[close[:, :2]]
     similar = by_words(pictures, description, folder, workers)
-    return pairs_of(np.union1d(numbers_of(close, number), similar), number)
+    return np.union1d(numbers_of(close, number), similar)
 
 
 def by_hash(hashes: np.ndarray, folder: Path, workers: Workers) -> np.ndarray:

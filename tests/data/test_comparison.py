@@ -127,7 +127,8 @@ def test_of_a_pair_the_first_kind_counts(store):
     ]
     new.db.execute("UPDATE verdicts SET kind = 'detail' WHERE mirrored")
     assert new.kinds_of(pairs) == {("image 1", "image 3"): "mirror"}
-    assert new.kinds_of(pairs[::-1]) == {("image 1", "image 3"): "detail"}
+    assert new.kinds_of(pairs[::-1]) == {("image 1", "image 3"): "mirror"}
+    assert new.kinds_of(pairs[1:] * 2) == {("image 1", "image 3"): "detail"}
 
 
 def test_pairs_of_earlier_runs_are_known_while_both_pictures_are_there(store):
