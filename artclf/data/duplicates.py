@@ -30,6 +30,21 @@ FLAGGED = "; flagged: "
 
 COLLAGE = "collage"
 
+# of the catalogue, that judgements need: all of them take 2 kB a picture in memory
+COLUMNS = [
+    "url",
+    "period",
+    "file",
+    "bytes",
+    "sha256",
+    "width",
+    "height",
+    "clean_status",
+    "clean_reason",
+    "clean_sha256",
+    "review",
+]
+
 
 @dataclass(frozen=True)
 class SetAside:
@@ -97,7 +112,10 @@ def mark(data, map_jobs: MapJobs | None = None):
 
 
 def _clean_rows(table) -> list[dict]:
-    """The rows of a catalogue that have a clean copy, as dicts; texts are '' where missing."""
+    """The COLUMNS of the rows of a catalogue that have a clean copy, as dicts; texts are '' where
+    missing.
+    """
+    table = table[COLUMNS].copy()
     texts = ["clean_status", "clean_reason", "review"]
     table[texts] = table[texts].astype(object).fillna("")
     is_clean = ~table.clean_status.isin(["", "rejected"]) & table.clean_sha256.notna()
