@@ -279,3 +279,8 @@ def test_files_that_end_workers_are_told(folder, data, capsys):
     [row] = read_catalogue(other).query("status == 'failed'").to_dict("records")
     assert row["reason"] == "crashed the decoder" and row["url"] == url_of(folder, "a/1.png")
     assert (download.import_folder(folder, other).ok == [1, 0, 0]).all()
+
+
+def test_levelling_is_for_one_machine(command, folder):
+    code, _, errors = command("import", folder, "--level-sources", "--engine", "ray")
+    assert code == 2 and "it doesn't go with --level-sources" in errors
