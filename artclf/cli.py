@@ -305,6 +305,7 @@ def import_(
     as_json: Json = False,
 ):
     """Take in a folder FOLDER/<class>/ of pictures, or one folder and a CSV of facts."""
+    from artclf.data.archives import existing
     from artclf.download import data_folder, import_folder, import_levelled
 
     options: dict[str, Any] = {
@@ -319,6 +320,7 @@ def import_(
         data = data or Path("data") / f"{folder.resolve().name}-level"
         summary = _call(import_levelled, folder, data, **options)
     else:
+        existing(folder)  # before Ray starts
         data = data or _call(data_folder, folder, "folder")
         with _workers(engine, address, data, is_new=True) as map_jobs:
             options |= {"max_unpacked": max_unpacked, "map_jobs": map_jobs}

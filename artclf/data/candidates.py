@@ -197,7 +197,7 @@ class Vocabulary:
     @property
     def dtype(self):
         """The numbers that words are: above 86 million pictures, 32 bits don't hold them."""
-        return np.int32 if len(self) <= 1 << 31 else np.int64
+        return np.int32 if len(self) < 1 << 31 else np.int64
 
     def mirrored(self, words: np.ndarray) -> np.ndarray:
         """The words that the same points have in the mirror image."""

@@ -497,8 +497,14 @@ class SharedStore(Store):
             (self._place(picture), [self._place(other) for other in others])
             for picture, others in joining.items()
         )
-        return {
-            place.name: shown or []
-            for chunk in self._map(_shown_on_worker, jobs, 1)
-            for (place, _), shown in chunk
-        }
+        shown_by: dict[str, list[str]] = {}
+        for chunk in self._map(_shown_on_worker, jobs, 1):
+            for (place, _), shown in chunk:
+                if shown is None:
+                    print(
+                        f"{place.file} counts as no collage until the next run: workers end when they "
+                        "compare it",
+                        file=sys.stderr,
+                    )
+                shown_by[place.name] = shown or []
+        return shown_by

@@ -33,7 +33,7 @@ from artclf.data.matching import Description
 Workers = Callable[[Callable, Iterable, int], Iterator[list[tuple]]]
 
 MOST_BLOCKS = 8192  # so that a partition reads few files
-WORDS_IN_PARTITION = 1 << 26  # a worker sorts so many together, in about 2 GB
+WORDS_IN_PARTITION = 1 << 25  # a worker sorts so many together
 
 HASHES = "hashes.npy"
 VOCABULARY = "vocabulary.npy"
@@ -114,6 +114,13 @@ class Layout(NamedTuple):
     @property
     def partitions(self) -> range:
         return range(-(-self.words // self.width))
+
+    def slice_of(self, partition: int, words: np.ndarray) -> slice:
+        """Where the words of a partition lie among `words`, which are sorted."""
+        first = partition * self.width
+        end = min(first + self.width, self.words)
+        # numbers of another type would make NumPy read all words
+        return slice(*np.searchsorted(words, np.array([first, end], words.dtype)))
 
 
 class Block(NamedTuple):
@@ -210,12 +217,11 @@ def _vocabulary(folder: Path) -> Vocabulary:
 
 def write_partition(layout: Layout, partition: int) -> bool:
     """Write the list of pictures with each word of a partition, and the weights of these words."""
-    first, end = partition * layout.width, (partition + 1) * layout.width
     words_of_blocks = []
     pictures_of_blocks = []
     for block in layout.blocks:
         words, pictures = _words_of_block(layout, block.start)
-        own = slice(*np.searchsorted(words, [first, end]))
+        own = layout.slice_of(partition, words)
         words_of_blocks.append(words[own])
         pictures_of_blocks.append(pictures[own])
     all_words = np.concatenate(words_of_blocks)
@@ -260,12 +266,10 @@ def look_up(layout: Layout, words: np.ndarray) -> Index:
     """Those of `words`, sorted and each once, that some picture has, as `Index`."""
     found = []
     for partition in layout.partitions:
-        first, end = np.searchsorted(
-            words, [partition * layout.width, (partition + 1) * layout.width]
-        )
+        own = words[layout.slice_of(partition, words)]
         index = _partition(layout.folder, partition)
-        places = np.searchsorted(index.words, words[first:end])
-        places = places[np.isin(words[first:end], index.words, assume_unique=True)]
+        places = np.searchsorted(index.words, own)
+        places = places[np.searchsorted(index.words, own, "right") > places]
         starts, counts = index.starts[places], index.starts[places + 1] - index.starts[places]
         ends = counts.cumsum()
         within = np.arange(counts.sum()) - np.repeat(ends - counts, counts)

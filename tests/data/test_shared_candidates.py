@@ -42,15 +42,17 @@ def collection(number: int) -> list[Description]:
     return pictures
 
 
-@pytest.mark.parametrize(("rows", "partitions", "most"), [(1024, 1, 1000), (16, 7, 20)])
+@pytest.mark.parametrize(("rows", "partitions", "most"), [(1024, 1, 1000), (16, 60, 20)])
 def test_workers_find_the_same_candidates(monkeypatch, tmp_path, rows, partitions, most):
+    """Also where a block of pictures has no points, and a partition no words."""
     pictures = collection(70)
+    pictures[24:48] = [pictures[11]] * 24
     monkeypatch.setattr(candidates, "MOST_PICTURES", most)
     monkeypatch.setattr(shared_candidates, "BLOCK", rows)
     monkeypatch.setattr(shared_candidates, "MOST_BLOCKS", 3)
     words = sum(len(set(map(bytes, picture.descriptors))) for picture in pictures)
-    monkeypatch.setattr(shared_candidates, "WORDS_IN_PARTITION", words // partitions + 1)
-    monkeypatch.setattr(close_hashes, "HASHES_AT_A_TIME", 70 // partitions)
+    monkeypatch.setattr(shared_candidates, "WORDS_IN_PARTITION", -(-words // partitions))
+    monkeypatch.setattr(close_hashes, "HASHES_AT_A_TIME", max(10, 70 // partitions))
     here = candidates.by_hash([picture.hash for picture in pictures])
     here |= candidates.by_words(70, lambda i: pictures[i].descriptors)
     names = [str(number) for number in range(70)]
@@ -63,8 +65,9 @@ def test_workers_find_the_same_candidates(monkeypatch, tmp_path, rows, partition
     )
     pairs = shared_candidates.pairs_of(found, 70).tolist()
     assert pairs == sorted([i, j, int(mirrored)] for i, j, mirrored in here)
-    assert {(0, 7, False), (0, 9, True), (1, 9, True)} <= here and len(here) > 300
-    assert len(list((tmp_path / shared_candidates.INDEX).glob("*-words.npy"))) == partitions
+    assert {(0, 7, False), (0, 9, True), (1, 9, True)} <= here and len(here) > 150
+    files = list((tmp_path / shared_candidates.INDEX).glob("*-words.npy"))
+    assert 0.8 * partitions < len(files) <= partitions
     blocks = len(list((tmp_path / shared_candidates.WORDS).glob("*-words.npy")))
     assert blocks == -(-70 // max(rows, 24))
 
