@@ -3,7 +3,7 @@ are wrong, and what an index of hashes costs.
 
     python benchmarks/duplicates.py FOLDER [--number 100] [--distractors 1000]
         [--more FOLDER ...] [--seed 1] [--work DIR] [--sheet FILE]
-    python benchmarks/duplicates.py --hashes 10000 100000 1000000
+    python benchmarks/duplicates.py --hashes 10000 100000 1000000 [--every 1]
     python benchmarks/duplicates.py --words 10000 100000 [--work DIR]
     python benchmarks/duplicates.py --scale 10000 100000 [--work DIR]
 
@@ -23,7 +23,8 @@ hash or the visual words take for most similar, most of it by one painter.
 pictures: of all that `mark` does, these two are what compares every picture with every other. The
 search by words is run as here and as workers do it, with files in `--work`, the jobs one after the
 other in this process, and both must find the same. Bytes are those written for workers, and those
-that workers read of them.
+that workers read of them. `--every 16` does every 16th job of the search by hash, whose seconds
+and pairs times 16 are those of all.
 
 `--scale` draws so many pictures, a tenth of them altered copies of others, and tells how long the
 first `mark` of them takes, by the clock and in seconds of all processors, and the memory that it
@@ -54,7 +55,7 @@ from artclf.base.progress import progress_bar
 from artclf.data import comparison, shared_candidates
 from artclf.data.candidates import by_words
 from artclf.data.catalogue import clean_path, read_catalogue
-from artclf.data.close_hashes import close_pairs, parts_of
+from artclf.data.close_hashes import close_pairs_in, parts_of
 from artclf.data.galleries import find_manifests
 from artclf.data.matching import MAX_BITS, Description, describe
 from artclf.data.names import artist_keys
@@ -406,8 +407,8 @@ def painters(folder: Path) -> Callable[[str], str]:
 # The index of hashes
 
 
-def measure_index(number: int):
-    """Time and memory of the search on random hashes, and on hashes in crowds of about 50, 12 bits
+def measure_index(number: int, every: int):
+    """Time and memory of every so many jobs of the search on random hashes, and on hashes in crowds of about 50, 12 bits
     off their centre.
     """
     rng = np.random.default_rng(0)
@@ -418,10 +419,15 @@ def measure_index(number: int):
     random = rng.integers(0, 1 << 64, number, dtype=np.uint64)
     parts = parts_of(number)
     for name, hashes in (("random", random), ("in crowds", crowds)):
-        pairs, cost = with_cost(close_pairs, hashes)
+        jobs = parts[::every]
+
+        def search(hashes=hashes, jobs=jobs) -> int:
+            return sum(len(close_pairs_in(hashes, job)) for job in jobs)
+
+        pairs, cost = with_cost(search)
         print(
-            f"{number} hashes, {name}: {len(pairs)} pairs within {MAX_BITS} bits, plain or mirrored; "
-            f"{len(parts)} jobs that read {8 * len(parts)} bytes a picture, {cost}",
+            f"{number} hashes, {name}: {pairs} pairs within {MAX_BITS} bits, plain or mirrored, by "
+            f"{len(jobs)} of {len(parts)} jobs, which read {8 * len(parts)} bytes a picture, {cost}",
             flush=True,
         )
 
@@ -554,6 +560,7 @@ def main():
     parser.add_argument("--work", type=Path)
     parser.add_argument("--sheet", type=Path, default=Path("joined.png"))
     parser.add_argument("--hashes", type=int, nargs="*", default=[])
+    parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--words", type=int, nargs="*", default=[])
     parser.add_argument("--scale", type=int, nargs="*", default=[])
     args = parser.parse_args()
@@ -567,7 +574,7 @@ def main():
         with tempfile.TemporaryDirectory() as temporary:
             in_a_process(measure_scale, number, args.work or Path(temporary))
     for number in args.hashes:
-        in_a_process(measure_index, number)
+        in_a_process(measure_index, number, args.every)
     if args.folder:
         measure(args)
 

@@ -45,7 +45,7 @@ def test_the_search_finds_what_a_comparison_of_all_finds(monkeypatch, blocks, pa
 
 def test_words_grow_with_the_hashes_and_each_hash_is_in_one_part(monkeypatch):
     lengths = [int(close_hashes.words_of(n)[0]).bit_count() for n in (1, 1 << 18, 1 << 22, 1 << 24)]
-    assert lengths == [15, 15, 20, 21]
+    assert lengths == [16, 16, 20, 22]
     hashes = hashes_in_crowds(1000)
     monkeypatch.setattr(close_hashes, "HASHES_AT_A_TIME", 300)
     of_first_word = [part for part in close_hashes.parts_of(1000) if part.word == 0]
