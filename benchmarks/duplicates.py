@@ -408,8 +408,8 @@ def painters(folder: Path) -> Callable[[str], str]:
 
 
 def measure_index(number: int, every: int):
-    """Time and memory of every so many jobs of the search on random hashes, and on hashes in crowds of about 50, 12 bits
-    off their centre.
+    """Time and memory of every so many jobs of the search on random hashes, and on hashes in crowds
+    of about 50, 12 bits off their centre.
     """
     rng = np.random.default_rng(0)
     centres = rng.integers(0, 1 << 64, number // 50, dtype=np.uint64)

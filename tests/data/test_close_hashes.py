@@ -28,8 +28,7 @@ def differing_bits(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return bits.reshape(len(hashes), len(hashes), 64).sum(2)
 
 
-@pytest.mark.parametrize("blocks", [4, 6, 8, 10])
-@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize(("blocks", "parts"), [(4, 1), (6, 3), (8, 1), (10, 3)])
 def test_the_search_finds_what_a_comparison_of_all_finds(monkeypatch, blocks, parts):
     hashes = hashes_in_crowds(800)
     monkeypatch.setattr(close_hashes, "HASHES_OF_BLOCKS", ((800, blocks),))
