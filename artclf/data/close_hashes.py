@@ -19,7 +19,7 @@ from artclf.data.matching import MAX_BITS, MIRROR_BITS
 
 SPARE = MAX_BITS // 2  # bits in which one of the halves of close hashes differs at most
 HASHES_AT_A_TIME = 1 << 22  # so many are sorted together, in about 150 MB
-HASHES_OF_BLOCKS = ((1 << 18, 6), (1 << 22, 8))  # up to so many hashes, halves have so many blocks
+HASHES_OF_BLOCKS = ((1 << 18, 6), (1 << 24, 8))  # up to so many hashes, halves have so many blocks
 MOST_BLOCKS = 10
 SCATTER = np.uint64(0x9E3779B97F4A7C15)  # odd: a product with it spreads words over the parts
 

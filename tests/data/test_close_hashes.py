@@ -43,7 +43,7 @@ def test_the_search_finds_what_a_comparison_of_all_finds(monkeypatch, blocks, pa
 
 
 def test_words_grow_with_the_hashes_and_each_hash_is_in_one_part(monkeypatch):
-    lengths = [int(close_hashes.words_of(n)[0]).bit_count() for n in (1, 1 << 18, 1 << 22, 1 << 24)]
+    lengths = [int(close_hashes.words_of(n)[0]).bit_count() for n in (1, 1 << 18, 1 << 24, 1 << 25)]
     assert lengths == [16, 16, 20, 22]
     hashes = hashes_in_crowds(1000)
     monkeypatch.setattr(close_hashes, "HASHES_AT_A_TIME", 300)
