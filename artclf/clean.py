@@ -47,8 +47,8 @@ def clean_all(
     """Apply `decisions`, clean what is new, set duplicates aside; return the counts of `counts`.
 
     `decisions` is a `review.csv`; without `near_duplicates` only exact ones are set aside;
-    `map_jobs` is for `normalise`. Raises FileNotFoundError without a catalogue or where `decisions`
-    is not there, and what `read_decisions` and `normalise` raise.
+    `map_jobs` is for `normalise` and `mark_duplicates`. Raises FileNotFoundError without a catalogue
+    or where `decisions` is not there, and what `read_decisions` and `normalise` raise.
     """
     settings.check(max_size=max_size, quality=quality)
     if decisions is not None:
@@ -58,7 +58,7 @@ def clean_all(
     with locked(require(data)):
         normalise(data, max_size, quality, map_jobs=map_jobs)
         if near_duplicates:
-            mark_duplicates(data)
+            mark_duplicates(data, map_jobs)
     return counts(data)
 
 

@@ -153,10 +153,15 @@ def _use_cache(folder: Path | None):
 
 @contextmanager
 def _workers(
-    engine: EngineName, address: str | None, folder: Path | None, on_gpus: bool = False
+    engine: EngineName,
+    address: str | None,
+    folder: Path | None,
+    on_gpus: bool = False,
+    is_new: bool = False,
 ) -> Iterator[MapJobs | None]:
     """What does the jobs of a step: the workers of a Ray cluster, which see `folder`; None for
-    processes of this machine. Raises FileNotFoundError where `folder` has no catalogue.
+    processes of this machine. Raises FileNotFoundError where `folder` has no catalogue and is not to
+    be a new data set.
     """
     if _is_local(engine, address):
         yield None
@@ -164,7 +169,7 @@ def _workers(
     from artclf.cluster.workers import connected
     from artclf.data.catalogue import require
 
-    if folder is not None:
+    if folder is not None and not is_new:
         require(folder)
     with connected(address, folder, on_gpus) as map_jobs:
         yield map_jobs
@@ -325,9 +330,12 @@ def import_(
     level: Annotated[
         bool, typer.Option("--level-sources", help="Squash and recompress all alike.")
     ] = False,
+    engine: Engine = EngineName.local,
+    address: Address = None,
     as_json: Json = False,
 ):
     """Take in a folder FOLDER/<class>/ of pictures, or one folder and a CSV of facts."""
+    from artclf.data.archives import existing
     from artclf.download import data_folder, import_folder, import_levelled
 
     options: dict[str, Any] = {
@@ -336,12 +344,17 @@ def import_(
         "layout": layout.value if layout else None,
         "file_names": file_names,
     }
+    if level and engine == EngineName.ray:
+        raise typer.BadParameter("it doesn't go with --level-sources", param_hint="--engine")
     if level:
         data = data or Path("data") / f"{folder.resolve().name}-level"
         summary = _call(import_levelled, folder, data, **options)
     else:
+        existing(folder)  # before Ray starts
         data = data or _call(data_folder, folder, "folder")
-        summary = _call(import_folder, folder, data, max_unpacked=max_unpacked, **options)
+        with _workers(engine, address, data, is_new=True) as map_jobs:
+            options |= {"max_unpacked": max_unpacked, "map_jobs": map_jobs}
+            summary = _call(import_folder, folder, data, **options)
     _print(summary, as_json)
 
 

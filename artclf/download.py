@@ -5,13 +5,18 @@ Reads `urls_*.csv`, or a folder or archive of pictures (see `data.galleries`); w
 image: killed at any moment, it goes on where it was. Notebook: `01_download`.
 """
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from platform import node
 from time import monotonic
 
 from artclf.base import settings
+from artclf.base.errors import StepError
 from artclf.base.files import sha256_of
+from artclf.base.processes import MapJobs, map_here
 from artclf.base.progress import progress_bar, show_line
 from artclf.data import archives, cleaning, duplicates, gallery, imports, origins, sample
 from artclf.data.catalogue import Catalogue, read_catalogue
@@ -19,7 +24,7 @@ from artclf.data.classes import NO_CLASS, UNLABELLED
 from artclf.data.downloads import Download, run_in_thread
 from artclf.data.fetch import Fetcher
 from artclf.data.galleries import Reading, read_gallery
-from artclf.data.intake import Intake
+from artclf.data.intake import Arrival, Failure, Intake, failed_columns, take_in
 from artclf.data.levels import level_sources
 from artclf.data.lists import check_lists, find_lists, read_list
 from artclf.data.splits import PARTS
@@ -27,6 +32,8 @@ from artclf.data.splits import PARTS
 CANVASES = 40  # for each period
 FIRST_LINE = 60  # seconds, before a line says which hosts have most of the URLs
 LINE_EVERY = 600  # seconds, from then on
+CRASH = OSError(errno.EIO, "ends the worker that reads it")
+CRASHED = failed_columns(Failure("crashed the decoder"))
 
 __all__ = [
     "data_folder",
@@ -176,6 +183,7 @@ def import_folder(
     layout: str | None = None,
     file_names: bool = True,
     max_unpacked: float = archives.MAX_GIGABYTES,
+    map_jobs: MapJobs | None = None,
 ):
     """Copy the pictures of a folder, or of a zip or tar file of one, into `data`; return what this
     run did, as `fetch_lists` does.
@@ -184,16 +192,18 @@ def import_folder(
     and names of files; what it left out is printed. An archive may unpack to `max_unpacked` GB. A
     picture's URL is `import:<sha256 of its bytes>`. Where the folder was imported before, the
     catalogue follows what has changed there since (see `data.imports`), and what that is is
-    printed. Raises FileNotFoundError, InputError for a folder that can't be read or has no
+    printed. The workers of `map_jobs`, which read and copy the pictures, see both folders under the
+    same path. Raises FileNotFoundError, InputError for a folder that can't be read or has no
     pictures, StepError where another process writes to `data`, OSError where it can't be written.
     """
     settings.check(max_unpacked=max_unpacked)
     data = Path(data)
+    map_jobs = map_jobs or map_here
     run = Intake(data)
     with archives.as_folder(folder, data, max_unpacked) as place:
         reading = read_gallery(place, manifest, label_column, layout, file_names)
         notes = list(reading.notes)
-        pictures = _with_urls(reading, place, notes)
+        pictures = _with_urls(reading, place, notes, map_jobs)
         notes += _choose_parts(pictures)
         keys = {
             picture["file"].relative_to(place).as_posix(): (picture["url"], picture["period"])
@@ -207,28 +217,56 @@ def import_folder(
             for note in notes:
                 print(note)
             pending = catalogue.select("status = 'pending' AND url LIKE 'import:%'")
-            for row in progress_bar(pending, desc="import"):
-                file = files.get((row["url"], row["period"]))
-                if file is not None:
-                    run.take_in(catalogue, row, file)
+            keys_of_pending = [(row["url"], row["period"]) for row in pending]
+            arrivals = [
+                Arrival(*key, files[key].absolute()) for key in keys_of_pending if key in files
+            ]
+            function = partial(take_in, data.absolute(), run.tmp)
+            with progress_bar(desc="import", total=len(arrivals)) as bar:
+                for chunk in map_jobs(function, arrivals):
+                    for arrival, columns in chunk:
+                        run.record(catalogue, arrival._asdict(), columns or CRASHED)
+                        bar.update()
     return run.summary()
 
 
-def _with_urls(reading: Reading, folder: Path, notes: list[str]) -> list[dict]:
+def _with_urls(reading: Reading, folder: Path, notes: list[str], map_jobs: MapJobs) -> list[dict]:
     """The pictures with their URLs, without those that can't be read, which `notes` then name."""
+    files = [picture["file"].absolute() for picture in reading.pictures]
+    found: dict[Path, str | OSError] = {}
+    with progress_bar(desc="read", total=len(files)) as bar:
+        for chunk in map_jobs(partial(_hash_of, folder.absolute()), files):
+            found.update((file, result or CRASH) for file, result in chunk)
+            bar.update(len(chunk))
     pictures = []
     unreadable = []
-    for picture in progress_bar(reading.pictures, desc="read"):
-        try:
-            pictures.append({**picture, "url": f"import:{sha256_of(picture['file'])}"})
-        except OSError as error:
+    for picture, file in zip(reading.pictures, files, strict=True):
+        result = found[file]
+        if isinstance(result, str):
+            pictures.append({**picture, "url": f"import:{result}"})
+        else:
             name = picture["file"].relative_to(folder).as_posix()
-            unreadable.append(f"{name} ({error.strerror})")
+            unreadable.append(f"{name} ({result.strerror})")
             reading.unreadable.append(name)
     if unreadable:
         examples = " and ".join(unreadable[:2])
         notes.append(f"{len(unreadable)} files can't be read and are left out, such as {examples}")
     return pictures
+
+
+def _hash_of(folder: Path, file: Path) -> str | OSError:
+    """The SHA-256 of a file in `folder`, or why it can't be read. Raises StepError where the folder
+    is not there.
+    """
+    try:
+        return sha256_of(file)
+    except OSError as error:
+        if not folder.is_dir():
+            raise StepError(
+                f"{node()} does not see the folder {folder}: all machines of a cluster must share it, "
+                "under the same path"
+            ) from error
+        return error
 
 
 def _choose_parts(pictures: list[dict]) -> list[str]:

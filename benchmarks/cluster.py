@@ -1,13 +1,15 @@
-"""What Ray costs beside the processes of this machine, at equal cores: pictures a second for clean
-and features, and the memory of a worker.
+"""What Ray costs beside the processes of this machine, at equal cores: pictures a second for import,
+clean, near-duplicates and features, and the memory of a worker.
 
     python benchmarks/cluster.py DATA [--cores 2] [--rounds 3] [--pictures 512] [--size 224]
+        [--steps import clean duplicates features]
 
 DATA is a clean data set; its first pictures are copied to a folder beside it, which is removed in
-the end. Cleaning decodes all of these raw pictures; features are those of view 0 by
-EfficientNet-Lite0, of which nothing is stored before. Rounds take turns, and medians are shown. A
-round of cleaning here starts its processes. A first round of each, which starts Ray's workers and
-imports torch, is shown apart.
+the end. Its raw pictures are imported into a new data set; cleaning decodes all of them;
+near-duplicates are described, searched and compared, and features are those of view 0 by
+EfficientNet-Lite0, of both of which nothing is stored before. Rounds take turns, and medians are
+shown. Import here is one process; a round of cleaning here starts its processes. A first round of
+each, which starts Ray's workers and imports torch, is shown apart.
 """
 
 import argparse
@@ -19,8 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from artclf import download
 from artclf.cluster.workers import connected
-from artclf.data import cleaning
+from artclf.data import cleaning, descriptions, duplicates
 from artclf.data.catalogue import Catalogue, clean_path, read_catalogue
 
 # torch is imported where it is used: the processes that clean import this file, too
@@ -42,6 +45,19 @@ def copy_of(data: Path, number: int, folder: Path) -> Path:
         db.executemany("INSERT INTO kept VALUES (?, ?)", kept)
         db.execute("DELETE FROM images WHERE (url, period) NOT IN (SELECT * FROM kept)")
     return folder
+
+
+def import_raw(data: Path, map_jobs) -> int:
+    shutil.rmtree(data / "imported", ignore_errors=True)
+    summary = download.import_folder(data / "raw", data / "imported", map_jobs=map_jobs)
+    return int(summary.ok.sum())
+
+
+def find_duplicates(data: Path, map_jobs) -> int:
+    (data / "duplicates.db").unlink(missing_ok=True)
+    shutil.rmtree(data / descriptions.FOLDER, ignore_errors=True)
+    duplicates.mark(data, map_jobs)
+    return len(read_catalogue(data))
 
 
 def clean(data: Path, cores: int, map_jobs) -> int:
@@ -93,17 +109,22 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pictures", type=int, default=512)
     parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--steps", nargs="*", help="those to measure; default: all")
     args = parser.parse_args()
     with TemporaryDirectory() as folder:
         data = copy_of(args.data, args.pictures, Path(folder))
         steps = {
+            "import": lambda map_jobs: import_raw(data, map_jobs),
             "clean": lambda map_jobs: clean(data, args.cores, map_jobs),
+            "duplicates": lambda map_jobs: find_duplicates(data, map_jobs),
             "features": lambda map_jobs: compute_features(data, args.size, args.cores, map_jobs),
         }
         started = time.perf_counter()
         with connected(cores=args.cores) as map_jobs:
             print(f"Ray starts in {time.perf_counter() - started:.1f} s")
             for name, step in steps.items():
+                if args.steps and name not in args.steps:
+                    continue
                 for place, engine in (("here", None), ("with Ray", map_jobs)):
                     started = time.perf_counter()
                     step(engine)

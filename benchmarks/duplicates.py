@@ -3,8 +3,8 @@ are wrong, and what an index of hashes costs.
 
     python benchmarks/duplicates.py FOLDER [--number 100] [--distractors 1000]
         [--more FOLDER ...] [--seed 1] [--work DIR] [--sheet FILE]
-    python benchmarks/duplicates.py --hashes 100000
-    python benchmarks/duplicates.py --words 10000 100000
+    python benchmarks/duplicates.py --hashes 10000 100000 1000000 [--every 1]
+    python benchmarks/duplicates.py --words 10000 100000 [--work DIR]
     python benchmarks/duplicates.py --scale 10000 100000 [--work DIR]
 
 FOLDER holds FOLDER/<class>/*.jpg. Of every change `--number` copies are made, each of another
@@ -19,8 +19,12 @@ their painters, as a `manifest.csv` above FOLDER names them, drawn side by side 
 looked at, and counted apart. Hard negatives are the candidates of different originals: what the
 hash or the visual words take for most similar, most of it by one painter.
 
-`--words` searches candidates by visual words among so many pictures: of all that `mark` does, this
-and the index of hashes are what compares every picture with every other.
+`--hashes` and `--words` search candidates among so many hashes, and by visual words among so many
+pictures: of all that `mark` does, these two are what compares every picture with every other. The
+search by words is run as here and as workers do it, with files in `--work`, the jobs one after the
+other in this process, and both must find the same. Bytes are those written for workers, and those
+that workers read of them. `--every 16` does every 16th job of the search by hash, whose seconds
+and pairs times 16 are those of all.
 
 `--scale` draws so many pictures, a tenth of them altered copies of others, and tells how long the
 first `mark` of them takes, by the clock and in seconds of all processors, and the memory that it
@@ -39,6 +43,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -47,11 +52,12 @@ from threadpoolctl import threadpool_limits
 
 from artclf import clean, download
 from artclf.base.progress import progress_bar
-from artclf.data import comparison
-from artclf.data.candidates import by_words, close_pairs
+from artclf.data import comparison, shared_candidates
+from artclf.data.candidates import by_words
 from artclf.data.catalogue import clean_path, read_catalogue
+from artclf.data.close_hashes import close_pairs_in, parts_of
 from artclf.data.galleries import find_manifests
-from artclf.data.matching import MAX_BITS, MIRROR_BITS, describe
+from artclf.data.matching import MAX_BITS, Description, describe
 from artclf.data.names import artist_keys
 from artclf.results import plots
 
@@ -401,9 +407,9 @@ def painters(folder: Path) -> Callable[[str], str]:
 # The index of hashes
 
 
-def measure_index(number: int):
-    """Time and memory of the index on random hashes, and on hashes in crowds of about 50, 12 bits
-    off their centre.
+def measure_index(number: int, every: int):
+    """Time and memory of every so many jobs of the search on random hashes, and on hashes in crowds
+    of about 50, 12 bits off their centre.
     """
     rng = np.random.default_rng(0)
     centres = rng.integers(0, 1 << 64, number // 50, dtype=np.uint64)
@@ -411,15 +417,18 @@ def measure_index(number: int):
     for _ in range(12):
         crowds ^= np.uint64(1) << rng.integers(0, 64, number, dtype=np.uint64)
     random = rng.integers(0, 1 << 64, number, dtype=np.uint64)
+    parts = parts_of(number)
     for name, hashes in (("random", random), ("in crowds", crowds)):
-        started = time.perf_counter()
-        plain = close_pairs(hashes, hashes)
-        in_the_mirror = close_pairs(hashes, hashes ^ MIRROR_BITS)
-        seconds = time.perf_counter() - started
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        jobs = parts[::every]
+
+        def search(hashes=hashes, jobs=jobs) -> int:
+            return sum(len(close_pairs_in(hashes, job)) for job in jobs)
+
+        pairs, cost = with_cost(search)
         print(
-            f"{number} hashes, {name}: {len(plain) + len(in_the_mirror)} pairs within {MAX_BITS} "
-            f"bits, plain or mirrored, in {seconds:.1f} s, at most {memory:.0f} MB for the process"
+            f"{number} hashes, {name}: {pairs} pairs within {MAX_BITS} bits, plain or mirrored, by "
+            f"{len(jobs)} of {len(parts)} jobs, which read {8 * len(parts)} bytes a picture, {cost}",
+            flush=True,
         )
 
 
@@ -432,27 +441,68 @@ def with_cost(function: Callable, *args):
     processor_seconds = time.process_time() - processor_started
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return found, (
-        f"{seconds:.0f} s, {processor_seconds:.0f} s of processors, at most {memory:.0f} MB for the "
+        f"{seconds:.1f} s, {processor_seconds:.1f} s of processors, at most {memory:.0f} MB for the "
         "process"
     )
 
 
-def measure_words(number: int):
-    """Time and memory of the candidates by visual words, of pictures with 400 points each, each
-    halfway between two points of drawn pictures: so many pictures have points of their own.
+class Drawn:
+    """Pictures with 400 points each, each halfway between two points of drawn pictures: so many
+    pictures have points of their own.
     """
-    rng = np.random.default_rng(0)
-    drawn_pictures = [np.asarray(drawn(rng).convert("L").resize((320, 320))) for _ in range(500)]
-    pool = np.concatenate([describe(picture).descriptors for picture in drawn_pictures])
 
-    def descriptors(picture: int) -> np.ndarray:
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        pictures = [np.asarray(drawn(rng).convert("L").resize((320, 320))) for _ in range(500)]
+        self.pool = np.concatenate([describe(picture).descriptors for picture in pictures])
+
+    def __call__(self, picture: int) -> Description:
         rng = np.random.default_rng(picture)
-        one, other = pool[rng.integers(len(pool), size=(2, 400))]
-        return one // 2 + other // 2
+        one, other = self.pool[rng.integers(len(self.pool), size=(2, 400))]
+        return Description(None, np.empty((400, 2)), one // 2 + other // 2)
+
+
+def measure_words(number: int, work: Path):
+    """Time and memory of the candidates by visual words, as here and by jobs for workers."""
+    description = Drawn()
+    bytes_read = 0
+    look_up, words_of_block = shared_candidates.look_up, shared_candidates._words_of_block
+
+    def counted_look_up(*args):
+        nonlocal bytes_read
+        found = look_up(*args)
+        bytes_read += sum(array.nbytes for array in found)
+        return found
+
+    def counted_words(*args):
+        nonlocal bytes_read
+        found = words_of_block(*args)
+        bytes_read += sum(array.nbytes for array in found)
+        return found
+
+    def do_jobs(function, jobs, chunk_size):
+        for job in jobs:
+            yield [(job, function(job))]
 
     with threadpool_limits(1, "blas"):
-        pairs, cost = with_cost(by_words, number, descriptors)
-    print(f"{number} pictures: {len(pairs)} candidates by words, {cost}", flush=True)
+        here, cost = with_cost(by_words, number, lambda i: description(i).descriptors)
+        print(f"{number} pictures: {len(here)} candidates by words here, {cost}", flush=True)
+        with (
+            tempfile.TemporaryDirectory(dir=work) as folder,
+            patch.object(shared_candidates, "look_up", counted_look_up),
+            patch.object(shared_candidates, "_words_of_block", counted_words),
+        ):
+            numbers, cost = with_cost(
+                shared_candidates.by_words, list(range(number)), description, Path(folder), do_jobs
+            )
+            written = sum(file.stat().st_size for file in Path(folder).rglob("*.npy"))
+    pairs = shared_candidates.pairs_of(numbers, number).tolist()
+    assert sorted([i, j, int(mirrored)] for i, j, mirrored in here) == pairs
+    print(
+        f"{number} pictures: the same {len(pairs)} by jobs for workers, {cost}; bytes a picture: "
+        f"{written / number:.0f} written, {bytes_read / number:.0f} read",
+        flush=True,
+    )
 
 
 # Many pictures
@@ -509,7 +559,8 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--sheet", type=Path, default=Path("joined.png"))
-    parser.add_argument("--hashes", type=int)
+    parser.add_argument("--hashes", type=int, nargs="*", default=[])
+    parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--words", type=int, nargs="*", default=[])
     parser.add_argument("--scale", type=int, nargs="*", default=[])
     args = parser.parse_args()
@@ -518,12 +569,12 @@ def main():
     if not (args.folder or args.hashes or args.words or args.scale):
         parser.error("name a folder of pictures, --hashes, --words or --scale")
     for number in args.words:
-        in_a_process(measure_words, number)
+        in_a_process(measure_words, number, args.work)
     for number in args.scale:
         with tempfile.TemporaryDirectory() as temporary:
             in_a_process(measure_scale, number, args.work or Path(temporary))
-    if args.hashes:
-        measure_index(args.hashes)
+    for number in args.hashes:
+        in_a_process(measure_index, number, args.every)
     if args.folder:
         measure(args)
 

@@ -13,6 +13,7 @@ from typing import Protocol
 from artclf.base.errors import StepError
 
 MOST_WORKERS = 61  # Windows cannot wait for more processes
+FOR_WORKERS = "for-workers-"  # how files in DATA begin that workers of one run read
 
 
 class MapJobs(Protocol):
@@ -31,6 +32,18 @@ class MapJobs(Protocol):
         chunk_size: int = 16,
         initializer: Callable | None = None,
     ) -> Iterator[list[tuple]]: ...
+
+
+def map_here(
+    function: Callable,
+    jobs: Iterable,
+    workers: int | None = None,
+    chunk_size: int = 16,
+    initializer: Callable | None = None,
+) -> Iterator[list[tuple]]:
+    """A `MapJobs` that does one job at a time, in order, in this process."""
+    for job in jobs:
+        yield [(job, function(job))]
 
 
 def map_in_processes(

@@ -31,10 +31,8 @@ def as_folder(source, data, max_gigabytes: float = MAX_GIGABYTES) -> Iterator[Pa
     Raises FileNotFoundError where nothing is there, InputError for a file that is no archive, is
     broken, has a member that leads out of the folder, or unpacks to more than `max_gigabytes`.
     """
-    source = Path(source)
-    if not source.is_file():
-        if not source.is_dir():
-            raise FileNotFoundError(f"{source} is not a folder, nor a zip or tar file")
+    source = existing(source)
+    if source.is_dir():
         yield source
         return
     with locked(data):
@@ -46,6 +44,14 @@ def as_folder(source, data, max_gigabytes: float = MAX_GIGABYTES) -> Iterator[Pa
             yield _innermost(place)
         finally:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def existing(source) -> Path:
+    """The path of a folder or file. Raises FileNotFoundError where there is none."""
+    path = Path(source)
+    if not (path.is_file() or path.is_dir()):
+        raise FileNotFoundError(f"{path} is not a folder, nor a zip or tar file")
+    return path
 
 
 def name_of(source) -> str:

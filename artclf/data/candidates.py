@@ -3,21 +3,22 @@
 Works on what module `matching` describes pictures by: hashes, and descriptors as visual words.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from artclf.data.matching import MAX_BITS, MIRROR_BITS, mirror_descriptors, root_sift
+from artclf.data.close_hashes import close_pairs
+from artclf.data.matching import mirror_descriptors, root_sift
 
 NEIGHBOURS = 8  # so many pictures are candidates by visual words
 HALF_WORDS = 512  # a visual word is a pair of half words, each one of at least so many
 WORDS_OF_A_PICTURE = 25  # the vocabulary has at least so many words for each picture
 MOST_PICTURES = 1000  # with a word; words that more have tell little, and take most of the time
 SIMILARITIES = 1 << 22  # at most so many are in memory for each thread, 32 MB
-BLOCK = 1024  # hashes, or pictures, that are looked at together: memory stays flat
+BLOCK = 1024  # pictures that are looked at together: memory stays flat
 
 
 class Candidate(NamedTuple):
@@ -30,55 +31,17 @@ class Candidate(NamedTuple):
 
 def by_hash(hashes: list[str | None]) -> set[Candidate]:
     """The pairs whose hashes are close, as they are or with one in the mirror."""
+    indices, codes = hashes_as_numbers(hashes)
+    return {
+        Candidate(indices[first], indices[second], bool(mirrored))
+        for first, second, mirrored in close_pairs(codes)
+    }
+
+
+def hashes_as_numbers(hashes: list[str | None]) -> tuple[list[int], np.ndarray]:
+    """The indices of the pictures that have a hash, and these hashes as uint64."""
     code_of = {index: int(code, 16) for index, code in enumerate(hashes) if code is not None}
-    indices = list(code_of)
-    codes = np.array(list(code_of.values()), np.uint64)
-    candidates = set()
-    for mirrored, others in ((False, codes), (True, codes ^ MIRROR_BITS)):
-        for first, second in close_pairs(codes, others):
-            candidates.add(Candidate(indices[first], indices[second], mirrored))
-    return candidates
-
-
-def close_pairs(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The indices (i, j), i < j, where `hashes[i]` and `others[j]` differ in at most MAX_BITS bits:
-    an array of shape (pairs, 2), in order.
-
-    Both are uint64 and equally long. Of two such hashes at least one quarter, of 16 bits, differs
-    in at most one bit; only pairs with such a quarter are compared whole (Norouzi, Punjani and
-    Fleet, Multi-index hashing, 2012).
-    """
-    pairs = [np.empty((0, 2), int)]
-    quarters = hashes.view(np.uint16).reshape(len(hashes), 4)
-    other_quarters = others.view(np.uint16).reshape(len(others), 4)
-    for quarter in range(4):
-        for first, second in _pairs_of_16_bits(quarters[:, quarter], other_quarters[:, quarter]):
-            differences = hashes[first] ^ others[second]
-            bits = np.unpackbits(differences.view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1)
-            pairs.append(np.stack([first, second], axis=1)[bits <= MAX_BITS])
-    return np.unique(np.concatenate(pairs), axis=0)
-
-
-def _pairs_of_16_bits(codes: np.ndarray, others: np.ndarray):
-    """The indices (i, j), i < j, where codes of 16 bits differ in at most one: two arrays, one
-    block at a time.
-    """
-    from scipy.sparse import csr_array
-
-    number = len(codes)
-    shape = (number, 1 << 16)
-    flips = np.array([0, *(1 << bit for bit in range(16))], np.uint16)
-    similar = (codes[:, None] ^ flips).astype(int)  # the 17 codes that are close enough
-    rows = np.arange(number + 1)
-    ones = np.ones(similar.size, bool)
-    has_similar = csr_array((ones, similar.ravel(), rows * len(flips)), shape)
-    has_code = csr_array((ones[:number], others.astype(int), rows), shape)
-    with_code = has_code.T.tocsr()
-    for start in range(0, number, BLOCK):
-        first, second = (has_similar[start : start + BLOCK] @ with_code).nonzero()
-        first = first + start
-        in_order = first < second
-        yield first[in_order], second[in_order]
+    return list(code_of), np.array(list(code_of.values()), np.uint64)
 
 
 def by_words(number: int, descriptors: Callable[[int], np.ndarray]) -> set[Candidate]:
@@ -90,46 +53,67 @@ def by_words(number: int, descriptors: Callable[[int], np.ndarray]) -> set[Candi
     The vocabulary grows with the number of pictures, so the mean number of pictures with a word
     stays the same. Finding the word of a point takes longer, by the square root of that number.
     """
-    from sklearn.preprocessing import normalize
-
     vocabulary = Vocabulary.drawn_from(number, descriptors)
     if vocabulary is None:
         return set()
     has_word = _has_word(number, descriptors, vocabulary)
-    pictures_with_word = has_word.sum(axis=0)
-    idf = np.log((1 + number) / (1 + pictures_with_word)) + 1
-    weights = np.where(pictures_with_word > MOST_PICTURES, 0, idf**2).astype(np.float32)
-    plain = normalize(_weighted(has_word, weights), copy=False)
+    weights = weights_of(number, has_word.sum(axis=0))
+    plain = weighted(has_word, weights)
+    plain.data = over_lengths(plain, lengths_of(plain))
     by_word = plain.T.tocsr()
     candidates = _most_similar(plain, by_word, mirrored=False)
     del plain  # of many pictures, it takes hundreds of megabytes
     has_word.indices = vocabulary.mirrored(has_word.indices)
-    return candidates | _most_similar(_weighted(has_word, weights), by_word, mirrored=True)
+    return candidates | _most_similar(weighted(has_word, weights), by_word, mirrored=True)
+
+
+def weights_of(number: int, pictures_with_word: np.ndarray) -> np.ndarray:
+    """The weights of words that so many of `number` pictures have: float32."""
+    idf = np.log((1 + number) / (1 + pictures_with_word.astype(np.float32))) + 1
+    return np.where(pictures_with_word > MOST_PICTURES, 0, idf**2).astype(np.float32)
+
+
+def lengths_of(pictures) -> np.ndarray:
+    """The length of each row of a sparse array: float64."""
+    squares = pictures.astype(np.float64)
+    squares.data **= 2
+    return np.sqrt(squares.sum(axis=1))
+
+
+def over_lengths(pictures, lengths: np.ndarray) -> np.ndarray:
+    """The values of a sparse array, each over the length of its row: float32."""
+    return (pictures.data / np.repeat(lengths, np.diff(pictures.indptr))).astype(np.float32)
 
 
 def _most_similar(pictures, by_word, mirrored: bool) -> set[Candidate]:
     """The NEIGHBOURS with the highest cosine for each row of the sparse array `pictures`; `by_word`
     has a column for each picture, all equally long.
     """
-    number = by_word.shape[1]
-    rows_at_once = max(1, min(BLOCK, SIMILARITIES // number))
+    candidates = set()
+    for picture, others in enumerate(most_similar(pictures, by_word)):
+        for other in others.tolist():
+            if other != picture:
+                first, second = sorted((picture, other))
+                candidates.add(Candidate(first, second, mirrored))
+    return candidates
+
+
+def most_similar(pictures, by_word, threads: int | None = None) -> Iterator[np.ndarray]:
+    """For each row of the sparse array `pictures` the columns of `by_word` with the highest products,
+    NEIGHBOURS and one, because the picture itself may be one of them; in `threads`, by default as
+    many as a pool has.
+    """
+    rows, columns = pictures.shape[0], by_word.shape[1]
+    rows_at_once = max(1, min(BLOCK, SIMILARITIES // max(columns, 1)))
 
     def nearest(start: int) -> list[np.ndarray]:
-        """For each row of a block the most similar pictures; itself may be one of them."""
         similarity = pictures[start : start + rows_at_once] @ by_word
         rows = [slice(*ends) for ends in pairwise(similarity.indptr)]
         highest = [_highest(similarity.data[row], 1 + NEIGHBOURS) for row in rows]
         return [similarity.indices[row][places] for row, places in zip(rows, highest, strict=True)]
 
-    candidates = set()
-    with ThreadPoolExecutor() as pool:
-        blocks = pool.map(nearest, range(0, number, rows_at_once))
-        for picture, others in enumerate(chain.from_iterable(blocks)):
-            for other in others.tolist():
-                if other != picture:
-                    first, second = sorted((picture, other))
-                    candidates.add(Candidate(first, second, mirrored))
-    return candidates
+    with ThreadPoolExecutor(threads) as pool:
+        yield from chain.from_iterable(pool.map(nearest, range(0, rows, rows_at_once)))
 
 
 def _highest(values: np.ndarray, count: int) -> np.ndarray:
@@ -145,28 +129,25 @@ def _has_word(number: int, descriptors: Callable[[int], np.ndarray], vocabulary:
     """
     from scipy.sparse import csr_array
 
-    def different_words(descriptors_of_one: np.ndarray) -> np.ndarray:
-        return np.unique(vocabulary.words(descriptors_of_one))
-
-    words_of_picture = [np.empty(0, np.int32)]
+    words_of_picture = [np.empty(0, vocabulary.dtype)]
     with ThreadPoolExecutor() as pool:
         for start in range(0, number, BLOCK):
             # read here, because what reads them may belong to this thread
             block = [descriptors(i) for i in range(start, min(start + BLOCK, number))]
-            words_of_picture += pool.map(different_words, block)
+            words_of_picture += pool.map(vocabulary.different_words, block)
     words = np.concatenate(words_of_picture)
     starts = np.cumsum([len(words) for words in words_of_picture], dtype=np.int32)
     return csr_array((np.ones(len(words), np.float32), words, starts), (number, len(vocabulary)))
 
 
-def _weighted(has_word, weights: np.ndarray):
+def weighted(has_word, weights: np.ndarray):
     """The sparse array `has_word` with the weight of each word; words without weight are left
     out.
     """
-    weighted = has_word.copy()
-    weighted.data = weights[weighted.indices]
-    weighted.eliminate_zeros()
-    return weighted
+    pictures = has_word.copy()
+    pictures.data = weights[pictures.indices]
+    pictures.eliminate_zeros()
+    return pictures
 
 
 class Vocabulary:
@@ -177,8 +158,13 @@ class Vocabulary:
     the word of its own in the mirror.
     """
 
-    def __init__(self, descriptors: np.ndarray):
-        self.half_words = _halves(np.concatenate([descriptors, mirror_descriptors(descriptors)]))
+    def __init__(self, half_words: np.ndarray):
+        self.half_words = half_words
+
+    @classmethod
+    def of(cls, descriptors: np.ndarray):
+        """The vocabulary whose half words are those of `descriptors`, (n, 128)."""
+        return cls(_halves(np.concatenate([descriptors, mirror_descriptors(descriptors)])))
 
     @classmethod
     def drawn_from(cls, number: int, descriptors: Callable[[int], np.ndarray]):
@@ -194,15 +180,24 @@ class Vocabulary:
             values = descriptors(picture)
             if len(values):
                 drawn.append(values[rng.integers(len(values))])
-        return cls(np.stack(drawn)) if drawn else None
+        return cls.of(np.stack(drawn)) if drawn else None
 
     def words(self, descriptors: np.ndarray) -> np.ndarray:
-        """The word of each descriptor, (n, 128), as a number: int32 of shape (n,)."""
+        """The word of each descriptor, (n, 128), as a number: shape (n,)."""
         left, right = (
             _closest(halves, half_words)
             for halves, half_words in zip(_halves(descriptors), self.half_words, strict=True)
         )
-        return (left * self.half_words.shape[1] + right).astype(np.int32)
+        return (left * self.half_words.shape[1] + right).astype(self.dtype)
+
+    def different_words(self, descriptors: np.ndarray) -> np.ndarray:
+        """The words of a picture with `descriptors`, each once and in order."""
+        return np.unique(self.words(descriptors))
+
+    @property
+    def dtype(self):
+        """The numbers that words are: above 86 million pictures, 32 bits don't hold them."""
+        return np.int32 if len(self) < 1 << 31 else np.int64
 
     def mirrored(self, words: np.ndarray) -> np.ndarray:
         """The words that the same points have in the mirror image."""

@@ -12,6 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from artclf.base.processes import MapJobs
 from artclf.data.catalogue import (
     Catalogue,
     clean_path,
@@ -28,6 +29,21 @@ from artclf.data.groups import components
 FLAGGED = "; flagged: "
 
 COLLAGE = "collage"
+
+# of the catalogue, that judgements need: all of them take 2 kB a picture in memory
+COLUMNS = [
+    "url",
+    "period",
+    "file",
+    "bytes",
+    "sha256",
+    "width",
+    "height",
+    "clean_status",
+    "clean_reason",
+    "clean_sha256",
+    "review",
+]
 
 
 @dataclass(frozen=True)
@@ -51,7 +67,7 @@ class Judgement:
     set_aside: SetAside | None = None
 
 
-def mark(data):
+def mark(data, map_jobs: MapJobs | None = None):
     """Find near-duplicates, set them aside, and return them: a DataFrame, one row per image.
 
     Its columns: `dup_group`, `file`, `kind` (same, mirror, detail, collage), `kept` (the file that
@@ -61,7 +77,8 @@ def mark(data):
     is gone is used again. `dup_group` joins all that pairs join, whether copies or not, so that a
     split can keep them together.
 
-    No picture is described and no pair is compared twice, but candidates are looked for anew.
+    No picture is described and no pair is compared twice, but candidates are looked for anew. The
+    workers of `map_jobs`, which see `data` under the same path, find the same as this process.
     Raises FileNotFoundError without a catalogue or for a clean copy that is gone.
     """
     import pandas as pd
@@ -69,7 +86,7 @@ def mark(data):
     rows = _clean_rows(read_catalogue(data))
     largest_first = sorted(rows, key=_size, reverse=True)
     files = {row["clean_sha256"]: Path(data) / clean_path(row) for row in largest_first}
-    comparison = compare(data, files)
+    comparison = compare(data, files, map_jobs)
     changes = []
     set_aside = []
     for group in _groups(rows, components(comparison.kinds)):
@@ -95,7 +112,10 @@ def mark(data):
 
 
 def _clean_rows(table) -> list[dict]:
-    """The rows of a catalogue that have a clean copy, as dicts; texts are '' where missing."""
+    """The COLUMNS of the rows of a catalogue that have a clean copy, as dicts; texts are '' where
+    missing.
+    """
+    table = table[COLUMNS].copy()
     texts = ["clean_status", "clean_reason", "review"]
     table[texts] = table[texts].astype(object).fillna("")
     is_clean = ~table.clean_status.isin(["", "rejected"]) & table.clean_sha256.notna()

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 
 from PIL import Image
@@ -51,6 +52,14 @@ class Failure(Exception):
     def wants_patience(self) -> bool:
         """Whether the server asks to be left alone for a while, by http 429 or Retry-After."""
         return self.retry and (self.http_status == 429 or self.retry_after is not None)
+
+
+class Arrival(NamedTuple):
+    """A picture of a folder of the user, and the row of the catalogue that it has."""
+
+    url: str
+    period: str
+    file: Path
 
 
 @dataclass(frozen=True)
@@ -152,12 +161,8 @@ class Intake:
 
     def take_in(self, catalogue: Catalogue, row: dict, file: Path):
         """Copy a picture from a folder of the user, for a row of the catalogue."""
-        body = file.read_bytes()
-        try:
-            outcome = self.write_picture(row, Fetched(body, None, *probe(body)))
-        except Failure as failure:
-            outcome = failed_columns(failure)
-        self.record(catalogue, row, outcome)
+        arrival = Arrival(row["url"], row["period"], file)
+        self.record(catalogue, row, take_in(self.data, self.tmp, arrival))
 
     def write_picture(self, row: dict, picture: Fetched) -> dict:
         """Write the bytes to `DATA/raw/`, whole or not at all; return the columns of the catalogue
@@ -205,6 +210,16 @@ class Intake:
                 }
             )
         return pd.DataFrame(rows, columns=["period", "ok", "failed", "skipped", "reasons"])
+
+
+def take_in(data: Path, tmp: str, arrival: Arrival) -> dict:
+    """Copy a picture of a folder to `DATA/raw/`; return the columns of the catalogue to set."""
+    body = arrival.file.read_bytes()
+    try:
+        picture = Fetched(body, None, *probe(body))
+    except Failure as failure:
+        return failed_columns(failure)
+    return write_picture(data, tmp, arrival.url, arrival.period, picture)
 
 
 def write_picture(data: Path, tmp: str, url: str, period: str, picture: Fetched) -> dict:

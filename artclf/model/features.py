@@ -25,7 +25,7 @@ from torch import nn
 from artclf.base.errors import InputError, StepError
 from artclf.base.files import replace_whole
 from artclf.base.machine import keep_freed_memory
-from artclf.base.processes import MapJobs, in_chunks
+from artclf.base.processes import FOR_WORKERS, MapJobs, in_chunks
 from artclf.base.progress import progress_bar
 from artclf.base.threads import prefetch
 from artclf.data.catalogue import clean_path
@@ -36,7 +36,6 @@ from artclf.model.store import Store, store_file
 BATCH = 16  # pictures; of more, the activations leave the processor's cache
 VERSION = 4  # to be raised when the same network gives other features than before
 PIXELS_VERSION = 2  # to be raised when the same picture gives other pixels than before
-FOR_WORKERS = "for-workers-"  # how files in DATA begin that workers of one run read
 PICTURES_PER_READ = 500  # so that few features are in memory both as stored and in the array
 
 

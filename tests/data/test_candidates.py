@@ -6,27 +6,8 @@ import numpy as np
 import pytest
 
 from artclf.data import candidates
-from artclf.data.candidates import Candidate, Vocabulary, by_hash, by_words, close_pairs
-from artclf.data.matching import MAX_BITS, MIRROR_BITS, mirror_descriptors, root_sift
-
-
-def test_the_index_finds_what_a_comparison_of_all_finds():
-    rng = np.random.default_rng(3)
-    hashes = rng.integers(0, 1 << 64, 1500, dtype=np.uint64)
-    for near_by in (hashes[500:900], hashes[900:]):  # up to 9 bits off
-        near_by[:] = hashes[: len(near_by)]
-        for _ in range(9):
-            near_by ^= np.uint64(1) << rng.integers(0, 64, len(near_by), dtype=np.uint64)
-    for others in (hashes, hashes ^ MIRROR_BITS):
-        bits = (
-            np.unpackbits((hashes[:, None] ^ others).view(np.uint8), axis=1)
-            .reshape(1500, 1500, 64)
-            .sum(2)
-        )
-        wanted = np.argwhere(np.triu(bits <= MAX_BITS, 1))
-        assert np.array_equal(close_pairs(hashes, others), wanted)
-    assert len(close_pairs(hashes, hashes)) > 100
-    assert close_pairs(hashes[:0], hashes[:0]).shape == (0, 2)
+from artclf.data.candidates import Candidate, Vocabulary, by_hash, by_words
+from artclf.data.matching import MIRROR_BITS, mirror_descriptors, root_sift
 
 
 def test_close_hashes_are_candidates_as_they_are_and_in_the_mirror():
@@ -128,7 +109,7 @@ def test_without_a_second_picture_or_any_point_there_are_no_candidates():
 def test_a_word_is_the_pair_of_half_words_closest_to_the_halves_of_a_descriptor():
     descriptors = pictures_of_noise(2, points=40)
     both = np.concatenate([descriptors[0], mirror_descriptors(descriptors[0])])
-    words = Vocabulary(descriptors[0]).words(descriptors[1]).tolist()
+    words = Vocabulary.of(descriptors[0]).words(descriptors[1]).tolist()
     left = np.arange(128).reshape(4, 4, 8)[:, :2].ravel()  # the columns 0 and 1 of its 4 x 4 cells
     right = np.arange(128).reshape(4, 4, 8)[:, 2:].ravel()
     vectors, vocabulary = root_sift(descriptors[1]), root_sift(both)
@@ -144,7 +125,7 @@ def test_a_word_is_the_pair_of_half_words_closest_to_the_halves_of_a_descriptor(
 
 def test_words_in_the_mirror_are_those_of_the_mirrored_descriptors():
     of_some, others = pictures_of_noise(2, points=40)
-    vocabulary = Vocabulary(of_some)
+    vocabulary = Vocabulary.of(of_some)
     words = vocabulary.words(others)
     assert (vocabulary.mirrored(words) == vocabulary.words(mirror_descriptors(others))).all()
     assert (vocabulary.mirrored(words) != words).all()
@@ -158,5 +139,5 @@ def test_a_vocabulary_is_drawn_from_pictures_that_have_points():
     assert vocabulary.half_words.shape == (2, number, 64)
     assert 0.65 * candidates.HALF_WORDS < number < 0.85 * candidates.HALF_WORDS
     drawn = {half.tobytes() for half in vocabulary.half_words[0]}
-    all_points = Vocabulary(np.concatenate(pictures)).half_words[0]
+    all_points = Vocabulary.of(np.concatenate(pictures)).half_words[0]
     assert drawn <= {half.tobytes() for half in all_points} and len(drawn) > 150

@@ -5,7 +5,7 @@ import sqlite3
 import numpy as np
 import pytest
 
-from artclf.data import comparison
+from artclf.data import comparison, descriptions
 from artclf.data.matching import Description
 
 
@@ -127,7 +127,8 @@ def test_of_a_pair_the_first_kind_counts(store):
     ]
     new.db.execute("UPDATE verdicts SET kind = 'detail' WHERE mirrored")
     assert new.kinds_of(pairs) == {("image 1", "image 3"): "mirror"}
-    assert new.kinds_of(pairs[::-1]) == {("image 1", "image 3"): "detail"}
+    assert new.kinds_of(pairs[::-1]) == {("image 1", "image 3"): "mirror"}
+    assert new.kinds_of(pairs[1:] * 2) == {("image 1", "image 3"): "detail"}
 
 
 def test_pairs_of_earlier_runs_are_known_while_both_pictures_are_there(store):
@@ -148,7 +149,7 @@ def test_kinds_are_written_in_batches(store, monkeypatch):
     new, _ = store(1, 2)
     new.describe_new()
 
-    def compare(pair, descriptions):
+    def compare(pair, of_both):
         return "same" if pair[2] < 299 else 1 / 0
 
     monkeypatch.setattr(new, "_compare", compare)
@@ -166,7 +167,7 @@ def test_other_versions_are_not_taken(store, monkeypatch):
     assert first.pairs_found_before() == set()
     first.kinds_of([("image 1", "image 2", False)])
     assert len([call for call in calls if call[0] == "kind"]) == 2
-    monkeypatch.setattr(comparison, "DESCRIPTION_VERSION", "other")
+    monkeypatch.setattr(descriptions, "DESCRIPTION_VERSION", "other")
     first.describe_new()
     assert len([call for call in calls if call[0] == "describe"]) == 2
 

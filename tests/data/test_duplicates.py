@@ -230,15 +230,15 @@ def test_the_judgements_are_in_the_catalogue_and_in_the_table(catalogue, monkeyp
     kinds = {("x", "y"): "same", ("x", "z"): "detail"}
     hashes = {"x": "1" * 16, "y": None, "z": "3" * 16, "single": "4" * 16}
 
-    def compare(folder, files):
-        compared.append((folder, files))
+    def compare(folder, files, map_jobs):
+        compared.append((folder, files, map_jobs))
         return Comparison(hashes, kinds, {"x": "x", "y": "x", "z": "x"}, {})
 
     monkeypatch.setattr(duplicates, "compare", compare)
     found = duplicates.mark(str(data))
     names = {"x": "a", "single": "a", "y": "a", "z": "b"}
     files = {name: data / "clean" / period / f"{name}.jpg" for name, period in names.items()}
-    assert compared == [(str(data), files)]
+    assert compared == [(str(data), files, None)]
     group = "0123456789abcdef"
     assert found.columns.tolist() == ["dup_group", "file", "kind", "kept", "periods"]
     assert found.to_numpy().tolist() == [

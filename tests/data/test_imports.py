@@ -1,6 +1,7 @@
 """Folders that have changed since they were imported: the catalogue follows, decisions stay."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from made_pictures import encoded, noise
@@ -258,3 +259,35 @@ def test_the_parts_of_a_served_folder_are_known(tmp_path, capsys):
         ("a", "valid"),
         ("b", "train"),
     ]
+
+
+def test_files_that_end_workers_are_told(folder, data, capsys):
+    """Of one the hash can't be computed, and of another the header can't be read."""
+
+    def map_jobs(function, jobs, workers=None, chunk_size=16, initializer=None):
+        for job in jobs:
+            file = job if isinstance(job, Path) else job.file
+            bad = "0.png" if isinstance(job, Path) else "1.png"
+            yield [(job, None if file.name == bad else function(job))]
+
+    other = data.parent / "other"
+    summary = download.import_folder(folder, other, map_jobs=map_jobs)
+    assert (
+        "1 files can't be read and are left out, such as a/0.png (ends" in capsys.readouterr().out
+    )
+    assert summary.ok.tolist() == [0, 2, 2] and summary.failed.tolist() == [1, 0, 0]
+    [row] = read_catalogue(other).query("status == 'failed'").to_dict("records")
+    assert row["reason"] == "crashed the decoder" and row["url"] == url_of(folder, "a/1.png")
+    assert (download.import_folder(folder, other).ok == [1, 0, 0]).all()
+
+
+def test_levelling_is_for_one_machine(command, folder):
+    code, _, errors = command("import", folder, "--level-sources", "--engine", "ray")
+    assert code == 2 and "it doesn't go with --level-sources" in errors
+
+
+def test_a_folder_that_is_missing_is_named_before_ray_starts(command, tmp_path):
+    missing, data = tmp_path / "none", tmp_path / "data"
+    code, _, errors = command("import", missing, "--data", data, "--engine", "ray")
+    assert code == 1 and f"{missing} is not a folder, nor a zip or tar file" in errors
+    assert not data.exists()
