@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -219,7 +220,9 @@ def ask(hosts, data: Path, *uses, before=at_once):
             answers = await asyncio.gather(*asking, return_exceptions=True)
         return [answer.result if isinstance(answer, Reply) else answer for answer in answers]
 
-    return asyncio.run(main())
+    # in a thread of its own: the browser of other tests has a running loop in this one
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, main()).result()
 
 
 def length(response) -> int:
