@@ -291,7 +291,8 @@ def download(
         options["contact"] = contact
     if lists is None and data not in (None, DATA):
         raise typer.BadParameter(f"name the URL lists for {data} with --lists")
-    if lists is None and not _is_local(engine, address):
+    is_local = _is_local(engine, address)
+    if lists is None and not is_local:
         raise typer.BadParameter("it goes with --lists FOLDER", param_hint="--engine")
     if lists is None:
         summary = _call(fetch_canvases, DATA, **options)

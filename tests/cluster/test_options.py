@@ -40,7 +40,8 @@ def test_a_folder_without_a_catalogue_is_named_before_ray_starts(command, tmp_pa
 
 
 def test_a_folder_without_lists_is_named_before_ray_starts(command, tmp_path):
-    code, _, errors = command("download", "--lists", tmp_path, "--engine", "ray")
+    arguments = ["download", "--lists", tmp_path, "--data", tmp_path / "data", "--engine", "ray"]
+    code, _, errors = command(*arguments)
     assert code == 1 and "urls_" in errors
 
 
