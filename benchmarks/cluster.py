@@ -2,14 +2,15 @@
 clean, near-duplicates and features, and the memory of a worker.
 
     python benchmarks/cluster.py DATA [--cores 2] [--rounds 3] [--pictures 512] [--size 224]
-        [--steps import clean duplicates features]
+        [--steps import clean duplicates features] [--nodes 1] [--save FILE]
 
 DATA is a clean data set; its first pictures are copied to a folder beside it, which is removed in
 the end. Its raw pictures are imported into a new data set; cleaning decodes all of them;
 near-duplicates are described, searched and compared, and features are those of view 0 by
 EfficientNet-Lite0, of both of which nothing is stored before. Rounds take turns, and medians are
 shown. Import here is one process; a round of cleaning here starts its processes. A first round of
-each, which starts Ray's workers and imports torch, is shown apart.
+each, which starts Ray's workers and imports torch, is shown apart. With `--nodes 2`, Ray has two nodes
+on this machine, which share its cores. `--save` writes what `reckon.py` reads.
 """
 
 import argparse
@@ -17,11 +18,16 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from faults import nodes
+from reckon import save
+
 from artclf import download
+from artclf.base.processes import MapJobs
 from artclf.cluster.workers import connected
 from artclf.data import cleaning, descriptions, duplicates
 from artclf.data.catalogue import Catalogue, clean_path, read_catalogue
@@ -88,11 +94,36 @@ def compute_features(data: Path, size: int, cores: int, map_jobs) -> int:
     return len(files)
 
 
-def rate(step: Callable[[], int]) -> float:
-    """Pictures a second."""
-    started = time.perf_counter()
+def rate(step: Callable[[], int]) -> tuple[float, float]:
+    """Pictures a second, and those for each second of the processor that this process takes."""
+    started, processor = time.perf_counter(), time.process_time()
     number = step()
-    return number / (time.perf_counter() - started)
+    return (
+        number / (time.perf_counter() - started),
+        number / (time.process_time() - processor),
+    )
+
+
+@contextmanager
+def workers(cores: int, number_of_nodes: int) -> Iterator[MapJobs]:
+    """The workers of a Ray on this machine."""
+    if number_of_nodes == 1:
+        with connected(cores=cores) as map_jobs:
+            yield map_jobs
+        return
+    with (
+        nodes([cores // number_of_nodes] * number_of_nodes) as cluster,
+        connected(cluster.address) as map_jobs,
+    ):
+        yield map_jobs
+
+
+def bytes_of(data: Path) -> dict[str, float]:
+    """The mean size of raw pictures and of clean copies."""
+    rows = read_catalogue(data).query("clean_status == 'ok'").to_dict("records")
+    raw = [(data / row["file"]).stat().st_size for row in rows]
+    copies = [(data / clean_path(row)).stat().st_size for row in rows]
+    return {"raw_bytes": statistics.mean(raw), "clean_bytes": statistics.mean(copies)}
 
 
 def peak_memory(_job) -> tuple[int, float]:
@@ -109,6 +140,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pictures", type=int, default=512)
     parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--save", type=Path)
     parser.add_argument("--steps", nargs="*", help="those to measure; default: all")
     args = parser.parse_args()
     with TemporaryDirectory() as folder:
@@ -120,7 +153,7 @@ def main():
             "features": lambda map_jobs: compute_features(data, args.size, args.cores, map_jobs),
         }
         started = time.perf_counter()
-        with connected(cores=args.cores) as map_jobs:
+        with workers(args.cores, args.nodes) as map_jobs:
             print(f"Ray starts in {time.perf_counter() - started:.1f} s")
             for name, step in steps.items():
                 if args.steps and name not in args.steps:
@@ -129,11 +162,14 @@ def main():
                     started = time.perf_counter()
                     step(engine)
                     print(f"{name}: first round {place} {time.perf_counter() - started:.1f} s")
-                rates: dict[str, list[float]] = {"local": [], "ray": []}
+                rates: dict[str, list[tuple[float, float]]] = {"local": [], "ray": []}
                 for _ in range(args.rounds):
                     rates["local"].append(rate(lambda step=step: step(None)))
                     rates["ray"].append(rate(lambda step=step: step(map_jobs)))
-                local, ray = (statistics.median(rates[engine]) for engine in ("local", "ray"))
+                local, _ = map(statistics.median, zip(*rates["local"], strict=True))
+                ray, driver = map(statistics.median, zip(*rates["ray"], strict=True))
+                if args.save:
+                    save(args.save, {name: {"a_core": ray / args.cores, "driver": driver}})
                 print(
                     f"{name}: {local:.1f} pictures a second here, {ray:.1f} with Ray "
                     f"({ray / local - 1:+.0%})",
@@ -143,6 +179,8 @@ def main():
                 memory = dict(result for chunk in jobs for _, result in chunk)
                 sizes = ", ".join(f"{megabytes:.0f}" for megabytes in memory.values())
                 print(f"{name}: MB at most in each worker so far: {sizes}", flush=True)
+        if args.save:
+            save(args.save, bytes_of(data))
 
 
 if __name__ == "__main__":

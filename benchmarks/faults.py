@@ -1,6 +1,6 @@
 """What a download on Ray loses, fetches twice or asks too early, when workers, nodes and the command are killed.
 
-    python benchmarks/faults.py [--urls 20000] [--only "a worker is killed"] [--rates 3]
+    python benchmarks/faults.py [--urls 20000] [--only "a worker is killed"] [--rates 3 [--save FILE]]
 
 Servers of this process answer on many addresses of 127.0.0.0/8, each of them a host: plain ones, slow
 ones, those with a Crawl-delay, those that ask for patience by http 429, those that redirect to others,
@@ -23,9 +23,11 @@ from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import psutil
+from reckon import save
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("plain", "slow", "redirecting", "patient", "delaying", "failing")
@@ -395,27 +397,43 @@ FAULTS = {
 }
 
 
-def rate(urls: int, cluster) -> tuple[float, float]:
-    """Pictures a second that plain hosts give, and the MB of the command near the end."""
+def rate(urls: int, cluster) -> tuple[float, float, float]:
+    """Pictures a second that plain hosts give, those for each second of the processor that the
+    command takes, and its MB near the end.
+    """
     with Hosts(64, kinds=("plain",)) as hosts, TemporaryDirectory() as folder:
         run = Run(hosts, cluster, urls, Path(folder))
         run.wait_for_share(0.1)
-        started, first = time.perf_counter(), hosts.given()
+        command = psutil.Process(run.command.pid)
+        started, processor, first = time.perf_counter(), processor_of(command), hosts.given()
         run.wait_for_share(0.9)
-        seconds, last = time.perf_counter() - started, hosts.given()
-        megabytes = psutil.Process(run.command.pid).memory_info().rss / 1e6
+        seconds, pictures = time.perf_counter() - started, hosts.given() - first
+        processor = processor_of(command) - processor
+        megabytes = command.memory_info().rss / 1e6
         if run.command.wait():
             raise RuntimeError(f"the command ended with code {run.command.returncode}")
-        return (last - first) / seconds, megabytes
+        return pictures / seconds, pictures / processor, megabytes
 
 
-def compare_rates(urls: int, rounds: int):
+def processor_of(process: psutil.Process) -> float:
+    """Seconds of the processor."""
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def compare_rates(urls: int, rounds: int, file: Path | None):
+    rates: dict[str, list[tuple[float, float]]] = {"here": [], "one worker on Ray": []}
     with nodes([1]) as cluster:
         for place, engine in rounds * [("here", None), ("one worker on Ray", cluster)]:
-            pictures, megabytes = rate(urls, engine)
+            pictures, for_processor, megabytes = rate(urls, engine)
+            rates[place].append((pictures, for_processor))
             print(
-                f"{place}: {pictures:.0f} pictures a second, the command takes {megabytes:.0f} MB"
+                f"{place}: {pictures:.0f} pictures a second, the command takes {megabytes:.0f} MB",
+                flush=True,
             )
+    if file:
+        a_core, driver = map(median, zip(*rates["one worker on Ray"], strict=True))
+        save(file, {"download": {"a_core": a_core, "driver": driver}})
 
 
 def main():
@@ -424,9 +442,10 @@ def main():
     parser.add_argument("--hosts", type=int, default=240)
     parser.add_argument("--only", nargs="*", choices=FAULTS, default=list(FAULTS))
     parser.add_argument("--rates", type=int, default=0)
+    parser.add_argument("--save", type=Path)
     args = parser.parse_args()
     if args.rates:
-        compare_rates(args.urls, args.rates)
+        compare_rates(args.urls, args.rates, args.save)
         return
     with Hosts(args.hosts) as hosts, nodes([1, 1]) as cluster:
         for name in args.only:

@@ -1,7 +1,9 @@
 """How long a list of URLs takes on a cluster, what bounds it, and what it costs: a table, reckoned from
-the figures that `cluster.py --save FILE` measured.
+measured figures.
 
     python benchmarks/reckon.py [FIGURES.json] [--urls 1e6 1e8 4e8] [--cores 8 64 512] ...
+
+The figures are those of `cluster.py --save FIGURES.json` and `faults.py --rates 3 --save FIGURES.json`.
 
 Hours of a step are the largest of three:
 
@@ -23,7 +25,6 @@ STEPS = ("download", "clean", "duplicates", "features")
 HOUR = 3600
 TERABYTE = 1e12
 CORES_A_NODE = 8
-COLUMNS = ("URLs", "cores", "nodes", *(f"{step}, hours" for step in STEPS), "days", "TB kept")
 
 
 @dataclass
@@ -71,6 +72,12 @@ def reckon(urls: float, cores: int, figures: dict, world: Assumptions) -> dict:
         "TB fetched": shown(traffic),
         "cost, $": f"{cost:,.0f}",
     }
+
+
+def save(file: Path, figures: dict):
+    """Add figures to those in `file`."""
+    known = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    file.write_text(json.dumps(known | figures, indent=1) + "\n", "utf-8")
 
 
 def shown(number: float) -> str:

@@ -391,6 +391,7 @@ def test_train_hands_every_option_on(artclf, monkeypatch, tmp_path):
         "pretrained": False,
         "balance": False,
         "cached": False,
+        "map_jobs": None,
         "args": given,
     }
     assert asked == wanted
