@@ -65,6 +65,14 @@ def test_every_script_says_how_it_is_called(script, file, capsys):
     assert f"`{file.name}`" in (file.parent / "README.md").read_text(encoding="utf-8")
 
 
+def test_the_hours_in_the_documentation_are_those_that_are_reckoned(script, capsys):
+    script(of("reckon"))
+    page = of("reckon").parent.parent / "docs/scale.md"
+    assert capsys.readouterr().out in page.read_text("utf-8")
+    script(of("reckon"), "--urls", "1e6", "--cores", "8", "--largest", "0.9")
+    assert "| 62 (hosts) |" in capsys.readouterr().out
+
+
 def test_heads_are_held_against_the_first_on_the_same_folds(script, drawn, capsys, no_workers):
     names = ["as it is: ridge 0.3, balanced", "ridge 3", "15 neighbours, cosine"]
     script(of("heads"), drawn, "--split", "grouped", "--size", 64, "--seeds", 1, "--only", *names)
