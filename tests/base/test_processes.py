@@ -159,4 +159,4 @@ def test_interrupted_workers_finish_what_they_do_and_their_parent_ends(tmp_path)
     two_workers(script)
     os.killpg(script.pid, signal.SIGINT)  # as a terminal does: to the workers, too
     output, errors = script.communicate(timeout=60)
-    assert output == "interrupted\n" and errors == "" and script.returncode == 0
+    assert (output, errors, script.returncode) == ("interrupted\n", "", 0)
