@@ -140,7 +140,7 @@ def test_predictions_and_a_report_come_from_folders_that_cannot_be_written(data,
     with only_to_read(data, out):
         assert artclf.load(out).predict(files).equals(expected)
         found = interpret.write(out, data, folder=writable / "after")
-        with pytest.raises(PermissionError, match=r"can't be written .*--out"):
+        with pytest.raises(PermissionError, match=r"can't be written .*: name another folder"):
             interpret.write(out, data)
     assert Path(found["report"]).parent == writable / "after" and len(found["plots"]) > 3
     assert not (out / "plots").exists()

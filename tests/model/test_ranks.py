@@ -125,10 +125,11 @@ def fresh_data(drawn, tmp_path) -> Path:
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_two_processes_have_the_losses_of_one_and_go_on_after_a_kill(
-    drawn, fresh_data, tmp_path, no_workers
+    fresh_data, tmp_path, no_workers
 ):
     one, two, notes = (tmp_path / name for name in ("one", "two", "notes"))
-    train.fit(drawn, one, *EPOCHS, final=False, **SETTINGS)
+    data_of_one = shutil.copytree(fresh_data, tmp_path / "data of one")
+    train.fit(data_of_one, one, *EPOCHS, final=False, **SETTINGS)
     expected = pd.read_csv(one / "history.csv").drop(columns="seconds")
     notes.mkdir()
     program = tmp_path / "training.py"
@@ -177,7 +178,7 @@ def test_two_processes_have_the_losses_of_one_and_go_on_after_a_kill(
     assert first["told"] == ["0", refused, [0, 2, 4], [0, 1, 2], [0, 1, 2], 0]
     assert second["told"] == ["0", refused, [1, 3], [3, 4, 5], [3, 4, 0], 0]
     features = Store(fresh_data / "features.db")
-    assert len(features.keys()) == len(Store(drawn / "features.db").keys())
+    assert len(features.keys()) == len(Store(data_of_one / "features.db").keys())
 
 
 def test_a_launcher_that_started_another_number_is_named(command, drawn, tmp_path, monkeypatch):
