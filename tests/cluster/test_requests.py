@@ -267,7 +267,7 @@ def test_where_no_worker_can_write_the_download_ends(cluster, hosts, tmp_path, m
 
 def test_a_worker_that_hangs_is_replaced(cluster, hosts, tmp_path, monkeypatch):
     monkeypatch.setattr(requests, "_cores", lambda: 1)
-    monkeypatch.setattr(requests, "SPARE_SECONDS", -4)
+    monkeypatch.setattr(requests, "SPARE_SECONDS", 3)
     assert ask(hosts, tmp_path, HangsOnce(tmp_path / "hung")) == ["awake"]
 
 
