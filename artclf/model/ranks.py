@@ -67,8 +67,13 @@ def connected(processes: int | None = None) -> Iterator[None]:
 
 def _check_launcher(count: int, wanted: int | None):
     """Raise SettingError where a launcher did not start what was asked of it: `accelerate launch
-    --cpu` starts a single process without a word.
+    --cpu` starts a single process without a word. fastai would read a WORLD_SIZE that is set alone.
     """
+    if not count and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise SettingError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']}, but no launcher started this process: start "
+            f"several by `{LAUNCH}`, or unset WORLD_SIZE"
+        )
     by_accelerate = any(name.startswith("ACCELERATE_") for name in os.environ)
     if wanted is None and by_accelerate and not count:
         raise SettingError(

@@ -188,6 +188,10 @@ def test_a_launcher_that_started_another_number_is_named(command, drawn, tmp_pat
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
     code, _, errors = command(*arguments)
     assert code == 2 and "accelerate started a single process" in errors
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, errors = command(*arguments)
+    assert code == 2 and "no launcher started this process" in errors
+    monkeypatch.delenv("WORLD_SIZE")
     assert not list(tmp_path.iterdir())
     ranks._check_launcher(0, 1)
     ranks._check_launcher(2, None)
