@@ -130,20 +130,24 @@ def fetch_lists(
             return run.fetch(found_lists, open_fetcher, max_per_period, retry_failed)
 
         next_line = monotonic() + FIRST_LINE
-        has_waited = False
+        has_shown_line = False
 
         def show():
-            nonlocal next_line, has_waited
+            nonlocal next_line, has_shown_line
             bar.total = run.total
             bar.set_postfix(ok=run.ok, failed=run.failed, refresh=False)
             bar.update(run.ok + run.failed - bar.n)
             if monotonic() >= next_line:
                 next_line = monotonic() + LINE_EVERY
-                has_waited = show_line(run.pace.describe()) or has_waited
+                line = run.pace.describe()
+                if line:
+                    show_line(line)
+                    has_shown_line = True
 
         run_in_thread(fetch, show)
-        if has_waited:
-            show_line(run.pace.describe_end())
+        end = run.pace.describe_end()
+        if has_shown_line and end:
+            show_line(end)
         if address:
             with Catalogue(data) as catalogue:
                 imports.carry_decisions(catalogue, address)

@@ -31,13 +31,9 @@ class NotebookBar(tqdm):
             self.handle = display(output, raw=True, display_id=True)
 
 
-def show_line(text: str | None) -> bool:
-    """Print `text`, if there is any, in a line of its own on standard error, above the bars; return
-    whether there was.
-    """
-    if text:
-        tqdm.write(text, file=sys.stderr)
-    return bool(text)
+def show_line(text: str):
+    """Print `text` in a line of its own on standard error, above the bars."""
+    tqdm.write(text, file=sys.stderr)
 
 
 def _in_notebook() -> bool:
