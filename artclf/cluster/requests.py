@@ -1,14 +1,16 @@
 """Requests of a download on Ray: actors send them, and write the pictures into the shared folder.
 
 The process of the command keeps the limits of every host, robots.txt and the catalogue, so they
-hold for all workers together, also when one ends. Rows and paths travel, never pixels. Needs the
-extra `cluster`.
+hold for all workers together, also when one ends. Rows and paths travel, never pixels, and those of
+several requests together, because a call of Ray takes longer than a request. Needs the extra
+`cluster`.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
 from functools import partial
+from itertools import count
 from pathlib import Path
 from platform import node
 from typing import Any
@@ -32,6 +34,7 @@ SPARE_SECONDS = 30  # beyond those of a request, before its worker counts as han
 MOST_HOMES = 100_000  # hosts whose worker is remembered
 PATIENCE = 30  # seconds without any worker, where others could not write
 
+Answer = Reply | Exception
 MakeClient = Callable[[Client], "ClientOnWorkers"]
 
 
@@ -55,15 +58,33 @@ class Sender:
         """
         see(mark)
         self.client = client
+        self.tasks: set[asyncio.Task] = set()
+        self.done: asyncio.Queue[tuple[int, Answer]] = asyncio.Queue()
         await client.__aenter__()
         return node()
 
-    async def ask(self, question: Question) -> Reply | Failure | OSError:
-        """What `Client.ask` returns or raises, OSError where the picture can't be written."""
+    async def ask(self, questions: list[tuple[int, Question]]):
+        """Begin to ask numbered questions. `answers` tells what becomes of them."""
+        for number, question in questions:
+            task = asyncio.create_task(self._ask(number, question))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    async def _ask(self, number: int, question: Question):
         try:
-            return await self.client.ask(question, at_once)
-        except (Failure, OSError) as error:
-            return error
+            answer: Answer = await self.client.ask(question, at_once)
+        except Exception as error:  # noqa: BLE001 (it is raised in the process of the command)
+            answer = error
+        self.done.put_nowait((number, answer))
+
+    async def answers(self) -> list[tuple[int, Answer]]:
+        """The numbers of questions, at least one, and what `Client.ask` returned or raised for each:
+        those whose answers came since the last call.
+        """
+        answers = [await self.done.get()]
+        while not self.done.empty():
+            answers.append(self.done.get_nowait())
+        return answers
 
 
 class _Worker:
@@ -74,6 +95,50 @@ class _Worker:
         self.machine = machine
         self.places = asyncio.Semaphore(total)  # of the requests under way
         self.questions = 0  # under way, and those that wait for a place
+        self._numbers = count()
+        self._answers: dict[int, asyncio.Future[Answer | None]] = {}  # that are waited for
+        self._unsent: list[tuple[int, Question]] = []
+        self._is_asked = asyncio.Event()  # something is unsent
+
+    async def answer(self, question: Question) -> Answer | None:
+        """The answer to a question; None where the worker ends before."""
+        number = next(self._numbers)
+        self._answers[number] = asyncio.get_running_loop().create_future()
+        self._unsent.append((number, question))
+        self._is_asked.set()
+        try:
+            return await self._answers[number]
+        finally:
+            del self._answers[number]
+
+    async def run(self):
+        """Send questions and receive answers until the actor ends."""
+        from ray.exceptions import RayError
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._send())
+                group.create_task(self._receive())
+        except* RayError:
+            for number in self._answers:
+                self._settle(number, None)
+
+    async def _send(self):
+        while True:
+            await self._is_asked.wait()
+            self._is_asked.clear()
+            questions, self._unsent = self._unsent, []
+            await self.actor.ask.remote(questions)
+
+    async def _receive(self):
+        while True:
+            for number, answer in await self.actor.answers.remote():
+                self._settle(number, answer)
+
+    def _settle(self, number: int, answer: Answer | None):
+        waiting = self._answers.get(number)
+        if waiting and not waiting.done():  # it may have timed out
+            waiting.set_result(answer)
 
 
 class ClientOnWorkers:
@@ -90,9 +155,7 @@ class ClientOnWorkers:
         self.client = client
         self.data = data
         self.size = _cores()
-        # at a time `ask` for each request, and `start`
-        options = {"num_cpus": 1, "max_concurrency": client.total + 1}
-        self._new_actor = ray.remote(Sender).options(**options).remote
+        self._new_actor = ray.remote(num_cpus=1)(Sender).remote
 
     async def __aenter__(self):
         self._actors: set = set()  # those that start, too
@@ -132,28 +195,24 @@ class ClientOnWorkers:
             # so that a question that ends its workers takes no other one with it twice
             async with self._suspects if deaths == DEATHS - 1 else nullcontext():
                 answer = await self._ask_once(host, question, before)
-                if isinstance(answer, Failure):
-                    raise answer
                 if isinstance(answer, Reply):
                     return answer
+                if isinstance(answer, Exception) and not isinstance(answer, OSError):
+                    raise answer
                 deaths += answer is None
                 await asyncio.sleep(max(REST, question.pause))
         raise Failure(f"ended {DEATHS} workers of the cluster")
 
     async def _ask_once(
         self, host: str, question: Question, before: Callable[[], None]
-    ) -> Reply | Failure | OSError | None:
+    ) -> Answer | None:
         """What the worker of `host` answers; None where it ended."""
-        from ray.exceptions import RayError, RayTaskError
-
         async with self._place(host) as worker:
             before()
             try:
                 async with asyncio.timeout(question.seconds + SPARE_SECONDS):
-                    answer = await worker.actor.ask.remote(question)
-            except RayTaskError as error:
-                raise error.cause from error
-            except (RayError, TimeoutError):
+                    answer = await worker.answer(question)
+            except TimeoutError:
                 self._replace(worker)
                 return None
         if isinstance(answer, OSError):
@@ -225,9 +284,16 @@ class ClientOnWorkers:
                     return
                 await asyncio.sleep(failed * REST)
             else:
-                self._ready.append(_Worker(actor, machine, self.client.total))
+                worker = _Worker(actor, machine, self.client.total)
+                self._ready.append(worker)
                 self._homes.clear()  # so that it gets its share of them
+                self._in_background(self._attend(worker))
                 return
+
+    async def _attend(self, worker: _Worker):
+        """Let a worker answer questions, and replace it when it ends."""
+        await worker.run()
+        self._replace(worker)
 
     def _give_up(self, error: Exception):
         """Go on with the workers that are ready; the run ends by `error` where none is left."""

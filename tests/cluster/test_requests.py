@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from yarl import URL
@@ -88,6 +89,16 @@ def check(hosts, data: Path, most_again: int):
     assert hosts.fetched_again() <= most_again
 
 
+def in_a_thread(coroutine):
+    """What a coroutine returns: the browser of other tests has a running loop in this thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
+def length(response) -> int:
+    return len(response.body)
+
+
 def test_rows_and_bytes_are_those_of_this_machine(cluster, hosts, tmp_path, monkeypatch):
     lists = lists_of(hosts, tmp_path, 8)
     folders = [tmp_path / "here", tmp_path / "there"]
@@ -105,6 +116,43 @@ def test_rows_and_bytes_are_those_of_this_machine(cluster, hosts, tmp_path, monk
         assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes()
     check(hosts, folders[1], most_again=0)
     assert hosts.most <= 2 * TOTAL  # of two workers
+
+
+class Handle:
+    """What `_Worker` uses of an actor: it answers each question by its URL, two at a time, the last
+    first.
+    """
+
+    def __init__(self):
+        self.calls = []
+        self.asked = asyncio.Queue()
+        self.ask = SimpleNamespace(remote=self._ask)
+        self.answers = SimpleNamespace(remote=self._answers)
+
+    async def _ask(self, questions):
+        self.calls.append(len(questions))
+        for numbered in reversed(questions):
+            self.asked.put_nowait(numbered)
+
+    async def _answers(self):
+        both = [await self.asked.get(), await self.asked.get()]
+        return [(number, Reply(200, 0, result=question.url)) for number, question in both]
+
+
+def test_questions_travel_together_and_get_their_own_answers():
+    handle = Handle()
+    urls = [URL(f"http://museum.example/{i}.jpg") for i in range(8)]
+
+    async def main():
+        worker = requests._Worker(handle, "machine", TOTAL)
+        running = asyncio.create_task(worker.run())
+        questions = [Question(url, 5, 10**6, False, length) for url in urls]
+        replies = await asyncio.gather(*map(worker.answer, questions))
+        running.cancel()
+        return [reply.result for reply in replies]
+
+    assert in_a_thread(main()) == urls
+    assert handle.calls == [8]
 
 
 # Workers, nodes and the command end
@@ -220,13 +268,7 @@ def ask(hosts, data: Path, *uses, before=at_once):
             answers = await asyncio.gather(*asking, return_exceptions=True)
         return [answer.result if isinstance(answer, Reply) else answer for answer in answers]
 
-    # in a thread of its own: the browser of other tests has a running loop in this one
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, main()).result()
-
-
-def length(response) -> int:
-    return len(response.body)
+    return in_a_thread(main())
 
 
 def test_a_url_that_ends_its_workers_fails_and_takes_no_other_with_it(
