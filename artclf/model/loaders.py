@@ -1,11 +1,14 @@
-"""Loaders: fastai's `DataLoaders` of picture files, as training and prediction need them."""
+"""Loaders: fastai's `DataLoaders` of pictures, as training and prediction need them."""
+
+from operator import attrgetter
 
 
 def data_loaders(files, valid, config: dict, path="."):
-    """fastai `DataLoaders` of picture files in class folders, augmented on batches.
+    """fastai `DataLoaders` of pictures in class folders, augmented on batches.
 
-    `valid` says of each file whether it is of the validation part; `config` needs `vocab, size,
-    resize, mean, std` and `batch_size`.
+    `files` are paths, or pictures in a pack; the last folder is the label of both. `valid` says of
+    each file whether it is of the validation part; `config` needs `vocab, size, resize, mean, std` and
+    `batch_size`.
     """
     from fastai.vision import all as vision
 
@@ -13,7 +16,7 @@ def data_loaders(files, valid, config: dict, path="."):
     valid_places = [place for place, is_valid in enumerate(valid) if is_valid]
     block = vision.DataBlock(
         blocks=(vision.ImageBlock, vision.CategoryBlock(vocab=config["vocab"], sort=False)),
-        get_y=vision.parent_label,
+        get_y=attrgetter("parent.name"),  # fastai's parent_label takes paths alone
         splitter=vision.IndexSplitter(valid_places),
         item_tfms=resizing(config["size"], config["resize"]),
         batch_tfms=[*vision.aug_transforms(), normalise],
