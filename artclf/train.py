@@ -312,8 +312,8 @@ def learner(
     _check_settings(settings)
     if ranks.are_several() and not (cached and pretrained and depth == 0):
         raise InputError(NOT_FOR_SEVERAL)
-    backbone = backbones.find(arch, pretrained, weights)
     cleaning.check_has_copies(data)
+    backbone = backbones.find(arch, pretrained, weights)
     settings["max_size"] = _max_size(data, size)
     if isinstance(split, str) and split == AUTO:
         split, why = choose(data, exclude)

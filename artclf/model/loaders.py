@@ -1,6 +1,8 @@
 """Loaders: fastai's `DataLoaders` of pictures, as training and prediction need them."""
 
-from operator import attrgetter
+from operator import attrgetter, methodcaller
+
+from artclf.data.packs import PackedPicture
 
 
 def data_loaders(files, valid, config: dict, path="."):
@@ -12,16 +14,19 @@ def data_loaders(files, valid, config: dict, path="."):
     """
     from fastai.vision import all as vision
 
+    files = list(files)
+    is_packed = isinstance(files[0], PackedPicture)
     normalise = vision.Normalize.from_stats(config["mean"], config["std"])
     valid_places = [place for place, is_valid in enumerate(valid) if is_valid]
     block = vision.DataBlock(
         blocks=(vision.ImageBlock, vision.CategoryBlock(vocab=config["vocab"], sort=False)),
+        get_x=methodcaller("read") if is_packed else None,
         get_y=attrgetter("parent.name"),  # fastai's parent_label takes paths alone
         splitter=vision.IndexSplitter(valid_places),
         item_tfms=resizing(config["size"], config["resize"]),
         batch_tfms=[*vision.aug_transforms(), normalise],
     )
-    return block.dataloaders(list(files), bs=config["batch_size"], path=path)
+    return block.dataloaders(files, bs=config["batch_size"], path=path)
 
 
 def resizing(size: int, resize: str):
