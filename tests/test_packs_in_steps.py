@@ -227,7 +227,9 @@ def test_no_command_makes_a_folder_of_an_address(words, tmp_path, monkeypatch, c
 
 
 WRITING = {
-    "fetch lists": lambda place, data: download.fetch_lists(Path(__file__).parents[1] / "paintings_urls", place),
+    "fetch lists": lambda place, data: download.fetch_lists(
+        Path(__file__).parents[1] / "paintings_urls", place
+    ),
     "import": lambda place, data: download.import_folder(data / "gallery", place),
     "clean": lambda place, data: clean.clean_all(place),
     "doubts": lambda place, data: clean.mark_doubtful(place),

@@ -209,7 +209,8 @@ def test_a_pack_is_read_by_the_workers(map_jobs, export, fresh, store, tmp_path,
             found = features.feature_views(pictures, body, backbone, "net", [0], map_jobs=way)
             arrays.append(found)
     assert np.array_equal(*arrays)
-    assert [file.name for file in (tmp_path / "cache/artclf").iterdir()] == ["features.db"]
+    stores = (tmp_path / "cache/artclf").iterdir()
+    assert sorted(file.name for file in stores) == ["features.db", "pixels.db"]
     load = partial(artclf.load, str(export))
     classifier = load()
     batch.save(classifier, [str(pack)], tmp_path / "here.csv")
