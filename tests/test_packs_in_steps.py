@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import artclf
-from artclf import clean, cli, download, train
+from artclf import clean, cli, download, interpret, train
 from artclf.answers import batch
 from artclf.base import files, locks
 from artclf.base.errors import InputError, SettingError
@@ -227,6 +227,8 @@ def test_no_command_makes_a_folder_of_an_address(words, tmp_path, monkeypatch, c
 
 
 WRITING = {
+    "report": lambda place, data: interpret.write(data, place),
+    "maps": lambda place, data: interpret.write_saliency(data, place),
     "fetch lists": lambda place, data: download.fetch_lists(
         Path(__file__).parents[1] / "paintings_urls", place
     ),

@@ -23,7 +23,7 @@ def check_on_this_machine(place):
     """Raise SettingError where `place`, a path or text, is an address such as `s3://bucket/name`."""
     address = ADDRESS.match(str(place))
     if address:
-        kind, rest = address[0].rstrip("/\\"), str(place)[address.end() :]
+        kind, rest = address[0].rstrip("/\\"), str(place)[address.end() :].replace("\\", "/")
         raise SettingError(
             f"{kind}//{rest} is an address, and this must be a folder or file of this machine; "
             "`artclf data unpack ADDRESS FOLDER` makes a data set of a pack"
