@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,11 +20,34 @@ from artclf.base.errors import InputError, SettingError, StepError
 from artclf.base.figures import figure
 from artclf.base.machine import keep_freed_memory
 from artclf.base.processes import MapJobs
+from artclf.data import packs
 from artclf.data.archives import MAX_GIGABYTES
-from artclf.data.packs import MEGABYTES_OF_SHARD
 from artclf.results.recipe import DEFAULTS
 
-app = typer.Typer(
+
+class _App(typer.Typer):
+    """A Typer app in which no command takes an address or a pack for a folder or file: what is to be
+    one has the type Path, what may be either str.
+    """
+
+    def command(self, *args, **kwargs):
+        register = super().command(*args, **kwargs)
+
+        def decorated(function: Callable) -> Callable:
+            @wraps(function)
+            def with_checked_paths(**values):
+                for value in values.values():
+                    if isinstance(value, Path):
+                        packs.check_is_none(value)
+                return function(**values)
+
+            register(with_checked_paths)
+            return function
+
+        return decorated
+
+
+app = _App(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -50,10 +73,17 @@ def _number(range_name: str, help_text: str, *names: str):
     return typer.Option(*names, help=f"{help_text}: {allowed}.", callback=check)
 
 
-data_app = typer.Typer(no_args_is_help=True, help="Pack a data set into shards, and unpack it.")
+data_app = _App(no_args_is_help=True, help="Pack a data set into shards, and unpack it.")
 app.add_typer(data_app, name="data")
 
 Data = Annotated[Path, typer.Option(help="Folder of the data set.")]
+DataOrPack = Annotated[
+    str,
+    typer.Option(
+        help="Folder of the data set, or a pack of its clean copies: a folder, or an address such as "
+        "s3://bucket/name."
+    ),
+]
 Out = Annotated[Path, typer.Option(help="Folder of the export.")]
 Lists = Annotated[Path, typer.Option(help="Folder of URL lists, urls_<class>.csv.")]
 Json = Annotated[
@@ -155,13 +185,13 @@ def _use_cache(folder: Path | None):
 def _workers(
     engine: EngineName,
     address: str | None,
-    folder: Path | None,
+    data: Path | str | None,
     on_gpus: bool = False,
     is_new: bool = False,
 ) -> Iterator[MapJobs | None]:
-    """What does the jobs of a step: the workers of a Ray cluster, which see `folder`; None for
-    processes of this machine. Raises FileNotFoundError where `folder` has no catalogue and is not to
-    be a new data set.
+    """What does the jobs of a step: the workers of a Ray cluster, which see the folder `data`, or, for
+    a pack, that of its stores; None for processes of this machine. Raises FileNotFoundError where
+    `data` has no catalogue and is not to be a new data set.
     """
     if _is_local(engine, address):
         yield None
@@ -169,8 +199,11 @@ def _workers(
     from artclf.cluster.workers import connected
     from artclf.data.catalogue import require
 
-    if folder is not None and not is_new:
-        require(folder)
+    folder = None
+    if data is not None:
+        folder = packs.working_folder(data)
+        if not is_new and not packs.is_pack(data):
+            require(data)
     with connected(address, folder, on_gpus) as map_jobs:
         yield map_jobs
 
@@ -408,7 +441,7 @@ def pack(
     ] = False,
     shard_size: Annotated[
         float, _number("shard_size", "MB of pictures in a shard")
-    ] = MEGABYTES_OF_SHARD,
+    ] = packs.MEGABYTES_OF_SHARD,
     as_json: Json = False,
 ):
     """Pack a data set into tar files of pictures, each with a Parquet file; goes on where it was."""
@@ -433,7 +466,7 @@ def unpack(
 
 @app.command()
 def train(
-    data: Data = DATA,
+    data: DataOrPack = str(DATA),
     out: Out = EXPORT,
     arch: Annotated[
         str, typer.Option(help="auto, or a name of torchvision or timm; a+b takes both together.")
@@ -698,8 +731,8 @@ def predict(
     images: Annotated[
         list[str],
         typer.Argument(
-            help="Pictures, folders of them, URLs of pictures, or lists of these: a .txt with one a "
-            "line, a .csv with the column file or url."
+            help="Pictures, folders or packs of them, URLs of pictures, or lists of these: a .txt with "
+            "one a line, a .csv with the column file or url."
         ),
     ],
     out: Annotated[
@@ -808,7 +841,9 @@ def similar(
 
 @app.command()
 def serve(
-    export: Annotated[Path, typer.Argument(help="Folder of the export.")] = EXPORT,
+    export: Annotated[
+        str, typer.Argument(help="Folder of the export, or hf://USER/NAME on the Hugging Face hub.")
+    ] = str(EXPORT),
     data: Annotated[
         Path | None,
         typer.Option(

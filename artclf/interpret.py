@@ -13,6 +13,7 @@ from pathlib import Path
 from artclf.base import settings
 from artclf.base.files import read_json, write_csv, write_figure, write_text
 from artclf.data.cleaning import check_copies
+from artclf.data.packs import check_is_none
 from artclf.results import card
 from artclf.results import report as report_page
 from artclf.results.calibration import answerable
@@ -69,10 +70,11 @@ def write(out, data, part="test", n=12, folder=None) -> dict:
     `out`); return their paths and the part's figures.
 
     `n` is the number of top losses shown. Warns where clean copies are gone. Raises
-    FileNotFoundError and InputError as `read` and `of_part` do, PermissionError where `folder`
-    can't be written.
+    FileNotFoundError and InputError as `read` and `of_part` do, InputError for a pack, PermissionError
+    where `folder` can't be written.
     """
     settings.check(n=n)
+    check_is_none(data)
     out = Path(out)
     folder = Path(folder or out)
     predictions = read(out, data)
@@ -109,6 +111,7 @@ def write_saliency(out, data, n: int = 100) -> list[Path]:
     are missing.
     """
     settings.check(n=n)
+    check_is_none(data)
     from artclf.results import saliency  # imports torch
 
     return saliency.worst(out, data, n)

@@ -79,7 +79,7 @@ def export(learn: Learner, out=None) -> Path:
     """
     out = Path(out or learn.path)
     _check_weights(learn)
-    data = learn.dls.path
+    data = learn.data
     images = splits.of_training(data, learn.config)
     check_copies(data, images.file)
     with replace_together(out) as new:
@@ -90,7 +90,7 @@ def export(learn: Learner, out=None) -> Path:
     return out
 
 
-def _write_figures(out: Path, data: Path, images, fits: list[dict], map_jobs: MapJobs | None):
+def _write_figures(out: Path, data, images, fits: list[dict], map_jobs: MapJobs | None):
     """Write what the network in `out` answers for `images`, and how well; set its temperature."""
     classifier = load(out)
     body, config = classifier.learner.model[0], classifier.config
@@ -134,7 +134,7 @@ def export_final(learn: Learner, out) -> Path:
     _check_weights(learn)
     measured = read_json(out / "config.json")
     measured.pop("int8", None)  # of the network before
-    data = learn.dls.path
+    data = learn.data
     images = splits.of_training(data, measured)
     predictions = evaluation.read_table(out / "predictions.csv")
     metrics = read_json(out / "metrics.json")

@@ -15,7 +15,7 @@ from artclf import download
 from artclf.base import settings
 from artclf.base.errors import InputError, StepError
 from artclf.base.extras import require
-from artclf.base.files import write_text
+from artclf.base.files import make_folder, write_text
 from artclf.base.fingerprints import fingerprint
 
 STEPS = ("01_download", "02_clean", "03_train", "04_interpret", "05_predict")
@@ -179,7 +179,7 @@ def execute(notebook: Path, copy: Path, parameters: dict) -> Path:
         on_cell_start=report.start,
         on_cell_executed=report.finish,
     )
-    copy.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(copy.parent)
     failed = f"{notebook.name} failed, see {copy}"
     try:
         client.execute()

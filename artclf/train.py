@@ -1,6 +1,6 @@
 """Step train: the classic fastai recipe, from clean images to an exported learner.
 
-Reads `DATA/clean/` and the catalogue; writes `EXPORT/` (checkpoints in `EXPORT/models/`,
+Reads `DATA/clean/` and the catalogue, or a pack of them; writes `EXPORT/` (checkpoints in `EXPORT/models/`,
 `history.csv`, and by `predict.export` all the rest). Notebook: `03_train`, which shows the lines of
 `fit` one by one.
 """
@@ -157,11 +157,11 @@ def learn_from_all(learn: Learner, out=None) -> Learner:
             f"this learner was trained since it was exported to {out}: call predict.export(learn, "
             "out) again"
         )
-    images = of_training(learn.dls.path, learn.config)
+    images = of_training(learn.data, learn.config)
     table = pd.concat([images.assign(part="train"), images[images.part == "valid"]])
     settings = {name: learn.config[name] for name in (*NUMBERS, *SETTINGS_OF_FINAL)}
     again = learner(
-        learn.dls.path,
+        learn.data,
         out / "models" / "all",
         recipe["arch"],
         split=table,
@@ -208,7 +208,7 @@ def _solve_head(learn: Learner, images: pd.DataFrame):
     """Give the head of `learn` the weights with the least loss on `images`."""
     config = learn.config
     views = range(config["views"])
-    pictures = pictures_of(learn.dls.path, images, config)
+    pictures = pictures_of(learn.data, images, config)
     x = rows_of(pictures, learn.model[0], config, views, learn.map_jobs)
     classes = pd.Index(config["vocab"]).get_indexer(images.period)
     head = LinearHead(config["ridge"], config["balance"], config["tau"])
@@ -264,7 +264,7 @@ def learner(
     **kwargs,
 ) -> Learner:
     """A fastai `Learner` on the clean images of `data`, its body frozen, that keeps its best epoch
-    under `out`.
+    under `out`. `data` is the folder of a data set, or a pack of its clean copies.
 
     `arch` is a name that `backbones.find` knows, or several with `+` between them; it starts from
     pretrained weights, or from those in the file `weights` (safetensors or a state dict), which is
@@ -283,7 +283,8 @@ def learner(
     machine. `metrics` and `cbs` are one or several of fastai's or of yours; macro F1 is added to
     the metrics, because it chooses the best epoch. Further arguments, such as `loss_func`, go to
     `Learner`. Raises SettingError for settings that make no sense, InputError for those that don't
-    fit the data, FileNotFoundError without a catalogue or where clean copies are gone.
+    fit the data and for a pack of raw pictures, FileNotFoundError without a catalogue or where clean
+    copies are gone.
     """
     callbacks = [callback() if isinstance(callback, type) else callback for callback in L(cbs)]
     settings = {
@@ -311,6 +312,7 @@ def learner(
     _check_settings(settings)
     if ranks.are_several() and not (cached and pretrained and depth == 0):
         raise InputError(NOT_FOR_SEVERAL)
+    cleaning.check_has_copies(data)
     backbone = backbones.find(arch, pretrained, weights)
     settings["max_size"] = _max_size(data, size)
     if isinstance(split, str) and split == AUTO:
@@ -328,8 +330,8 @@ def learner(
     cleaning.check_copies(data, table.file)
     set_seed(seed, reproducible=True)
     rows = table[table.part != "test"]
-    files = [Path(data) / file for file in rows.file]
-    dls = data_loaders(files, rows.part == "valid", config, path=Path(data))
+    copies = cleaning.copies(data, rows.file)
+    dls = data_loaders(copies, rows.part == "valid", config, path=Path(data))
     loss = _loss(table, balance, tau, dls.device)
     uses_ridge = bool(ridge) and depth == 0
     needs_strong_decay = pretrained and not uses_ridge
@@ -344,6 +346,7 @@ def learner(
         metrics=[*L(metrics), _macro_f1()],
         **{"wd": weight_decay, "loss_func": loss, **kwargs},
     )
+    learn.data = data
     learn.config = config
     learn.weights_file = weights
     learn.map_jobs = map_jobs

@@ -210,6 +210,26 @@ def own_run(drawn, export, tmp_path) -> tuple[Path, Path]:
     return data, out
 
 
+@pytest.fixture(scope="module")
+def s3():
+    """The address of an empty bucket of moto's server on this machine."""
+    server_of_moto = pytest.importorskip("moto.server")
+    import s3fs
+
+    server = server_of_moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        s3fs.S3FileSystem().mkdir("bucket")
+        yield "s3://bucket"
+    server.stop()
+    s3fs.S3FileSystem.clear_instance_cache()  # the next server has another address
+
+
 @pytest.fixture
 def command(monkeypatch, capfd):
     """Runs a command in this process: exit code, standard output, standard error."""

@@ -381,7 +381,7 @@ def test_train_hands_every_option_on(artclf, monkeypatch, tmp_path):
         args += [f"--{name.replace('_', '-')}", str(value)]
     flags = "--exclude x --exclude y --no-pretrained --no-balance --gradual --no-final --no-cached"
     assert artclf("train", *args, *flags.split())[0] == 0
-    given = (Path("d"), Path("o"), 3, 5, 0.1, True, False)
+    given = ("d", Path("o"), 3, 5, 0.1, True, False)
     for name in ("data", "out", "epochs", "unfrozen_epochs", "lr"):
         del options[name]
     wanted = {

@@ -29,6 +29,7 @@ from artclf.base.locks import locked
 from artclf.base.processes import MapJobs
 from artclf.base.progress import progress_bar
 from artclf.data.pictures import Rejected
+from artclf.data.places import is_address
 
 # of larger ones a processor computes hardly more a second, in twice the memory
 BATCH_SIZE = 16
@@ -42,7 +43,7 @@ TEXTS = ("image", "predicted", "error", "answer", "artist")  # all other columns
 
 
 def pictures_in(images: Iterable[str]) -> Iterator[Named]:
-    """The pictures that are meant by paths, folders, URLs and lists, one after the other.
+    """The pictures that are meant by paths, folders, packs, URLs and lists, one after the other.
 
     A list is a text file with a path or URL in each line, or a CSV with the column `file` or `url`;
     a relative path in it starts from the folder of the list. Raises InputError for a list that is
@@ -162,7 +163,7 @@ def _column(names: Iterable[str], file: Path) -> str:
 
 
 def _from_folder_of(file: Path, place: str) -> str:
-    if inputs.is_url(place) or place.startswith("~"):
+    if is_address(place) or place.startswith("~"):
         return place
     return str(file.parent / place)
 

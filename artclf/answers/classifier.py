@@ -67,11 +67,11 @@ class Predictor(ABC):
     ) -> pd.DataFrame:
         """A row per image, in the order given: `image, predicted, probability, top, error`.
 
-        `images` is one or many, nested as they come, of: a path (`~` is the home), a folder (the
-        pictures in it), an http(s) URL (fetched as step download does it), the bytes of a file in
-        any form, an open file, the value of ipywidgets' FileUpload, a PIL image, an array or tensor
-        (see `arrays`), a batch of these, a table with the column `file`. `top` lists `k` pairs of
-        class and probability, the likeliest first. A network of artists adds `artist,
+        `images` is one or many, nested as they come, of: a path (`~` is the home), a folder or a pack
+        (the pictures in it), an http(s) URL (fetched as step download does it), the bytes of a file
+        in any form, an open file, the value of ipywidgets' FileUpload, a PIL image, an array or
+        tensor (see `arrays`), a batch of these, a table with the column `file`. `top` lists `k` pairs
+        of class and probability, the likeliest first. A network of artists adds `artist,
         artist_probability`. Where an image can't be read, or may be read in two ways, `predicted` is
         None and `error` says why; the others go on.
 

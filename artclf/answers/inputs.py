@@ -1,6 +1,6 @@
 """Inputs: whatever a notebook holds, as a stream of pictures.
 
-Reads folders and files; `stream` is all that `classifier` needs.
+Reads folders, packs and files; `stream` is all that `classifier` needs.
 """
 
 import os
@@ -16,9 +16,11 @@ import pandas as pd
 from PIL import Image
 
 from artclf.base.errors import InputError
+from artclf.data import packs
 from artclf.data.arrays import pictures_in
 from artclf.data.formats import IMAGE_SUFFIXES
 from artclf.data.pictures import DECODER_ERRORS, MAX_SIZE, Rejected, read, square
+from artclf.data.places import Place, is_address
 from artclf.data.web import WebPictures
 
 WHAT_IS_TAKEN = "give a path, a URL, the bytes of a file, a PIL image or an array"
@@ -86,15 +88,17 @@ def _pictures_of(images) -> Iterator[tuple[str, object]]:
 
 
 def _at(place: str) -> Iterator[tuple[str, object]]:
-    """The picture at a path or URL, or the pictures in a folder."""
+    """The picture at a path or URL, or the pictures in a folder or pack."""
     if not place.strip():
         yield place, Rejected(f"an empty text is not a picture: {WHAT_IS_TAKEN}")
     elif is_url(place):
         yield place, place
+    elif is_address(place):
+        yield from _in_pack(place)
     else:
         path = os.path.expanduser(place)  # noqa: PTH111 (Path.expanduser raises without a home)
         if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises for some texts)
-            yield from _in_folder(Path(path))
+            yield from _in_pack(path) if packs.is_pack(path) else _in_folder(Path(path))
         else:
             yield place, path
 
@@ -102,6 +106,19 @@ def _at(place: str) -> Iterator[tuple[str, object]]:
 def is_url(picture) -> bool:
     """Whether `picture` is the address of one on the web."""
     return isinstance(picture, str) and picture.lower().startswith(("http://", "https://"))
+
+
+def _in_pack(place: str) -> Iterator[tuple[str, object]]:
+    """The pictures in a pack, in the order of its shards. A place without a pack is `Rejected`, with
+    the reason.
+    """
+    try:
+        packs.require_complete(Place(place))
+    except (FileNotFoundError, ImportError, InputError) as error:
+        yield place, Rejected(str(error))
+        return
+    for picture in packs.pictures(place):
+        yield str(picture), picture
 
 
 def _in_folder(folder: Path) -> Iterator[tuple[str, object]]:

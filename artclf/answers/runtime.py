@@ -15,6 +15,7 @@ from pathlib import Path
 
 from artclf.base.errors import InputError
 from artclf.base.files import replace_whole
+from artclf.base.machine import cache_folder
 
 VERSION = "1.30.0"
 URL = f"https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-{VERSION}.tgz"
@@ -49,9 +50,7 @@ def files(archive: Path | None = None) -> dict[str, bytes]:
 
 def cache_file() -> Path:
     """Where the archive is kept: in `ARTCLF_CACHE`, or in the user's folder for caches."""
-    usual = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    folder = os.environ.get("ARTCLF_CACHE") or Path(usual or Path.home() / ".cache") / "artclf"
-    return Path(folder) / f"onnxruntime-web-{VERSION}.tgz"
+    return cache_folder() / f"onnxruntime-web-{VERSION}.tgz"
 
 
 def _check(content: bytes, source):

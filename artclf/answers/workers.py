@@ -15,6 +15,7 @@ from artclf.answers.classifier import Predictor
 from artclf.answers.inputs import Named, is_url
 from artclf.base.errors import InputError, StepError
 from artclf.base.processes import MapJobs, in_chunks
+from artclf.data.packs import PackedPicture
 from artclf.data.pictures import MISSING
 
 
@@ -94,7 +95,11 @@ def _without_answers(classifier: Predictor, batch: list[Named]) -> tuple[np.ndar
 
 def _check_files(batch: list[Named], errors: list[str]):
     for named, error in zip(batch, errors, strict=True):
-        if error == MISSING and isinstance(named.picture, Path) and named.picture.exists():
+        if (
+            error == MISSING
+            and isinstance(named.picture, Path | PackedPicture)
+            and named.picture.exists()
+        ):
             raise StepError(
                 f"a worker does not see {named.picture}: all machines of the cluster must share the "
                 "pictures, under the same path"

@@ -3,17 +3,39 @@
 import errno
 import hashlib
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from artclf.base.errors import InputError
+from artclf.base.errors import InputError, SettingError
 
 # in a folder whose files are replaced together: what is being written, and what counts already
 UNFINISHED = ".new.part"
 NEW = ".new"
+# how an address begins, also one that went through a Path, which drops a slash
+ADDRESS = re.compile(r"[a-z][a-z0-9+.:-]+:[/\\]+", re.IGNORECASE)
+
+
+def check_on_this_machine(place):
+    """Raise SettingError where `place`, a path or text, is an address such as `s3://bucket/name`."""
+    address = ADDRESS.match(str(place))
+    if address:
+        kind, rest = address[0].rstrip("/\\"), str(place)[address.end() :].replace("\\", "/")
+        raise SettingError(
+            f"{kind}//{rest} is an address, and this must be a folder or file of this machine; "
+            "`artclf data unpack ADDRESS FOLDER` makes a data set of a pack"
+        )
+
+
+def make_folder(folder: Path):
+    """Make a folder, and those above it, where they aren't there. Raises SettingError for an address,
+    of which `mkdir` would make a folder `s3:`.
+    """
+    check_on_this_machine(folder)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def replace_whole(file: Path, write: Callable[[Path], object]):
@@ -24,7 +46,7 @@ def replace_whole(file: Path, write: Callable[[Path], object]):
     """
     part = file.with_name(f".{file.name}.part")
     with _writing_to(file.parent):
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
         part.touch()
     write(part)
     part.replace(file)
@@ -42,7 +64,8 @@ def replace_together(folder: Path) -> Iterator[Path]:
     unfinished = folder / UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
     with _writing_to(folder):
-        unfinished.mkdir(parents=True)
+        make_folder(folder)
+        unfinished.mkdir()
     try:
         yield unfinished
     except BaseException:

@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from artclf.base.errors import StepError
+from artclf.base.files import make_folder
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def hold(folder) -> FileLock:
     `locked`.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     # one lock for all of a process: a cell that is run again after Ctrl-C doesn't wait for itself
     lock = FileLock(folder.resolve() / ".lock", is_singleton=True, thread_local=False)
     try:

@@ -42,6 +42,15 @@ def is_offline() -> bool:
     return os.environ.get("ARTCLF_OFFLINE") == "1"
 
 
+def cache_folder() -> Path:
+    """The folder for what can be had or computed again: `ARTCLF_CACHE`, or in the user's folder for
+    caches.
+    """
+    usual = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    folder = os.environ.get("ARTCLF_CACHE") or Path(usual or Path.home() / ".cache") / "artclf"
+    return Path(folder)
+
+
 def processor() -> str:
     """The name of this machine's processor."""
     if CPU_INFO.exists():

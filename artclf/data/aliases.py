@@ -7,9 +7,12 @@ both have the columns `alias, artist`. Which names spell the same is for module 
 
 import csv
 from functools import cache
+from io import StringIO
 from pathlib import Path
 
 from artclf.base.errors import InputError
+from artclf.data import packs
+from artclf.data.places import Place
 
 FILE = "artists.csv"
 COLUMNS = ("alias", "artist")
@@ -18,29 +21,34 @@ COLUMNS = ("alias", "artist")
 @cache
 def known_aliases() -> dict[str, str]:
     """The painter of each alias, of those that come with this package."""
-    return read_aliases(Path(__file__).with_name(FILE))
+    file = Path(__file__).with_name(FILE)
+    return parse(file.read_bytes(), str(file))
 
 
 def aliases_of(data) -> dict[str, str]:
-    """The painter of each alias of the user's own: those in `DATA/artists.csv`, none where there is
-    no such file.
+    """The painter of each alias of the user's own: those in `artists.csv` of a data set, a folder or
+    a pack, none where there is no such file.
     """
-    file = Path(data) / FILE
-    return read_aliases(file) if file.exists() else {}
+    if packs.is_pack(data):
+        content = Place(data).read(FILE)
+    else:
+        file = Path(data) / FILE
+        content = file.read_bytes() if file.exists() else None
+    return {} if content is None else parse(content, f"{data}/{FILE}")
 
 
-def read_aliases(file: Path) -> dict[str, str]:
-    """The painter of each alias in a CSV file. Raises InputError for one without the columns, and
-    for an alias or painter that is blank.
+def parse(content: bytes, file: str) -> dict[str, str]:
+    """The painter of each alias in the content of a CSV file, which messages name `file`. Raises
+    InputError where there aren't the columns, and for an alias or painter that is blank.
     """
     aliases = {}
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream, restval="", skipinitialspace=True)
-        try:
-            found = list(reader.fieldnames or [])
-            rows = list(reader)
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{file} is not CSV in UTF-8: {error}") from error
+    try:
+        text = StringIO(content.decode("utf-8-sig"), newline="")
+        reader = csv.DictReader(text, restval="", skipinitialspace=True)
+        found = list(reader.fieldnames or [])
+        rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file} is not CSV in UTF-8: {error}") from error
     if not set(COLUMNS) <= set(found):
         raise InputError(f"{file} needs the columns alias and artist: it has {', '.join(found)}")
     for row in rows:

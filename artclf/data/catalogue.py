@@ -11,8 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from artclf.base.errors import InputError
-from artclf.base.files import can_not_be_written
-from artclf.data import conditions
+from artclf.base.files import can_not_be_written, make_folder
+from artclf.data import conditions, packs
 
 FACTS = {
     "title": "TEXT",
@@ -56,10 +56,12 @@ class Catalogue:
     Every call is one transaction: a process killed at any moment leaves a whole catalogue behind.
     One process writes at a time; others may read. A catalogue that is opened `to_read` alone may
     lie in a folder that can't be written; without that, such a folder raises PermissionError.
-    Raises FileNotFoundError where there is nothing to read, InputError where the file is damaged.
+    Raises FileNotFoundError where there is nothing to read, InputError where the file is damaged,
+    and for a pack.
     """
 
     def __init__(self, data, to_read: bool = False):
+        packs.check_is_none(data)
         self.path = Path(data) / "catalogue.db"
         if to_read:
             require(data)
@@ -72,7 +74,7 @@ class Catalogue:
 
     def _connect(self, data, to_read: bool):
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             self._open(sqlite3.connect(self.path, timeout=30, isolation_level=None))
         except (OSError, sqlite3.OperationalError) as error:
             if not can_not_be_written(error):
@@ -235,8 +237,6 @@ def read_catalogue(
     Raises FileNotFoundError where there is no catalogue yet, InputError for columns and conditions
     that make no sense, and for a pack that isn't whole.
     """
-    from artclf.data import packs
-
     if packs.is_pack(data):
         return _frame_of_pack(packs.read(data, columns, where))
     import pandas as pd
@@ -253,6 +253,16 @@ def read_catalogue(
             # with missing values: unknown is not 0
             dtype={name: "Int64" for name in names if kinds[name] == "INTEGER"},
         )
+
+
+def read_setting(data, step: str) -> str | None:
+    """The settings that a step last ran with on a data set, a folder or a pack; None where it never
+    ran. Raises as `read_catalogue` does.
+    """
+    if packs.is_pack(data):
+        return packs.read_setting(data, step)
+    with Catalogue(data, to_read=True) as catalogue:
+        return catalogue.setting(step)
 
 
 def _frame_of_pack(table):
@@ -274,7 +284,10 @@ def _whole_numbers():
 
 
 def require(data) -> Path:
-    """The folder `data`; FileNotFoundError, which says what to do, where it has no catalogue."""
+    """The folder `data`; FileNotFoundError, which says what to do, where it has no catalogue,
+    InputError for a pack.
+    """
+    packs.check_is_none(data)
     file = Path(data) / "catalogue.db"
     if not file.exists() or file.stat().st_size == 0:
         raise FileNotFoundError(

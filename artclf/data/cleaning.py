@@ -24,11 +24,13 @@ from artclf.base.files import replace_whole
 from artclf.base.locks import locked
 from artclf.base.processes import MapJobs, map_in_processes
 from artclf.base.progress import progress_bar
+from artclf.data import packs
 from artclf.data.catalogue import (
     Catalogue,
     clean_path,
     label_of_copy,
     read_catalogue,
+    read_setting,
     require,
 )
 from artclf.data.classes import in_order, labelled
@@ -42,6 +44,7 @@ from artclf.data.pictures import (
     Rejected,
     open_rgb,
 )
+from artclf.data.places import Place
 
 VERSION = 2  # to be raised when the same raw picture gives another clean copy than before
 NEAR_DUPLICATE = "near-duplicate"  # how reasons begin that module `duplicates` gives
@@ -121,24 +124,55 @@ def counts(data):
     return counted.loc[in_order(counted.index)]
 
 
-def check_copies(data, files):
-    """Raise FileNotFoundError where clean copies, `files` relative to `data`, are gone; their
-    features may be stored.
+def copies(data, files) -> list[Path | packs.PackedPicture]:
+    """Where the clean copies `files` of a data set lie: paths in its folder, or pictures in a pack.
+    `pictures.open_rgb` takes both.
+
+    Raises FileNotFoundError where a pack lacks one, InputError for a pack of raw pictures.
     """
-    missing = [file for file in files if not (Path(data) / file).exists()]
+    files = list(files)
+    if not packs.is_pack(data):
+        return [Path(data) / file for file in files]
+    check_has_copies(data)
+    wanted = set(files)
+    found = {picture.file: picture for picture in packs.pictures(data) if picture.file in wanted}
+    missing = [file for file in files if file not in found]
     if missing:
         raise FileNotFoundError(
-            f"{len(missing)} of {len(files)} clean copies are gone, such as "
-            f"{Path(data) / missing[0]}: run `artclf clean --data {data}`"
+            f"{len(missing)} of {len(files)} clean copies are not in the pack {data}, such as "
+            f"{missing[0]}: run `artclf clean` on the data set and pack it again"
+        )
+    return [found[file] for file in files]
+
+
+def check_copies(data, files):
+    """Raise FileNotFoundError where clean copies, `files` relative to `data`, are gone; their
+    features may be stored. Else as `copies`.
+    """
+    places = copies(data, files)
+    missing = [place for place in places if isinstance(place, Path) and not place.exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(files)} clean copies are gone, such as {missing[0]}: run "
+            f"`artclf clean --data {data}`"
+        )
+
+
+def check_has_copies(data):
+    """Raise InputError for a pack of raw pictures: it has no clean copies."""
+    if packs.is_pack(data) and packs.require_complete(Place(data)).kind != packs.CLEAN:
+        raise InputError(
+            f"{data} is a pack of raw pictures, and clean copies are needed: pack these by `artclf "
+            f"data pack DATA TARGET --clean`, or unpack this one by `artclf data unpack {data} DATA` "
+            "and run `artclf clean --data DATA`"
         )
 
 
 def max_size_of(data) -> int:
     """The longer side that the clean copies in `data` have at most, in px."""
-    if not (Path(data) / "catalogue.db").exists():
+    if not packs.is_pack(data) and not (Path(data) / "catalogue.db").exists():
         return MAX_SIZE
-    with Catalogue(data, to_read=True) as cat:
-        settings = json.loads(cat.setting("clean") or "{}")
+    settings = json.loads(read_setting(data, "clean") or "{}")
     return settings.get("max_size", MAX_SIZE)
 
 

@@ -21,7 +21,7 @@ from socketserver import ThreadingTCPServer
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from artclf.base.errors import InputError
-from artclf.base.files import replace_whole
+from artclf.base.files import make_folder, replace_whole
 from artclf.data.catalogue import FACTS
 from artclf.data.classes import in_order
 from artclf.data.galleries import read_gallery
@@ -147,7 +147,7 @@ def _claim(folder: Path, lists: Path):
             f"{lists} holds the lists of {noted}: rename {folder}, or delete {note} if it has "
             "moved here"
         )
-    lists.mkdir(parents=True, exist_ok=True)
+    make_folder(lists)
     if not noted:
         note.write_bytes(os.fsencode(origin))
 
@@ -205,7 +205,7 @@ def _list_text(gallery: Gallery, folder: Path, pictures: list[dict], faults) -> 
 def _write_lists(texts: dict[str, str], lists: Path):
     """Write the lists that changed, and remove those of classes that are gone."""
     wanted = {lists / f"urls_{period}.csv": text.encode() for period, text in texts.items()}
-    lists.mkdir(parents=True, exist_ok=True)
+    make_folder(lists)
     for stale in set(lists.glob("urls_*.csv")) - set(wanted):
         stale.unlink()
     for path, content in wanted.items():

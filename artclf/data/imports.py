@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from artclf.base.files import make_folder
 from artclf.data import review
 from artclf.data.catalogue import Catalogue, clean_path
 
@@ -219,7 +220,7 @@ def _moved(data: Path, row: dict, period: str) -> dict:
     old = data / row["file"]
     new = data / "raw" / period / old.name
     if old.exists():
-        new.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(new.parent)
         old.replace(new)
     if new.exists():
         return {**after, "file": f"raw/{period}/{old.name}"}

@@ -21,6 +21,7 @@ from uuid import uuid4
 
 from PIL import Image
 
+from artclf.base.files import make_folder
 from artclf.base.locks import locked
 from artclf.data.catalogue import Catalogue
 from artclf.data.classes import in_order
@@ -122,7 +123,7 @@ def _counts_by_period() -> dict[str, Counter]:
 def _new_folder(folder: Path) -> Iterator[None]:
     """An empty `folder` while the `with` block lasts."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)  # a worker of a killed run may write its last file
+    make_folder(folder)  # a worker of a killed run may write its last file
     try:
         yield
     finally:
@@ -229,7 +230,7 @@ def write_picture(data: Path, tmp: str, url: str, period: str, picture: Fetched)
     stem = hashlib.sha1(url.encode()).hexdigest()[:16]
     name = f"{stem}.{EXTENSIONS[picture.format]}"
     folder = data / "raw" / period
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     part = data / tmp / f"{uuid4().hex}-{name}"  # its own for each process that writes the picture
     part.write_bytes(picture.body)
     part.replace(folder / name)

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote_plus
 
 from artclf.base.errors import InputError
+from artclf.base.files import check_on_this_machine, make_folder
 from artclf.data.catalogue import FACTS
 from artclf.data.classes import in_order
 
@@ -337,12 +338,13 @@ def append(path, rows: list[dict]) -> int:
     `query`, a comment names query and page. The list is replaced in one step. Raises InputError for
     a list that can't be read.
     """
+    check_on_this_machine(path)
     path = Path(path).resolve()  # a link stays a link
     listed = [row["url"] for row in _rows(path, _form(path))] if path.exists() else []
     added = new_rows(rows, {url_key(url) for url in listed})
     if not added:
         return 0
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     part = path.with_name(f".{path.name}.{os.getpid()}")  # two searches may run at a time
     try:
         part.write_bytes(_extended(path, added))

@@ -273,9 +273,7 @@ def _write_tar(data: Path, rows: list[dict], path: Path):
                     f"{data / name} is not the picture that the catalogue knows, its SHA-256 differs: "
                     "bring that back, or remove the file, and its row is packed without a picture"
                 )
-            member = tarfile.TarInfo(name)  # of no user and no time
-            member.size = len(content)
-            tar.addfile(member, BytesIO(content))
+            tar.addfile(packs.tar_member(name, len(content)), BytesIO(content))
 
 
 def _other_tables(catalogue: Catalogue) -> list[str]:

@@ -6,17 +6,21 @@
     table-cuts.parquet      the catalogue's other tables
     artists.csv             where DATA has one
 
-This module knows the form and reads the tables; `packing` writes packs, `unpacking` makes data sets
-of them.
+This module knows the form and reads what is in packs; `packing` writes them, `unpacking` makes data
+sets of them.
 """
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from artclf.base.errors import InputError
+from artclf.base.files import check_on_this_machine
+from artclf.base.machine import cache_folder
 from artclf.data import conditions
 from artclf.data.places import Place, is_address
 
@@ -29,6 +33,7 @@ TAR_BYTES = b"artclf.tar_bytes"  # in the metadata of a shard's Parquet file
 # columns of the Parquet files that the catalogue hasn't: the picture's name in the tar file, null
 # where it has none, its bytes and their SHA-256
 MEMBER = {"pack_member": "TEXT", "pack_bytes": "INTEGER", "pack_sha256": "TEXT"}
+AGAIN = "remove it there and run `artclf data pack` again, which writes only that, then try again"
 
 
 @dataclass
@@ -62,8 +67,22 @@ def table_file(table: str) -> str:
 
 
 def is_pack(place) -> bool:
-    """Whether `place` is an address, or a folder with a pack."""
-    return is_address(place) or (Path(place) / INDEX).is_file()
+    """Whether `place` is an address, or a folder with a pack, and no data set."""
+    if is_address(place):
+        return True
+    return (Path(place) / INDEX).is_file() and not (Path(place) / "catalogue.db").exists()
+
+
+def check_is_none(folder):
+    """Raise SettingError for an address, InputError for a folder with a pack: where a data set, or
+    any other folder that is written to, must be.
+    """
+    check_on_this_machine(folder)
+    if is_pack(folder):
+        raise InputError(
+            f"{folder} is a pack, which only `artclf train` and `artclf predict` read as it is: "
+            f"`artclf data unpack {folder} FOLDER` makes a data set of it"
+        )
 
 
 def read_index(place: Place) -> Index | None:
@@ -124,6 +143,103 @@ def read(address, columns: Iterable[str] | None = None, where: Iterable[tuple] |
         )
     except pa.ArrowInvalid as error:
         raise InputError(f"{place.name} is damaged: {error}") from error
+
+
+def working_folder(data) -> Path:
+    """The folder on this machine for what steps keep of `data` beside its pictures: that of the data
+    set, or, for a pack, to which nothing is written, `machine.cache_folder`. The workers of a cluster
+    must see it.
+    """
+    return cache_folder() if is_pack(data) else Path(data)
+
+
+def read_setting(address, step: str) -> str | None:
+    """The settings that a step last ran with on the data set that was packed; None where it never
+    ran. Raises as `read` does.
+    """
+    place = Place(address)
+    require_complete(place)
+    name = table_file("settings")
+    rows = parse(place.read(name) or b"", place.address(name)).to_pylist()
+    return next((row["value"] for row in rows if row["step"] == step), None)
+
+
+@dataclass(frozen=True)
+class PackedPicture:
+    """A picture in a pack: `file` is its path in DATA. It lies in the file `tar` from byte `start` on.
+
+    `pictures.open_rgb`, Pillow and fastai open it as they open a file. Pickled, it is a few texts.
+    """
+
+    place: Place
+    file: str
+    tar: str
+    start: int
+    size: int  # bytes
+    sha256: str
+
+    @property
+    def parent(self) -> PurePosixPath:
+        """The folder of the class, as a path in DATA."""
+        return PurePosixPath(self.file).parent
+
+    def __str__(self) -> str:
+        return self.place.address(self.file)
+
+    def exists(self) -> bool:
+        """Whether its tar file is there."""
+        return self.place.size(self.tar) is not None
+
+    def read(self) -> bytes:
+        """The bytes of the picture, of which alone those are read. Raises FileNotFoundError where the
+        tar file is gone, InputError where it is damaged, StepError where the store doesn't answer.
+        """
+        content = self.place.read_part(self.tar, self.start, self.size)
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise InputError(
+                f"{self.place.address(self.tar)} is damaged, the SHA-256 of {self.file} differs"
+            )
+        return content
+
+
+def pictures(address) -> Iterator[PackedPicture]:
+    """The pictures of a pack in the order of its shards; the rows of one shard are in memory at a
+    time.
+
+    Raises as `read` does, and InputError where a shard is damaged or gone.
+    """
+    place = Place(address)
+    index = require_complete(place)
+    for number, noted in enumerate(index.shards):
+        name = shard_name(number)
+        shard = read_shard(place, name)
+        if shard is None or hashlib.sha256(shard.content).hexdigest() != noted["sha256"]:
+            raise InputError(f"{place.address(name)}.parquet is damaged or gone: {AGAIN}")
+        if shard.tar_size != shard.tar_bytes:
+            raise InputError(f"{place.address(name)}.tar is damaged or gone: {AGAIN}")
+        yield from _pictures_of(place, f"{name}.tar", members(shard.table))
+
+
+def _pictures_of(place: Place, tar: str, rows: list[dict]) -> Iterator[PackedPicture]:
+    """The pictures in a tar file, given the rows of all its members."""
+    end = 0
+    for row in rows:
+        file, size = row["pack_member"], row["pack_bytes"]
+        start = end + len(tar_header(file, size))
+        yield PackedPicture(place, file, tar, start, size, row["pack_sha256"])
+        end = start + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def tar_member(name: str, size: int) -> tarfile.TarInfo:
+    """A member of a shard's tar file, of no user and no time."""
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member
+
+
+def tar_header(name: str, size: int) -> bytes:
+    """What stands before the bytes of a member of a shard's tar file."""
+    return tar_member(name, size).tobuf(tarfile.GNU_FORMAT, "utf-8")
 
 
 def schema_of(kinds: Mapping[str, str]):

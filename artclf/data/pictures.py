@@ -16,7 +16,7 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, ImageOps
 
-from artclf.base.errors import InputError
+from artclf.base.errors import InputError, StepError
 from artclf.data import shrinking
 from artclf.data.arrays import pictures_in
 from artclf.data.colours import to_srgb
@@ -60,16 +60,18 @@ def open_rgb(source, max_size: int | None = None) -> Image.Image:
     """The picture in `source`, decoded whole: upright, RGB, longer side at most `max_size` px, or as
     long as it is.
 
-    `source` is a path, bytes, a binary stream, a PIL image (which stays as it is), or an array of
+    `source` is a path, a picture in a pack, bytes, a binary stream, a PIL image (which stays as it is), or an array of
     one picture (see `arrays.pictures_in`). Transparent parts become white, 16 bits are scaled to 8,
     and colours are brought to sRGB by the profile that comes with the picture; a damaged profile is
     left out of account. Raises `Rejected` with the reason, in words, where the picture can't be
-    used.
+    used, StepError where the store of a pack doesn't answer.
     """
     if isinstance(source, Image.Image | np.ndarray):
         return _from_memory(source, max_size)
     try:
         return _from_bytes(read(source), max_size)
+    except StepError:  # it says nothing of the picture
+        raise
     except DECODER_ERRORS as error:
         raise Rejected(_reason(error)) from error
 

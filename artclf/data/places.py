@@ -16,6 +16,7 @@ from artclf.base.extras import require
 from artclf.base.files import replace_whole
 from artclf.base.locks import locked
 
+OPTIONS = {"use_listings_cache": False}  # what another process writes is to be seen
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # longer than the letter of a drive
 
 
@@ -39,19 +40,27 @@ class Place:
 
         self.name = str(address).rstrip("/\\") or str(address)
         self.folder: Path | None = None
-        self.filesystem: Any
         if is_address(address):
             try:
-                # what another process writes is to be seen
-                self.filesystem, root = url_to_fs(address, use_listings_cache=False)
+                filesystem, root = url_to_fs(address, **OPTIONS)
             except ValueError as error:
                 raise InputError(f"{address} can't be used: {error}") from error
             self.root = root.rstrip("/")
         else:
-            self.filesystem = LocalFileSystem()
+            filesystem = LocalFileSystem()
             self.root = Path(address).absolute().as_posix()
-        if isinstance(self.filesystem, LocalFileSystem):
+        if isinstance(filesystem, LocalFileSystem):
             self.folder = Path(self.root)
+
+    @property
+    def filesystem(self) -> Any:
+        """What fsspec reads and writes this place with; it keeps one in each process, for a process
+        that was forked, such as a loader's, can't use that of another one.
+        """
+        from fsspec.core import url_to_fs
+        from fsspec.implementations.local import LocalFileSystem
+
+        return LocalFileSystem() if self.folder else url_to_fs(self.name, **OPTIONS)[0]
 
     def path(self, name: str) -> str:
         """The path of a file as `filesystem` takes it."""
@@ -82,6 +91,13 @@ class Place:
                 return self.filesystem.cat_file(self.path(name))
             except FileNotFoundError:
                 return None
+
+    def read_part(self, name: str, start: int, length: int) -> bytes:
+        """`length` bytes of a file from byte `start` on, fewer where it ends before. Raises
+        FileNotFoundError where there is none.
+        """
+        with self._errors_of(name):
+            return self.filesystem.cat_file(self.path(name), start=start, end=start + length)
 
     def write(self, name: str, write: Callable[[Path], object]) -> int:
         """Call `write` with a path on this machine; what it writes there becomes the file `name`.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artclf.base.errors import InputError
-from artclf.base.files import replace_whole
+from artclf.base.files import make_folder, replace_whole
 from artclf.data.catalogue import Catalogue, clean_path, read_catalogue, require
 from artclf.data.classes import UNLABELLED, in_order
 from artclf.data.lists import class_name
@@ -274,7 +274,7 @@ def move_copy(cat: Catalogue, data: Path, before: str, after: str, url: str):
     """
     if before == after or not (data / before).exists():
         return
-    (data / after).parent.mkdir(parents=True, exist_ok=True)
+    make_folder((data / after).parent)
     # rows of one URL share a copy: it stays where another row still uses it
     rows = cat.select("url = ? AND file IS NOT NULL", (url,))
     if before in [clean_path(row) for row in rows]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from artclf.base import settings
 from artclf.base.errors import InputError
+from artclf.data import packs
 from artclf.data.aliases import aliases_of
 from artclf.data.catalogue import Catalogue, clean_path, label, read_catalogue, require
 from artclf.data.classes import UNLABELLED, in_order
@@ -124,8 +125,11 @@ def cut_name(split: str, shares: Sequence[float], seed: int, exclude: Sequence[s
 def record(data, table, name: str):
     """Note the parts of a table of `items` in the catalogue, under the `name` of its cut.
 
-    Where the catalogue can't be written, a line says so, since `items` can make the cut again.
+    Where the catalogue can't be written, a line says so, since `items` can make the cut again. No
+    step writes to a pack.
     """
+    if packs.is_pack(data):
+        return
     rows = [(name, *row) for row in zip(table.file, table.part, strict=True)]
     try:
         with Catalogue(data) as catalogue, catalogue.transaction() as db:

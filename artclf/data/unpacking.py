@@ -16,21 +16,18 @@ from itertools import accumulate
 from pathlib import Path
 
 from artclf.base.errors import InputError
-from artclf.base.files import replace_whole, sha256_of, write_text
+from artclf.base.files import make_folder, replace_whole, sha256_of, write_text
 from artclf.base.locks import locked
 from artclf.base.progress import progress_bar
 from artclf.data import aliases, packs
 from artclf.data.catalogue import Catalogue
 from artclf.data.conditions import quoted
 from artclf.data.packing import ROWS, TABLES, picture_of
-from artclf.data.packs import MEMBER, Index, shard_name
+from artclf.data.packs import AGAIN, MEMBER, Index, shard_name
 from artclf.data.places import Place
 
 WORK = "unpacking"  # the folder in DATA
 NEEDED = {"url", "period", "file", "sha256", "clean_sha256", "review", *MEMBER}  # columns
-AGAIN = (
-    "remove it there and run `artclf data pack` again, which writes only that, then unpack again"
-)
 
 
 def unpack(source, data) -> dict:
@@ -110,7 +107,7 @@ def _unpack_shard(place: Place, index: Index, number: int, catalogue: Catalogue,
         files = _pictures_in(place, f"{name}.tar", members, pictures)
         for member, file in zip(members, files, strict=True):
             target = data / member["pack_member"]
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             file.replace(target)
     finally:
         shutil.rmtree(pictures)

@@ -22,7 +22,7 @@ import torch
 
 from artclf.base import settings
 from artclf.base.errors import InputError
-from artclf.base.files import write_csv, write_json
+from artclf.base.files import make_folder, write_csv, write_json
 from artclf.model import features
 from artclf.results import evaluation, plots
 
@@ -92,7 +92,7 @@ def run_once(
     """
     folder = run_folder(out, name, config, table, measured)
     if not is_finished(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         started = time.time()
         predictions, facts = train(folder)
         seconds = time.time() - started

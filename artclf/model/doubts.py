@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from artclf.base import settings
 from artclf.data import splits
-from artclf.data.catalogue import Catalogue, read_catalogue
+from artclf.data.catalogue import Catalogue, read_catalogue, require
 from artclf.data.groups import joined
 from artclf.data.suggestions import SUGGESTED
 from artclf.model import backbones, features
@@ -43,9 +43,10 @@ def mark(data, seed: int = 42, arch: str = "auto") -> pd.DataFrame:
     period by a head that has not learned from the picture; `likelier`, the likeliest period where
     it is another one, and `likelier_probability`; `outlier`, as in `outliers`; `reason`. Where no
     other picture teaches a period, its `doubt` is unknown, and a UserWarning names it. Raises
-    FileNotFoundError without a catalogue, InputError without clean images.
+    FileNotFoundError without a catalogue, InputError without clean images and for a pack.
     """
     settings.check(seed=seed)
+    require(data)
     rows = splits.usable(data).reset_index(drop=True)
     arch = backbones.find(arch).name
     x = (features.extract(data, rows, arch) + features.extract(data, rows, arch, mirror=True)) / 2

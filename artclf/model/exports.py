@@ -32,6 +32,7 @@ from artclf.answers.exports import (
 from artclf.base.errors import InputError
 from artclf.base.files import finish_replacing
 from artclf.base.settings import Range, check_choice
+from artclf.data.packs import is_pack
 from artclf.model import backbones, network, stages
 from artclf.model.classifier import Classifier
 from artclf.model.loaders import data_loaders
@@ -162,12 +163,15 @@ def load_learner(path, trust: bool = False) -> Learner:
 
 
 def pickle_learner(learn: Learner, file: Path):
-    """Write fastai's own export of `learn` to `file`, without callbacks and losses of ours and
-    without paths, so that it opens on any machine with fastai.
+    """Write fastai's own export of `learn`, a learner of `train.learner`, to `file`, without callbacks
+    and losses of ours and without paths, so that it opens on any machine with fastai.
 
     It is a new learner on the same loaders, without their images; `learn` stays as it is.
     """
     dls = learn.dls.new_empty()
+    if is_pack(learn.data):  # what opens its pictures is ours
+        for loader, of_files in zip(dls.loaders, _empty_loaders(learn.config).loaders, strict=True):
+            loader.dataset = of_files.dataset
     dls.path = PurePosixPath(".")
     loss = learn.loss_func
     callbacks = []

@@ -82,7 +82,7 @@ class StoredRows:
         self.var = torch.tensor(scaler.var_, dtype=torch.float32)
 
     def __len__(self) -> int:
-        return len(self.pictures.files) * len(self.views)
+        return len(self.pictures.hashes) * len(self.views)
 
     def __getitem__(self, indices: Sequence[int]) -> torch.Tensor:
         x = np.empty((len(indices), self.net.n_features), np.float32)
@@ -126,11 +126,11 @@ def rows_of(
     out among them.
     """
     if ranks.are_several():
-        own = pictures.at(ranks.own_items(range(len(pictures.files))))
+        own = pictures.at(ranks.own_items(range(len(pictures.hashes))))
         for _ in _arrays(own, net, config, views):
             pass  # they are stored now
         ranks.wait_for_all()
-    rows = len(pictures.files) * len(views)
+    rows = len(pictures.hashes) * len(views)
     if rows * net.n_features * BYTES_A_NUMBER > IN_MEMORY:
         return StoredRows(pictures, net, config, views, map_jobs)
     return RowsInMemory(body_views(pictures, net, config, views, map_jobs))
@@ -144,5 +144,5 @@ def _arrays(
     map_jobs: MapJobs | None = None,
 ) -> Iterator[np.ndarray]:
     """The arrays of `body_views` for some pictures at a time; what is not stored is computed."""
-    for indices in in_chunks(range(len(pictures.files)), PICTURES_PER_READ):
+    for indices in in_chunks(range(len(pictures.hashes)), PICTURES_PER_READ):
         yield body_views(pictures.at(indices), net, config, views, map_jobs)

@@ -1,15 +1,17 @@
 """Features: the numbers that a frozen body computes of the clean pictures, computed once; and these
 pictures, decoded once.
 
-Reads `DATA/clean/`; stores the features in `DATA/features.db` and the pixels in `DATA/pixels.db`,
-or in the folder `ARTCLF_CACHE`, by the SHA-256 of the pictures' bytes. Both may be deleted at any
-time. The frozen stage of training, doubtful labels and the experiments build on them.
+Reads `DATA/clean/`, or a pack of it; stores the features in `DATA/features.db` and the pixels in
+`DATA/pixels.db`, or in the folder `ARTCLF_CACHE` (see `store.store_file`), by the SHA-256 of the
+pictures' bytes. Both may be deleted at any time. The frozen stage of training, doubtful labels and
+the experiments build on them.
 """
 
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,8 +30,11 @@ from artclf.base.machine import keep_freed_memory
 from artclf.base.processes import FOR_WORKERS, MapJobs, in_chunks
 from artclf.base.progress import progress_bar
 from artclf.base.threads import prefetch
+from artclf.data import packs
 from artclf.data.catalogue import clean_path
-from artclf.data.pictures import SIZE, Rejected, square
+from artclf.data.cleaning import copies
+from artclf.data.packs import PackedPicture
+from artclf.data.pictures import MISSING, SIZE, Rejected, square
 from artclf.model import backbones, network
 from artclf.model.store import Store, store_file
 
@@ -130,8 +135,9 @@ def body_name(backbone: backbones.Backbone, body: nn.Module, precision: str = "f
 class Pictures:
     """Clean pictures at one size, each decoded once.
 
-    `files` are relative to `data`; `hashes` are the SHA-256 of their bytes; `resize` is one of
-    `pictures.RESIZE`. Raises InputError where a hash is missing.
+    `data` is a folder or a pack, and `files` are relative to it; `hashes` are the SHA-256 of their
+    bytes; `resize` is one of `pictures.RESIZE`. `copies` says where they lie. Raises InputError where a
+    hash is missing, and what `cleaning.copies` raises.
     """
 
     def __init__(
@@ -142,8 +148,8 @@ class Pictures:
         size: int = 224,
         resize: str = "squish",
     ):
-        self.data = Path(data)
-        self.files = list(files)
+        self.data = data
+        self.copies = copies(data, files)
         self.hashes = list(hashes)
         self.size = size
         self.resize = resize
@@ -154,45 +160,51 @@ class Pictures:
 
     def at(self, indices: Sequence[int]) -> "Pictures":
         """The pictures at `indices` alone."""
-        files = [self.files[index] for index in indices]
-        hashes = [self.hashes[index] for index in indices]
-        return Pictures(self.data, files, hashes, self.size, self.resize)
+        some = copy(self)
+        some.copies = [self.copies[index] for index in indices]
+        some.hashes = [self.hashes[index] for index in indices]
+        return some
 
     def pixels(self, indices: Sequence[int]) -> torch.Tensor:
-        """The pictures at `indices` of `files`: uint8 of shape (images, 3, size, size).
+        """The pictures at `indices`: uint8 of shape (images, 3, size, size).
 
         Those not yet stored are decoded, in parallel, and stored. Raises FileNotFoundError where a
         file is gone.
         """
         hashes = [self.hashes[index] for index in indices]
         stored = self.store.read(self.key, hashes)
-        new_files = {}
+        new = {}
         for sha256, index in zip(hashes, indices, strict=True):
             if sha256 not in stored:
-                new_files[sha256] = self.data / self.files[index]
+                new[sha256] = self.copies[index]
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            decoded = dict(zip(new_files, pool.map(self._decode, new_files.values()), strict=True))
+            decoded = dict(zip(new, pool.map(self._decode, new.values()), strict=True))
         self.store.write(self.key, decoded)
         content = stored | decoded
         pixels = np.frombuffer(b"".join(content[sha256] for sha256 in hashes), np.uint8)
         return torch.from_numpy(pixels.reshape(len(hashes), 3, self.size, self.size).copy())
 
-    def _decode(self, file: Path) -> bytes:
-        return decoded(file, self.data, self.size, self.resize).tobytes()
+    def _decode(self, place: Path | PackedPicture) -> bytes:
+        return decoded(place, self.data, self.size, self.resize).tobytes()
 
 
-def decoded(file: Path, data: Path, size: int, resize: str) -> np.ndarray:
+def decoded(place: Path | PackedPicture, data, size: int, resize: str) -> np.ndarray:
     """The pixels of a clean picture of `data`: uint8 of shape (3, size, size). Raises
     FileNotFoundError where the file is gone, InputError where it can't be read.
     """
-    if not file.exists():
-        raise FileNotFoundError(f"{file} is gone: run `artclf clean --data {data}`")
     try:
-        return square(file, size, resize)
+        return square(place, size, resize)
     except Rejected as error:
-        raise InputError(
-            f"can't read {file} ({error}): run `artclf clean --data {data}`"
-        ) from error
+        if str(error) == MISSING:
+            raise FileNotFoundError(f"{place} is gone: {_what_to_do(place, data)}") from error
+        raise InputError(f"can't read {place} ({error}): {_what_to_do(place, data)}") from error
+
+
+def _what_to_do(place: Path | PackedPicture, data) -> str:
+    """What brings back a clean picture of `data` that is gone or damaged."""
+    if isinstance(place, PackedPicture):
+        return "run `artclf data pack` again; on a cluster, all machines must see the pack"
+    return f"run `artclf clean --data {data}`"
 
 
 def feature_views(
@@ -268,9 +280,9 @@ def _as_bytes(hashes: Sequence[str], features: np.ndarray) -> dict[str, bytes]:
 
 
 class Batch(NamedTuple):
-    """Pictures whose features a worker is to compute: their files, SHA-256 and views."""
+    """Pictures whose features a worker is to compute: where they lie, SHA-256 and views."""
 
-    files: list[Path]
+    copies: list[Path | PackedPicture]
     hashes: list[str]
     views: tuple[int, ...]
 
@@ -284,7 +296,7 @@ class BatchOnWorker:
     or torch of the worker would give other features than those `made_by`.
     """
 
-    data: Path
+    data: Path | str
     size: int
     resize: str
     backbone: backbones.Backbone
@@ -309,7 +321,7 @@ class BatchOnWorker:
 
     def __call__(self, batch: Batch) -> dict[int, dict[str, bytes]]:
         """The features as bytes by view and SHA-256. Raises as `decoded` does."""
-        pictures = [decoded(file, self.data, self.size, self.resize) for file in batch.files]
+        pictures = [decoded(place, self.data, self.size, self.resize) for place in batch.copies]
         pixels = torch.from_numpy(np.stack(pictures))
         found = {}
         for view in batch.views:
@@ -329,11 +341,11 @@ def _compute_by(
     """As `_compute_here`, by the workers of `map_jobs`. Raises StepError for a batch that ends its
     worker each time.
     """
-    data = pictures.data.absolute()
-    weights = data / f"{FOR_WORKERS}{uuid4().hex}.safetensors"
+    folder = packs.working_folder(pictures.data).absolute()
+    weights = folder / f"{FOR_WORKERS}{uuid4().hex}.safetensors"
     precisions = {dtype: precision for precision, dtype in network.PRECISIONS.items()}
     function = BatchOnWorker(
-        data,
+        pictures.data,
         pictures.size,
         pictures.resize,
         backbone,
@@ -355,8 +367,8 @@ def _compute_by(
             for batch, found in chunk:
                 if found is None:
                     raise StepError(
-                        f"workers end when they compute the features of {batch.files[0]} or of one of "
-                        f"the {len(batch.files) - 1} pictures after it: look whether they have too "
+                        f"workers end when they compute the features of {batch.copies[0]} or of one "
+                        f"of the {len(batch.copies) - 1} pictures after it: look whether they have too "
                         "little memory, or leave that picture out"
                     )
                 yield from found.items()
@@ -377,8 +389,10 @@ def _batches_for_workers(pictures: Pictures, missing: dict[int, dict[str, int]])
         lacking.setdefault(views, []).append(sha256)
     for views, all_hashes in lacking.items():
         for hashes in in_chunks(all_hashes, BATCH):
-            files = [pictures.data.absolute() / pictures.files[index_of[key]] for key in hashes]
-            yield Batch(files, hashes, views)
+            found = (pictures.copies[index_of[key]] for key in hashes)
+            # a worker has another working folder
+            places = [place.absolute() if isinstance(place, Path) else place for place in found]
+            yield Batch(places, hashes, views)
 
 
 def _read_stored(store: Store, keys: dict[int, str], hashes: list[str], table: "_FeatureTable"):

@@ -1,6 +1,7 @@
 """The store: bytes by key and image in a SQLite file, which may be deleted at any time.
 
-Stores lie in the data folder, or in the folder that the environment variable `ARTCLF_CACHE` names.
+Stores lie in the data folder, or in the folder that the environment variable `ARTCLF_CACHE` names;
+those of a pack, to which nothing is written, in the user's folder for caches.
 """
 
 import os
@@ -10,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from artclf.base.files import can_not_be_written
+from artclf.base.files import can_not_be_written, make_folder
 from artclf.base.settings import from_environment
+from artclf.data import packs
 
 LIMIT = from_environment("ARTCLF_CACHE_GB", 10) * 1e9  # bytes that a store's file may take
 MOST_PARAMETERS = 500  # every SQLite takes 999 in a query
@@ -23,12 +25,12 @@ PRAGMA user_version = 1;
 
 
 def store_file(data, name: str) -> Path:
-    """The file of a store of the data set in folder `data`.
+    """The file of a store of the data set in folder `data`, or of a pack.
 
     Stores hold pictures by the SHA-256 of their bytes, so all data sets may share a folder
-    `ARTCLF_CACHE`.
+    `ARTCLF_CACHE`, and all packs share one.
     """
-    return Path(os.environ.get("ARTCLF_CACHE") or data) / name
+    return Path(os.environ.get("ARTCLF_CACHE") or packs.working_folder(data)) / name
 
 
 class Store:
@@ -45,7 +47,7 @@ class Store:
         self._said: set[str] = set()
         self._is_writable = True
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(file.parent)
             with self._open() as db:
                 db.executescript(TABLES)
         except (OSError, sqlite3.OperationalError) as error:

@@ -19,12 +19,18 @@ import pytest
 from artclf.answers import batch
 from artclf.base.errors import InputError, StepError
 from artclf.cluster import workers
-from artclf.data import cleaning
+from artclf.data import cleaning, packing
 from artclf.data.catalogue import read_catalogue
 from artclf.model import backbones, features, network
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def store(s3):
+    """An object store that is there before Ray starts, whose workers have the variables of then."""
+    return s3
 
 
 def results_of(chunks) -> dict:
@@ -183,6 +189,33 @@ def test_features_are_the_same_bit_for_bit(map_jobs, drawn, tmp_path, no_workers
     for key in keys:
         assert here.read(key, list(rows.clean_sha256)) == there.read(key, list(rows.clean_sha256))
     assert not list(folders[1].glob(f"{features.FOR_WORKERS}*"))
+
+
+@pytest.mark.parametrize("place", ["a folder", "an object store"])
+def test_a_pack_is_read_by_the_workers(map_jobs, export, fresh, store, tmp_path, no_workers, place):
+    import artclf
+
+    pack = tmp_path / "pack" if place == "a folder" else f"{store}/{tmp_path.name}"
+    packing.pack(fresh, pack, clean=True, shard_size=0.05)
+    rows = read_catalogue(fresh).query("clean_status == 'ok'")
+    files = [features.clean_path(row) for row in rows.to_dict("records")]
+    backbone = backbones.find("efficientnet_lite0")
+    body = network.new_body(backbone, size=64)
+    arrays = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        for data, way in ((fresh, None), (pack, map_jobs)):
+            pictures = features.Pictures(data, files, rows.clean_sha256, 64)
+            found = features.feature_views(pictures, body, backbone, "net", [0], map_jobs=way)
+            arrays.append(found)
+    assert np.array_equal(*arrays)
+    stores = (tmp_path / "cache/artclf").iterdir()
+    assert sorted(file.name for file in stores) == ["features.db", "pixels.db"]
+    load = partial(artclf.load, str(export))
+    classifier = load()
+    batch.save(classifier, [str(pack)], tmp_path / "here.csv")
+    batch.save(classifier, [str(pack)], tmp_path / "there.csv", None, map_jobs, load)
+    assert (tmp_path / "here.csv").read_bytes() == (tmp_path / "there.csv").read_bytes()
 
 
 def test_predictions_are_the_same_file(map_jobs, export, drawn, tmp_path, no_workers):

@@ -267,25 +267,6 @@ def test_commands_pack_and_unpack(whole, tmp_path, command):
         assert code == 1 and problem in err.lower() and err.count("\n") == 1, err
 
 
-@pytest.fixture(scope="module")
-def s3():
-    """The address of an empty bucket of moto's server on this machine."""
-    server_of_moto = pytest.importorskip("moto.server")
-    import s3fs
-
-    server = server_of_moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        s3fs.S3FileSystem().mkdir("bucket")
-        yield "s3://bucket"
-    server.stop()
-
-
 def test_an_object_store_holds_the_same_files(whole, s3, back, monkeypatch):
     target = f"{s3}/packs/one"
     store = Place(target).filesystem  # fsspec gives the same one to every Place

@@ -61,7 +61,7 @@ def test_rows_of_the_store_are_those_in_memory(pictures, body, config, room, mon
 
 
 def test_rows_go_to_the_store_from_the_limit_on(pictures, body, config, monkeypatch):
-    taken = 2 * len(pictures.files) * body.n_features * 4
+    taken = 2 * len(pictures.hashes) * body.n_features * 4
     for limit, kind in ((taken, "RowsInMemory"), (taken - 1, "StoredRows")):
         monkeypatch.setattr(feature_rows, "IN_MEMORY", limit)
         found = feature_rows.rows_of(pictures, body, config, (0, 1))
