@@ -378,17 +378,15 @@ def import_(
         "layout": layout.value if layout else None,
         "file_names": file_names,
     }
-    if level and engine == EngineName.ray:
-        raise typer.BadParameter("it doesn't go with --level-sources", param_hint="--engine")
+    existing(folder)  # before Ray starts
     if level:
         data = data or Path("data") / f"{folder.resolve().name}-level"
-        summary = _call(import_levelled, folder, data, **options)
     else:
-        existing(folder)  # before Ray starts
         data = data or _call(data_folder, folder, "folder")
-        with _workers(engine, address, data, is_new=True) as map_jobs:
-            options |= {"max_unpacked": max_unpacked, "map_jobs": map_jobs}
-            summary = _call(import_folder, folder, data, **options)
+        options["max_unpacked"] = max_unpacked
+    with _workers(engine, address, data, is_new=True) as map_jobs:
+        take_in = import_levelled if level else import_folder
+        summary = _call(take_in, folder, data, map_jobs=map_jobs, **options)
     _print(summary, as_json)
 
 

@@ -24,7 +24,7 @@ from artclf.data.classes import NO_CLASS, UNLABELLED
 from artclf.data.downloads import Download, run_in_thread
 from artclf.data.fetch import Fetcher
 from artclf.data.galleries import Reading, read_gallery
-from artclf.data.intake import Arrival, Failure, Intake, failed_columns, take_in
+from artclf.data.intake import CRASHED, Arrival, Intake, take_in
 from artclf.data.levels import level_sources
 from artclf.data.lists import check_lists, find_lists, read_list
 from artclf.data.splits import PARTS
@@ -33,7 +33,6 @@ CANVASES = 40  # for each period
 FIRST_LINE = 60  # seconds, before a line says which hosts have most of the URLs
 LINE_EVERY = 600  # seconds, from then on
 CRASH = OSError(errno.EIO, "ends the worker that reads it")
-CRASHED = failed_columns(Failure("crashed the decoder"))
 
 __all__ = [
     "data_folder",
@@ -317,13 +316,13 @@ def data_folder(source, kind: str) -> Path:
     return data
 
 
-def import_levelled(source, data, **options):
+def import_levelled(source, data, map_jobs: MapJobs | None = None, **options):
     """Make a data set of levelled pictures in `data` (see `level_sources`, to which `options` go),
     and return how many images of each period have which status.
 
     Near-duplicates are looked for where `source` is a gallery folder; a data folder tells its own.
     """
-    level_sources(source, data, **options)
+    level_sources(source, data, map_jobs=map_jobs, **options)
     if not (Path(source) / "catalogue.db").exists():
-        duplicates.mark(data)
+        duplicates.mark(data, map_jobs)
     return cleaning.counts(data)

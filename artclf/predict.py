@@ -41,7 +41,8 @@ from artclf.data.cleaning import check_copies
 from artclf.model import unseen
 from artclf.model.classifier import Classifier
 from artclf.model.exports import load, load_learner, pickle_learner
-from artclf.model.features import of_images
+from artclf.model.feature_rows import FeatureRows, of_each, rows_of
+from artclf.model.features import pictures_of
 from artclf.model.network import early_features
 from artclf.results import calibration, card, embeddings, evaluation
 from artclf.results.neighbours import similar
@@ -94,15 +95,15 @@ def _write_figures(out: Path, data, images, fits: list[dict], map_jobs: MapJobs 
     """Write what the network in `out` answers for `images`, and how well; set its temperature."""
     classifier = load(out)
     body, config = classifier.learner.model[0], classifier.config
-    features = of_images(data, images, body, config, map_jobs=map_jobs)[:, 0]
-    probabilities = classifier.of_features(features)[:, : len(classifier.vocab)]
+    rows = rows_of(pictures_of(data, images, config), body, config, map_jobs=map_jobs)
+    probabilities = of_each(rows, classifier.of_features)[:, : len(classifier.vocab)]
     temperature, why_not_fitted = _fit_temperature(probabilities, images, classifier.vocab)
     config = {**classifier.config, "temperature": temperature}
     write_json(out / "config.json", config)
     calibrated = calibration.temper(probabilities, temperature).astype(np.float32)
     predictions = _predictions(calibrated, images, classifier.vocab)
     write_csv(out / "predictions.csv", predictions)
-    _write_embeddings(features, images, early_features(classifier.model[0]), out)
+    _write_embeddings(rows, images, early_features(body), out)
     metrics = {
         "metrics": evaluation.metrics(predictions),
         "calibration": calibration.summary(predictions, temperature, why_not_fitted),
@@ -180,8 +181,9 @@ def export_final(learn: Learner, out) -> Path:
         write_json(new / "config.json", config)
         write_csv(new / "predictions.csv", predictions)
         body = load(new).learner.model[0]
-        features = of_images(data, images, body, config, map_jobs=learn.map_jobs)[:, 0]
-        _write_embeddings(features, images, early_features(body), new)
+        pictures = pictures_of(data, images, config)
+        rows = rows_of(pictures, body, config, map_jobs=learn.map_jobs)
+        _write_embeddings(rows, images, early_features(body), new)
         recipe = metrics["recipe"] and {**metrics["recipe"], "final": True}
         figures = evaluation.metrics(predictions)
         metrics = {**metrics, "metrics": figures, "recipe": recipe, "final": final}
@@ -259,12 +261,19 @@ def _predictions(probabilities, images, vocab: list[str]) -> pd.DataFrame:
     )
 
 
-def _write_embeddings(features, images, early: np.ndarray, out: Path):
-    """Write the embeddings of `images`; `early` says which features are those of early stages."""
-    is_train = (images.part == "train").to_numpy()
-    projection = embeddings.Projection.fit(features[is_train])
-    vectors, residuals = projection(features), projection.residuals(features)
-    style = embeddings.Style.fit(features, is_train, early) if len(early) else None
+def _write_embeddings(rows: FeatureRows, images, early: np.ndarray, out: Path):
+    """Write the embeddings of `images` by their features, a row each; `early` says which features
+    are those of early stages.
+    """
+    train = rows.at(np.flatnonzero(images.part == "train"))
+    projection = embeddings.Projection.fit(train.arrays())
+    vectors = of_each(rows, lambda features: projection(features))
+    residuals = of_each(rows, projection.residuals)
+    style = None
+    if len(early):
+        of_style = embeddings.fit_style(train.arrays(early), len(train))
+        styles = of_each(rows, lambda features: of_style(features[:, early]))
+        style = embeddings.Style(styles, of_style, early)
     embeddings.write(out / embeddings.NAME, images.file, vectors, projection, residuals, style)
 
 

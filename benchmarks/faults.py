@@ -1,13 +1,15 @@
 """What a download on Ray loses, fetches twice or asks too early, when workers, nodes and the command are killed.
 
-    python benchmarks/faults.py [--urls 20000] [--only "a worker is killed"] [--rates 3 [--save FILE]]
+    python benchmarks/faults.py [--urls 20000] [--only "a worker is killed"]
+    python benchmarks/faults.py --rates 3 [--urls 2000 20000] [--save FILE]
 
 Servers of this process answer on many addresses of 127.0.0.0/8, each of them a host: plain ones, slow
 ones, those with a Crawl-delay, those that ask for patience by http 429, those that redirect to others,
 and with answers that are cut or fail once. They count requests at a time and the pauses between them.
 Two nodes (`ray.cluster_utils.Cluster`) do the download for each fault. With `--rates`, plain hosts
 tell instead how many pictures a second they give to the command alone and to a worker on Ray, in
-so many rounds, from the first picture to the last. Needs the extra `cluster`.
+so many rounds for each number of URLs, and how much memory both take near the end; the rates of the
+last number are saved. Needs the extra `cluster`.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import psutil
 from reckon import save
@@ -330,7 +333,7 @@ class Run:
 def no_fault(run: Run):
     run.wait_for_share(0.9)
     [worker] = map(psutil.Process, senders(run.cluster.head_node))
-    print(f"A worker takes {worker.memory_info().rss / 1e6:.0f} MB", flush=True)
+    print(f"A worker takes {megabytes_of(worker):.0f} MB", flush=True)
 
 
 def kill_a_worker(run: Run):
@@ -397,10 +400,18 @@ FAULTS = {
 }
 
 
-def rate(urls: int, cluster) -> tuple[float, float, float]:
+class Rate(NamedTuple):
     """Pictures a second that plain hosts give, those for each second of the processor that the
-    command takes, and its MB near the end.
+    command takes, and the MB near the end, of the command and of each worker.
     """
+
+    pictures: float
+    for_processor: float
+    command: float
+    workers: list[float]
+
+
+def rate(urls: int, cluster) -> Rate:
     with Hosts(64, kinds=("plain",)) as hosts, TemporaryDirectory() as folder:
         run = Run(hosts, cluster, urls, Path(folder))
         run.wait_for_share(0.1)
@@ -409,10 +420,12 @@ def rate(urls: int, cluster) -> tuple[float, float, float]:
         run.wait_for_share(0.9)
         seconds, pictures = time.perf_counter() - started, hosts.given() - first
         processor = processor_of(command) - processor
-        megabytes = command.memory_info().rss / 1e6
+        workers = senders(cluster.head_node) if cluster else []
+        megabytes = [megabytes_of(psutil.Process(pid)) for pid in workers]
+        found = Rate(pictures / seconds, pictures / processor, megabytes_of(command), megabytes)
         if run.command.wait():
             raise RuntimeError(f"the command ended with code {run.command.returncode}")
-        return pictures / seconds, pictures / processor, megabytes
+        return found
 
 
 def processor_of(process: psutil.Process) -> float:
@@ -421,24 +434,35 @@ def processor_of(process: psutil.Process) -> float:
     return times.user + times.system
 
 
-def compare_rates(urls: int, rounds: int, file: Path | None):
-    rates: dict[str, list[tuple[float, float]]] = {"here": [], "one worker on Ray": []}
+def megabytes_of(process: psutil.Process) -> float:
+    return process.memory_info().rss / 1e6
+
+
+def compare_rates(numbers_of_urls: list[int], rounds: int, file: Path | None):
     with nodes([1]) as cluster:
-        for place, engine in rounds * [("here", None), ("one worker on Ray", cluster)]:
-            pictures, for_processor, megabytes = rate(urls, engine)
-            rates[place].append((pictures, for_processor))
-            print(
-                f"{place}: {pictures:.0f} pictures a second, the command takes {megabytes:.0f} MB",
-                flush=True,
-            )
+        for urls in numbers_of_urls:
+            on_ray = []
+            for _ in range(rounds):
+                show("here", urls, rate(urls, None))
+                on_ray.append(rate(urls, cluster))
+                show("one worker on Ray", urls, on_ray[-1])
     if file:
-        a_core, driver = map(median, zip(*rates["one worker on Ray"], strict=True))
+        a_core = median(found.pictures for found in on_ray)
+        driver = median(found.for_processor for found in on_ray)
         save(file, {"download": {"a_core": a_core, "driver": driver}})
+
+
+def show(place: str, urls: int, found: Rate):
+    line = f"{urls} URLs, {place}: {found.pictures:.0f} pictures a second, the command takes "
+    line += f"{found.command:.0f} MB"
+    for megabytes in found.workers:
+        line += f", the worker {megabytes:.0f} MB"
+    print(line, flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--urls", type=int, default=20_000)
+    parser.add_argument("--urls", type=int, nargs="+", default=[20_000])
     parser.add_argument("--hosts", type=int, default=240)
     parser.add_argument("--only", nargs="*", choices=FAULTS, default=list(FAULTS))
     parser.add_argument("--rates", type=int, default=0)
@@ -447,12 +471,15 @@ def main():
     if args.rates:
         compare_rates(args.urls, args.rates, args.save)
         return
+    if len(args.urls) > 1:
+        parser.error("several numbers of --urls go with --rates")
+    [urls] = args.urls
     with Hosts(args.hosts) as hosts, nodes([1, 1]) as cluster:
         for name in args.only:
             hosts.forget()
             started = time.perf_counter()
             with TemporaryDirectory() as folder:
-                run = Run(hosts, cluster, args.urls, Path(folder))
+                run = Run(hosts, cluster, urls, Path(folder))
                 FAULTS[name](run)
                 if run.command.wait():
                     raise RuntimeError(f"the command ended with code {run.command.returncode}")

@@ -21,7 +21,7 @@ from made_pictures import encoded, noise
 
 from artclf import download
 from artclf.base.errors import InputError
-from artclf.data import downloads, intake
+from artclf.data import downloads, intake, patience
 from artclf.data.catalogue import Catalogue, read_catalogue
 from artclf.data.fetch import Fetcher
 from artclf.data.formats import FORMATS
@@ -335,14 +335,14 @@ def test_pauses_grow_and_vary_and_servers_are_heard(data, tmp_path, fake, monkey
 def test_who_asks_for_too_much_patience_gets_none(server, data, tmp_path):
     server.routes["/later"] = answer(status="429 Too Many", Retry_After="86400")
     run(write_lists(tmp_path / "lists", one=[f"{server.url}/later"]), data)
+    rows = read_catalogue(data)[["status", "reason", "tries"]].values.tolist()
+    assert rows == [["failed", "http 429, try again in over 120 s", 1]]
     server.routes["/robots.txt"] = answer(status="503 Busy", Retry_After="86400")
-    run(write_lists(tmp_path / "lists", one=[f"{server.url}/{i}" for i in range(3)]), data)
-    later, *others = read_catalogue(data)[["status", "reason", "tries"]].values.tolist()
-    assert later == ["failed", "http 429, try again in over 120 s", 1]
-    assert [other[:2] for other in others] == [
-        ["failed", "robots.txt: http 503, try again in over 120 s"]
-    ] * 3
-    assert server.asked("/robots.txt") <= 2 + 2  # those under way when the host said so
+    other = tmp_path / "other"
+    run(write_lists(tmp_path / "lists", one=[f"{server.url}/{i}" for i in range(3)]), other)
+    reason = "robots.txt: http 503, try again in over 120 s"
+    assert read_catalogue(other)[["status", "reason"]].values.tolist() == [["failed", reason]] * 3
+    assert server.asked("/robots.txt") <= 1 + 2  # those under way when the host said so
 
 
 def test_what_is_gone_is_gone_whatever_it_asks_for(server, data, tmp_path):
@@ -473,6 +473,63 @@ def test_a_host_that_never_answers_is_given_up_after_few_requests(
     assert rows.tries.sum() == len(server.requests) and (rows.http_status == 429).all()
     server.default = PICTURE
     assert run(lists, data, robots=False, retry_failed=True).ok.tolist() == [40]
+
+
+KILLED = """
+import os, sys
+from artclf.data import patience
+from artclf.download import fetch_lists
+
+keep = patience.keep
+
+def keep_and_die(*arguments):
+    keep(*arguments)
+    os._exit(9)
+
+patience.keep = keep_and_die
+fetch_lists(*sys.argv[1:], allow_private=True, robots=False)
+"""
+
+
+def test_the_next_run_keeps_to_what_a_host_asked_a_killed_one_for(server, data, tmp_path):
+    asked = []
+
+    def route(connection):
+        asked.append(time.monotonic())
+        return PICTURE if len(asked) > 1 else answer(status="429 Too Many", Retry_After="2")
+
+    server.default = route
+    lists = write_lists(tmp_path / "lists", one=[f"{server.url}/0"])
+    killed = subprocess.run([sys.executable, "-c", KILLED, lists, data], env=os.environ)
+    assert killed.returncode == 9 and len(asked) == 1
+    assert run(lists, data, robots=False).ok.tolist() == [1]
+    assert asked[1] - asked[0] >= 1.95
+
+
+def test_who_asked_for_too_much_patience_is_not_asked_for_a_day(
+    server, data, tmp_path, monkeypatch
+):
+    server.default = answer(status="429 Too Many", Retry_After="9" * 400)
+    lists = write_lists(tmp_path / "lists", one=[f"{server.url}/0"])
+    run(lists, data, robots=False)
+    server.default = PICTURE
+    summary = run(lists, data, robots=False, retry_failed=True)
+    assert summary.reasons.tolist() == [{"asked for patience before, try again in over 120 s": 1}]
+    assert len(server.requests) == 1
+    tomorrow = time.time() + 86400
+    monkeypatch.setattr(patience, "time", lambda: tomorrow)
+    assert run(lists, data, robots=False, retry_failed=True).ok.tolist() == [1]
+    with Catalogue(data) as catalogue:
+        assert not catalogue.db.execute("SELECT count(*) FROM patience").fetchone()[0]
+
+
+def test_what_a_clock_that_was_wrong_has_noted_keeps_no_host_closed(server, data, tmp_path):
+    with Catalogue(data) as catalogue:
+        patience.drop_expired(catalogue)
+        catalogue.db.execute("INSERT INTO patience VALUES ('127.0.0.1', 1e12)")
+    assert run(
+        write_lists(tmp_path / "lists", one=[f"{server.url}/picture"]), data
+    ).ok.tolist() == [1]
 
 
 def test_a_single_page_that_always_refuses_takes_no_other_with_it(server, data, tmp_path):

@@ -111,16 +111,23 @@ def _knock(address: str):
 
 @contextmanager
 def marked(folder: Path | None) -> Iterator[Path | None]:
-    """A new, empty file in `folder`, which a worker sees if the folder is the same for it."""
+    """A new, empty file in `folder`, which a worker sees if the folder is the same for it.
+
+    Folders that are made for it don't stay empty.
+    """
     if folder is None:
         yield None
         return
     mark = folder.absolute() / f".seen-by-workers-{uuid4().hex}"
+    made = [parent for parent in mark.parents if not parent.exists()]  # the innermost first
     replace_whole(mark, lambda file: file.touch())
     try:
         yield mark
     finally:
         mark.unlink(missing_ok=True)
+        for parent in made:
+            if not any(parent.iterdir()):
+                parent.rmdir()
 
 
 def see(mark: Path | None):

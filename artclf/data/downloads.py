@@ -15,6 +15,7 @@ from pathlib import Path
 from time import monotonic
 from urllib.parse import urlsplit
 
+from artclf.data import patience
 from artclf.data.catalogue import Catalogue
 from artclf.data.fetch import Fetcher
 from artclf.data.intake import Failure, Fetched, Intake, failed_columns, write_picture
@@ -59,6 +60,7 @@ class Download(Intake):
         """
         with Catalogue(self.data) as catalogue:
             catalogue.add(_rows_of_lists(lists, max_per_period))
+            patience.drop_expired(catalogue)
             self.total = _fill_queues(catalogue, max_per_period, retry_failed)
             self.pace.start(self.total)
             workers = fetcher.per_host + SPARE_WORKERS
@@ -164,7 +166,7 @@ class Host:
     its rows: nobody asks it before the time is over, and from then on one row is asked for at a
     time. A host that answers nothing else gets twice the wait the second time, three times the wait
     the third time and so on, `LONGEST_WAIT` seconds in all; then it is given up, and what is left
-    of its rows fails without being asked for.
+    of its rows fails without being asked for. What it asked an earlier run for holds, too.
     """
 
     def __init__(
@@ -192,6 +194,7 @@ class Host:
         self.last_status: int | None = None
         self.answers = 0  # the number of times that it did not ask for patience
         self._note_answer()
+        self._heed_earlier_run()
 
     def take(self) -> dict | None:
         """The next row of the catalogue; None at the end."""
@@ -268,6 +271,14 @@ class Host:
         self._note_answer()
         return columns
 
+    def _heed_earlier_run(self):
+        """Leave the host alone for as long as it asked a run before."""
+        seconds = patience.seconds_left(self.catalogue, self.name)
+        self.is_patient = seconds > 0
+        self.open_at = monotonic() + seconds
+        if seconds > LONGEST_WAIT:
+            self.given_up = f"asked for patience before, try again in over {LONGEST_WAIT} s"
+
     def _note_answer(self):
         """The next refusal is a first one again."""
         self.answers += 1
@@ -282,12 +293,14 @@ class Host:
         self.last_status = failure.http_status
         if asked_at < self.closed_at:  # it was under way when the host closed
             self.open_at = max(self.open_at, now + wanted)
+            patience.keep(self.catalogue, self.name, self.open_at - now)
             return
         self.refusals += 1
         wait = max(wanted, self.backoff) * self.refusals
         self.closed_at = now
         self.open_at = now + wait
         self.patience_left -= wait
+        patience.keep(self.catalogue, self.name, wait)
         if wanted > LONGEST_WAIT:
             self.given_up = f"{failure.reason}, try again in over {LONGEST_WAIT} s"
         elif self.patience_left < 0:

@@ -160,11 +160,6 @@ class Intake:
                 "then start again; what is done stays done"
             ) from error
 
-    def take_in(self, catalogue: Catalogue, row: dict, file: Path):
-        """Copy a picture from a folder of the user, for a row of the catalogue."""
-        arrival = Arrival(row["url"], row["period"], file)
-        self.record(catalogue, row, take_in(self.data, self.tmp, arrival))
-
     def write_picture(self, row: dict, picture: Fetched) -> dict:
         """Write the bytes to `DATA/raw/`, whole or not at all; return the columns of the catalogue
         to set.
@@ -250,3 +245,6 @@ def write_picture(data: Path, tmp: str, url: str, period: str, picture: Fetched)
 def failed_columns(failure: Failure) -> dict:
     """The columns of the catalogue to set for a URL that gave no picture."""
     return {"status": "failed", "reason": failure.reason, "http_status": failure.http_status}
+
+
+CRASHED = failed_columns(Failure("crashed the decoder"))

@@ -5,18 +5,21 @@ writes a data folder of its own and changes nothing else. The command line calls
 `--level-sources`; `experiments/17_leaks` measures what it costs.
 """
 
+from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 from PIL import Image
 
 from artclf.base import settings
 from artclf.base.errors import InputError
 from artclf.base.files import sha256_of
+from artclf.base.processes import MapJobs, map_here
 from artclf.base.progress import progress_bar
 from artclf.data import cleaning, splits
 from artclf.data.catalogue import FACTS, Catalogue
 from artclf.data.galleries import read_gallery
-from artclf.data.intake import Intake
+from artclf.data.intake import CRASHED, Arrival, Intake, take_in
 from artclf.data.pictures import MAX_SIZE, Rejected, open_rgb
 
 
@@ -30,6 +33,7 @@ def level_sources(
     workers: int | None = None,
     layout: str | None = None,
     file_names: bool = True,
+    map_jobs: MapJobs | None = None,
 ) -> Path:
     """Write the data folder `out`, in which every picture of `source` is a JPEG of `size` x `size`
     px and `quality`, and clean it; return `out`.
@@ -37,8 +41,9 @@ def level_sources(
     `source` is a data folder, whose usable images are taken, or a gallery folder (`manifest`,
     `label_column`, `layout` and `file_names` as in `galleries.read_gallery`). URLs, periods, facts
     and duplicate groups stay. A second run does only what is new; what `source` no longer uses is
-    dropped by the column `review`, which holds nothing else here. Raises InputError where `out`
-    holds anything else, or pictures of another size or quality, and what reading raises.
+    dropped by the column `review`, which holds nothing else here. The workers of `map_jobs`, which
+    level and clean the pictures, see both folders under the same path. Raises InputError where
+    `out` holds anything else, or pictures of another size or quality, and what reading raises.
     """
     settings.check(max_size=size, quality=quality)
     source = Path(source)
@@ -58,14 +63,18 @@ def level_sources(
             review = None if key in files else "drop"
             reviews.append({"url": row["url"], "period": row["period"], "review": review})
         catalogue.update(reviews)
-        for row in progress_bar(catalogue.select("status = 'pending'"), desc="level"):
-            file = files.get((row["url"], row["period"]))
-            if file is not None:
-                levelled = _squash(file, out / "tmp" / "level.jpg", size, quality)
-                intake.take_in(catalogue, row, levelled)
+        pending = catalogue.select("status = 'pending'")
+        keys = [(row["url"], row["period"]) for row in pending]
+        arrivals = [Arrival(*key, files[key].absolute()) for key in keys if key in files]
+        function = partial(_take_in_levelled, out.absolute(), intake.tmp, size, quality)
+        with progress_bar(desc="level", total=len(arrivals)) as bar:
+            for chunk in (map_jobs or map_here)(function, arrivals):
+                for arrival, columns in chunk:
+                    intake.record(catalogue, arrival._asdict(), columns or CRASHED)
+                    bar.update()
         names = ("url", "period", "dup_group")
         catalogue.update({name: picture.get(name) for name in names} for picture in pictures)
-    cleaning.normalise(out, max_size=size, workers=workers)
+    cleaning.normalise(out, max_size=size, workers=workers, map_jobs=map_jobs)
     return out
 
 
@@ -104,14 +113,17 @@ def _claim(out: Path, wanted: str):
         catalogue.set_setting("level", wanted)
 
 
-def _squash(file: Path, copy: Path, size: int, quality: int) -> Path:
-    """Write the levelled picture to `copy` and return that; the file itself where it can't be
-    decoded: the catalogue will say why.
+def _take_in_levelled(data: Path, tmp: str, size: int, quality: int, arrival: Arrival) -> dict:
+    """Take in the levelled picture; the file itself where it can't be decoded: the catalogue will
+    say why.
     """
     try:
-        image = open_rgb(file, max(MAX_SIZE, size))
+        image = open_rgb(arrival.file, max(MAX_SIZE, size))
     except Rejected:
-        return file
+        return take_in(data, tmp, arrival)
     square = image.resize((size, size), Image.Resampling.BICUBIC)
-    square.save(copy, "JPEG", quality=quality)
-    return copy
+    levelled = data / tmp / f"{uuid4().hex}.jpg"  # its own for each process
+    square.save(levelled, "JPEG", quality=quality)
+    columns = take_in(data, tmp, arrival._replace(file=levelled))
+    levelled.unlink()
+    return columns

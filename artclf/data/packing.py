@@ -20,7 +20,7 @@ from artclf.base import settings
 from artclf.base.errors import InputError
 from artclf.base.files import sha256_of
 from artclf.base.progress import progress_bar
-from artclf.data import aliases, imports, packs, review, splits
+from artclf.data import aliases, imports, packs, patience, review, splits
 from artclf.data.catalogue import COLUMNS, Catalogue, clean_path, require
 from artclf.data.conditions import quoted
 from artclf.data.packs import CLEAN, INDEX, MEGABYTES_OF_SHARD, MEMBER, RAW, Index, shard_name
@@ -277,9 +277,11 @@ def _write_tar(data: Path, rows: list[dict], path: Path):
 
 
 def _other_tables(catalogue: Catalogue) -> list[str]:
-    """The names of all tables but `images`. Raises InputError for one that isn't known."""
+    """The names of all tables but `images`, and but what hosts asked of this machine. Raises
+    InputError for one that isn't known.
+    """
     found = catalogue.db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-    names = sorted({row["name"] for row in found} - {"images"})
+    names = sorted({row["name"] for row in found} - {"images", patience.NAME})
     for name in names:
         if name not in TABLES and not name.startswith("sqlite_"):
             raise InputError(

@@ -1,10 +1,11 @@
-"""Feature rows: what a head learns from, a row for each view of each picture.
+"""Feature rows: what a head learns from and an export is made of, a row for each view of each
+picture.
 
 They are in memory, or, where they would take too much of it, read from `DATA/features.db` a batch
 at a time. A head learns the same from both, but for rounding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -20,6 +21,8 @@ from artclf.model.store import Store, store_file
 
 IN_MEMORY = from_environment("ARTCLF_FEATURES_GB", 4) * 1e9  # bytes, at most
 BYTES_A_NUMBER = 4
+
+Places = Sequence[int] | np.ndarray  # of rows
 
 
 class RowsInMemory:
@@ -44,7 +47,7 @@ class RowsInMemory:
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, indices: Sequence[int]) -> torch.Tensor:
+    def __getitem__(self, indices: Places) -> torch.Tensor:
         """The rows at `indices`: float32 (rows, features)."""
         return self.x[indices]
 
@@ -52,10 +55,66 @@ class RowsInMemory:
         """All rows in their order, some at a time."""
         yield self.x
 
+    def at(self, places: Places) -> "RowsInMemory":
+        """The rows at `places` alone."""
+        return RowsInMemory(self.x[places])
 
-class StoredRows:
-    """The same as `RowsInMemory`, read from the store each time; what found no room there is
-    computed each time.
+    def arrays(self, columns=slice(None)) -> np.ndarray:
+        """The features at `columns` of all rows: float32 (rows, columns)."""
+        return self.x.numpy()[:, columns]
+
+
+class Batches:
+    """The `chunks` of rows, each as `change` makes it; every loop reads them anew."""
+
+    def __init__(self, chunks: Callable[[], Iterator[torch.Tensor]], change: Callable):
+        self.chunks = chunks
+        self.change = change
+
+    def __iter__(self) -> Iterator:
+        return map(self.change, self.chunks())
+
+
+class _ReadRows:
+    """What rows that are not in memory have in common: the same as `RowsInMemory`, but for `arrays`,
+    which gives these in batches.
+    """
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, indices: Places) -> torch.Tensor:
+        raise NotImplementedError
+
+    @property
+    def mean(self) -> torch.Tensor:
+        return torch.tensor(self._scaler.mean_, dtype=torch.float32)
+
+    @property
+    def var(self) -> torch.Tensor:
+        return torch.tensor(self._scaler.var_, dtype=torch.float32)
+
+    @cached_property
+    def _scaler(self) -> StandardScaler:
+        scaler = StandardScaler()
+        for rows in self.chunks():
+            scaler.partial_fit(rows.numpy())
+        return scaler
+
+    def chunks(self) -> Iterator[torch.Tensor]:
+        for indices in in_chunks(range(len(self)), PICTURES_PER_READ):
+            yield self[indices]
+
+    def at(self, places: Places) -> "SelectedRows":
+        return SelectedRows(self, places)
+
+    def arrays(self, columns=slice(None)) -> Batches:
+        return Batches(self.chunks, lambda rows: rows.numpy()[:, columns])
+
+
+class StoredRows(_ReadRows):
+    """Rows that are read from the store each time; what found no room there is computed each
+    time.
     """
 
     def __init__(
@@ -75,26 +134,17 @@ class StoredRows:
         self.keys = []
         for _, body, name in named_bodies(net, config):
             self.keys.append(store_keys(pictures, body, name, views))
-        scaler = StandardScaler()
-        for array in _arrays(pictures, net, config, views, map_jobs):
-            scaler.partial_fit(array.reshape(-1, array.shape[2]))
-        self.mean = torch.tensor(scaler.mean_, dtype=torch.float32)
-        self.var = torch.tensor(scaler.var_, dtype=torch.float32)
 
     def __len__(self) -> int:
         return len(self.pictures.hashes) * len(self.views)
 
-    def __getitem__(self, indices: Sequence[int]) -> torch.Tensor:
+    def __getitem__(self, indices: Places) -> torch.Tensor:
         x = np.empty((len(indices), self.net.n_features), np.float32)
         pictures, columns = np.divmod(np.asarray(indices), len(self.views))
         for column in np.unique(columns):
             places = np.flatnonzero(columns == column)
             x[places] = self._read(self.views[column], pictures[places].tolist())
         return torch.from_numpy(x)
-
-    def chunks(self) -> Iterator[torch.Tensor]:
-        for indices in in_chunks(range(len(self)), PICTURES_PER_READ):
-            yield self[indices]
 
     def _read(self, view: int, indices: Sequence[int]) -> np.ndarray:
         """The features of a view of the pictures at `indices`: float32 (pictures, features)."""
@@ -110,7 +160,60 @@ class StoredRows:
         return np.concatenate(arrays, axis=1)
 
 
-FeatureRows = RowsInMemory | StoredRows
+class SelectedRows(_ReadRows):
+    """The rows at `places` of other `rows`, each batch as `change` makes it."""
+
+    def __init__(
+        self,
+        rows: _ReadRows,
+        places: Places,
+        change: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ):
+        self.rows = rows
+        self.places = np.asarray(places)
+        self.change = change
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, indices: Places) -> torch.Tensor:
+        found = self.rows[self.places[indices]]
+        return self.change(found) if self.change else found
+
+
+FeatureRows = RowsInMemory | StoredRows | SelectedRows
+
+
+def of_each(rows: FeatureRows, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """What `function` makes of the features of some rows at a time, for all `rows`: (rows, ...)."""
+    found = np.empty(0)
+    start = 0
+    for chunk in rows.chunks():
+        some = function(chunk.numpy())
+        if start == 0:
+            # at once, because small arrays among large ones would keep the process from using
+            # freed memory again
+            found = np.empty((len(rows), *some.shape[1:]), some.dtype)
+        found[start : start + len(some)] = some
+        start += len(some)
+    return found
+
+
+def shared_rows_of(
+    pictures: Pictures,
+    net: nn.Module,
+    config: dict,
+    views: Sequence[int] = (0,),
+    map_jobs: MapJobs | None = None,
+) -> FeatureRows:
+    """What `rows_of` gives, in each process of a training; they share out the features that are to
+    be computed before.
+    """
+    if ranks.are_several():
+        own = pictures.at(ranks.own_items(range(len(pictures.hashes))))
+        _store(own, net, config, views)
+        ranks.wait_for_all()
+    return rows_of(pictures, net, config, views, map_jobs)
 
 
 def rows_of(
@@ -122,27 +225,22 @@ def rows_of(
 ) -> FeatureRows:
     """The rows of `features.body_views`, in memory where they take no more than `IN_MEMORY` bytes.
 
-    Features that aren't stored are computed before. Several processes of one training share that
-    out among them.
+    Features that aren't stored are computed before.
     """
-    if ranks.are_several():
-        own = pictures.at(ranks.own_items(range(len(pictures.hashes))))
-        for _ in _arrays(own, net, config, views):
-            pass  # they are stored now
-        ranks.wait_for_all()
     rows = len(pictures.hashes) * len(views)
     if rows * net.n_features * BYTES_A_NUMBER > IN_MEMORY:
+        _store(pictures, net, config, views, map_jobs)
         return StoredRows(pictures, net, config, views, map_jobs)
     return RowsInMemory(body_views(pictures, net, config, views, map_jobs))
 
 
-def _arrays(
+def _store(
     pictures: Pictures,
     net: nn.Module,
     config: dict,
     views: Sequence[int],
     map_jobs: MapJobs | None = None,
-) -> Iterator[np.ndarray]:
-    """The arrays of `body_views` for some pictures at a time; what is not stored is computed."""
+):
+    """Compute the features that are not stored, and store them."""
     for indices in in_chunks(range(len(pictures.hashes)), PICTURES_PER_READ):
-        yield body_views(pictures.at(indices), net, config, views, map_jobs)
+        body_views(pictures.at(indices), net, config, views, map_jobs)

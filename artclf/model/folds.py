@@ -1,7 +1,7 @@
 """Folds: predictions for every picture by a model that has not learned from it, nor from others of
 its group.
 
-Works on arrays and tables; reads and writes no files. Doubtful labels (`doubts`) and the experiment
+Works on arrays, feature rows and tables; writes no files. Doubtful labels (`doubts`) and the experiment
 `leaks` are made of them.
 """
 
@@ -16,6 +16,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from threadpoolctl import threadpool_limits
 
 from artclf.base.errors import InputError
+from artclf.model.feature_rows import FeatureRows
 
 
 class OutOfFold(NamedTuple):
@@ -57,7 +58,7 @@ def cut(y, groups, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]
 
 def out_of_fold(
     model,
-    x: np.ndarray,
+    x: np.ndarray | FeatureRows,
     y: np.ndarray,
     groups: np.ndarray,
     folds: int,
@@ -67,7 +68,8 @@ def out_of_fold(
 ) -> OutOfFold:
     """The prediction for every image by a clone of `model` that has not learned from its fold.
 
-    `x` has shape (images, inputs); `y` and `groups` hold the class and the group of each image.
+    `x` has shape (images, inputs), or is a row for each image, for a model that learns from rows;
+    `y` and `groups` hold the class and the group of each image.
     `fit_params` gives further arguments of `fit` for the places of the images to learn from. A fold
     that leaves a single class to learn from gets no predictions. On matrices of few columns, more
     than one of `threads` cost more than they give; None takes all.
@@ -81,10 +83,14 @@ def out_of_fold(
             continue
         params = fit_params(train) if fit_params else {}
         with threadpool_limits(threads):
-            fitted = clone(model).fit(x[train], y[train], **params)
+            fitted = clone(model).fit(_at(x, train), y[train], **params)
             columns = np.searchsorted(classes, fitted.classes_)
-            probabilities[np.ix_(test, columns)] = fitted.predict_proba(x[test])
+            probabilities[np.ix_(test, columns)] = fitted.predict_proba(_at(x, test))
     return OutOfFold(classes, probabilities, fold_of_image)
+
+
+def _at(x: np.ndarray | FeatureRows, places: np.ndarray) -> np.ndarray | FeatureRows:
+    return x[places] if isinstance(x, np.ndarray) else x.at(places)
 
 
 def prediction_table(

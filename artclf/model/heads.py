@@ -5,7 +5,7 @@ convex: it has a single minimum, and a solver finds it in seconds. Folds and the
 from all parts are made so, and a test holds fastai's fit against them.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from artclf.model.feature_rows import FeatureRows, RowsInMemory, StoredRows
+from artclf.model.feature_rows import Batches, FeatureRows, RowsInMemory, of_each
 from artclf.model.losses import advantage, balanced_weights
 
 EPSILON = 1e-5  # added to variances, as batch normalisation does
@@ -63,7 +63,7 @@ class LinearHead(ClassifierMixin, BaseEstimator):
             inputs = self._standardised(rows.x)
             self.weight_, self.bias_ = self._from_memory(inputs, labels, weight)
         else:
-            batches = _Batches(rows, self._standardised)
+            batches = Batches(rows.chunks, self._standardised)
             self.weight_, self.bias_ = _minimum(batches, labels, weight, self.ridge)
         # the bias is free, so an advantage while it learns only moves it
         self.bias_ -= advantage(counts, self.tau)
@@ -97,10 +97,12 @@ class LinearHead(ClassifierMixin, BaseEstimator):
             linear.weight.copy_(self.weight_.T)
             linear.bias.copy_(self.bias_)
 
-    def predict_proba(self, x: np.ndarray) -> np.ndarray:
-        """The probability of each of `classes_`: (images, classes). Of several views, the first
-        counts.
+    def predict_proba(self, x: np.ndarray | FeatureRows) -> np.ndarray:
+        """The probability of each of `classes_`: (images, classes). Of several views in an array,
+        the first counts.
         """
+        if isinstance(x, FeatureRows):
+            return of_each(x, self.predict_proba)
         rows = torch.as_tensor(x, dtype=torch.float32, device=self.mean_.device)
         rows = rows[:, 0] if rows.ndim == 3 else rows
         logits = (rows - self.mean_) / self.deviation_ @ self.weight_ + self.bias_
@@ -131,17 +133,6 @@ def _triangle(inputs: torch.Tensor) -> torch.Tensor:
     gram = (inputs @ inputs.T).cpu().double()
     gram.diagonal().add_(1e-6 * gram.diagonal().mean())  # rows may be equal
     return torch.linalg.cholesky(gram)
-
-
-class _Batches:
-    """The standardised inputs of stored rows, read anew in each loop."""
-
-    def __init__(self, rows: StoredRows, standardised: Callable[[torch.Tensor], torch.Tensor]):
-        self.rows = rows
-        self.standardised = standardised
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        return map(self.standardised, self.rows.chunks())
 
 
 def _minimum(

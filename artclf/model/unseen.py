@@ -9,9 +9,10 @@ import numpy as np
 
 from artclf.data import splits
 from artclf.model import backbones, network, stages
-from artclf.model.features import of_images
+from artclf.model.feature_rows import FeatureRows, RowsInMemory, SelectedRows, rows_of
+from artclf.model.features import pictures_of
 from artclf.model.folds import out_of_fold
-from artclf.model.heads import LinearHead, reduced
+from artclf.model.heads import EPSILON, LinearHead, reduced
 from artclf.model.several import Bodies
 
 FOLDS = 10
@@ -33,7 +34,8 @@ def probabilities(
     rows = splits.usable(data, config["exclude"]).set_index("file").loc[images.file]
     groups = np.array(splits.groups(rows, split))
     body = frozen_body(config, weights)
-    x = reduced(of_images(data, images, body, config, map_jobs=map_jobs)[:, 0])
+    pictures = pictures_of(data, images, config)
+    x = _standardised(rows_of(pictures, body, config, map_jobs=map_jobs))
     tau = config.get("tau", 0.0)  # exports of version 0.1 don't name it
     ridge = config["ridge"] or RIDGE
     head = LinearHead(ridge, config["balance"], tau, standardise=False)
@@ -43,6 +45,15 @@ def probabilities(
         return None
     places = [list(found.classes).index(period) for period in config["vocab"]]
     return found.probabilities[:, places]
+
+
+def _standardised(rows: FeatureRows) -> np.ndarray | SelectedRows:
+    """Rows standardised by all of them: an array in fewer columns where they are in memory."""
+    if isinstance(rows, RowsInMemory):
+        return reduced(rows.arrays())
+    mean = rows.mean
+    deviation = (rows.var + EPSILON).sqrt()
+    return SelectedRows(rows, range(len(rows)), lambda batch: (batch - mean) / deviation)
 
 
 def frozen_body(config: dict, weights=None) -> network.Body | Bodies:

@@ -6,6 +6,7 @@ the features of a new picture. Step predict makes them with its predictions; the
 and experiments read them.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,8 @@ NUMBERS = 128  # at most
 QUERIES = 500  # that are compared at once, so that little memory is used
 LARGEST = 10  # standard deviations: what hardly varies in train must not drown the rest
 PICTURES_A_NUMBER = 10  # of a style, at least: of fewer pictures, the last components are noise
+OVERSAMPLES = 10  # of the components in batches, beyond those that are kept
+ITERATIONS = 12  # of the components in batches
 TIE = 6  # decimals of a similarity: what differs less is as similar
 
 
@@ -36,22 +39,34 @@ class Projection(NamedTuple):
 
     @classmethod
     def fit(
-        cls, features: np.ndarray, numbers: int = NUMBERS, whiten: bool = False
+        cls,
+        features: np.ndarray | Iterable[np.ndarray],
+        numbers: int = NUMBERS,
+        whiten: bool = False,
     ) -> "Projection":
         """The projection that standardises each of `features` (images, numbers) and keeps at most
         `numbers` of their principal components, with `whiten` each divided by its deviation.
+
+        Features may come in batches, which are looped over several times.
         """
-        from sklearn.decomposition import PCA
         from sklearn.preprocessing import StandardScaler
 
-        scaler = StandardScaler().fit(features)
-        scaled = np.clip(scaler.transform(features), -LARGEST, LARGEST)
-        pca = PCA(min(numbers, *scaled.shape), random_state=0).fit(scaled)
-        axes = pca.components_
+        is_whole = isinstance(features, np.ndarray)
+        batches = [features] if is_whole else features
+        scaler = StandardScaler()
+        for batch in batches:
+            scaler.partial_fit(batch)
+
+        def scaled() -> Iterator[np.ndarray]:
+            for batch in batches:
+                yield np.clip(scaler.transform(batch), -LARGEST, LARGEST)
+
+        find = _components if is_whole else _components_of_batches
+        center, axes, variances = find(scaled, numbers)
         if whiten:
-            deviations = np.sqrt(pca.explained_variance_)[:, None]
+            deviations = np.sqrt(variances)[:, None]
             axes = axes / np.where(deviations < 1e-6, 1, deviations)
-        arrays = (scaler.mean_, scaler.scale_, pca.mean_, axes)
+        arrays = (scaler.mean_, scaler.scale_, center, axes)
         return cls(*(array.astype(np.float32) for array in arrays))
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
@@ -89,16 +104,6 @@ class Style(NamedTuple):
     projection: Projection
     places: np.ndarray
 
-    @classmethod
-    def fit(cls, features: np.ndarray, train: np.ndarray, places: np.ndarray) -> "Style":
-        """The style of pictures with `features` (images, numbers); the projection is fitted on the
-        images where `train` is true.
-        """
-        early = features[:, places]
-        numbers = min(NUMBERS, max(1, train.sum() // PICTURES_A_NUMBER))
-        projection = Projection.fit(early[train], numbers, whiten=True)
-        return cls(projection(early), projection, places)
-
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """The style of other pictures, by their features (images, numbers): float16 of (images, d)."""
         return self.projection(features[:, self.places])
@@ -117,6 +122,55 @@ class Embeddings(NamedTuple):
     projection: Projection | None
     residuals: np.ndarray | None
     style: Style | None = None
+
+
+def fit_style(early: np.ndarray | Iterable[np.ndarray], images: int) -> Projection:
+    """The projection of a `Style`, fitted on the features of early stages of so many `images`."""
+    numbers = min(NUMBERS, max(1, images // PICTURES_A_NUMBER))
+    return Projection.fit(early, numbers, whiten=True)
+
+
+Components = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _components(batches: Callable[[], Iterator[np.ndarray]], numbers: int) -> Components:
+    """The mean of the only batch, (features,), at most `numbers` of its principal components,
+    (numbers, features), and their variances, (numbers,).
+    """
+    from sklearn.decomposition import PCA
+
+    [x] = batches()
+    pca = PCA(min(numbers, *x.shape), random_state=0).fit(x)
+    return pca.mean_, pca.components_, pca.explained_variance_
+
+
+def _components_of_batches(batches: Callable[[], Iterator[np.ndarray]], numbers: int) -> Components:
+    """What `_components` gives, of several batches that aren't in memory together.
+
+    By subspace iteration (Halko, Martinsson and Tropp 2011, Finding structure with randomness,
+    algorithm 4.4), as scikit-learn finds the components of many pictures.
+    """
+    images = 0
+    total = np.zeros(())
+    for batch in batches():
+        images += len(batch)
+        total = total + batch.sum(axis=0, dtype=np.float64)
+    center = (total / images).astype(np.float32)
+    numbers = min(numbers, images, len(center))
+    columns = min(numbers + OVERSAMPLES, len(center))
+    product = np.random.default_rng(0).normal(size=(len(center), columns))
+    for _ in range(ITERATIONS):
+        basis, _ = np.linalg.qr(product)
+        product = np.zeros_like(basis)
+        for batch in batches():
+            centred = batch - center
+            product += centred.T @ (centred @ basis.astype(np.float32))
+    squares, turn = np.linalg.eigh(basis.T @ product)
+    axes = (basis @ turn[:, ::-1][:, :numbers]).T
+    largest = np.abs(axes).argmax(axis=1)  # is positive, as in scikit-learn
+    axes *= np.sign(axes[np.arange(numbers), largest])[:, None]
+    variances = squares[::-1][:numbers].clip(0) / max(1, images - 1)
+    return center, axes, variances
 
 
 def project(features: np.ndarray, train: np.ndarray) -> np.ndarray:

@@ -34,6 +34,19 @@ def test_without_ray_a_line_says_what_to_install(command, drawn, monkeypatch):
     )
 
 
+def test_a_new_folder_that_stays_empty_is_left_behind_by_no_run(tmp_path):
+    with workers.marked(tmp_path / "parent/empty") as mark:
+        assert mark.exists()
+    assert not (tmp_path / "parent").exists()
+    with workers.marked(tmp_path / "parent/data"):
+        (tmp_path / "parent/data/catalogue.db").touch()
+    assert [file.name for file in tmp_path.rglob("*.*")] == ["catalogue.db"]
+    (tmp_path / "mine").mkdir()
+    with workers.marked(tmp_path / "mine"):
+        pass
+    assert (tmp_path / "mine").exists()
+
+
 def test_a_folder_without_a_catalogue_is_named_before_ray_starts(command, tmp_path):
     code, _, errors = command("clean", "--data", tmp_path / "none", "--engine", "ray")
     assert code == 1 and f"no catalogue in {tmp_path / 'none'}" in errors

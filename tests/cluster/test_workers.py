@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from artclf import download
 from artclf.answers import batch
 from artclf.base.errors import InputError, StepError
 from artclf.cluster import workers
@@ -147,8 +148,6 @@ def raw(drawn, tmp_path) -> Path:
     """The data set `drawn` before it was cleaned, with a file that is no picture."""
     data = tmp_path / "raw"
     shutil.copytree(drawn, data, ignore=shutil.ignore_patterns("clean", "*.db*"))
-    from artclf import download
-
     (data / "gallery/01-early_renaissance/broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
     download.import_folder(data / "gallery", data)
     next((data / "raw").rglob("*.*")).write_bytes(b"changed since")
@@ -161,6 +160,17 @@ def test_clean_writes_the_same_rows_and_bytes(map_jobs, raw, tmp_path):
     assert cleaning.normalise(other, map_jobs=map_jobs).equals(counts)
     assert read_catalogue(raw).equals(read_catalogue(other))
     assert "rejected" in counts and hashes(raw / "clean") == hashes(other / "clean")
+
+
+def test_levelling_writes_the_same_rows_and_bytes(map_jobs, drawn, tmp_path):
+    gallery = shutil.copytree(drawn / "gallery", tmp_path / "gallery")
+    (gallery / "01-early_renaissance/broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    here, there = (tmp_path / name for name in ("here", "there"))
+    counts = download.import_levelled(gallery, here, workers=1, size=64)
+    assert download.import_levelled(gallery, there, map_jobs, size=64).equals(counts)
+    assert read_catalogue(here).equals(read_catalogue(there))
+    pictures = [{**hashes(data / "raw"), **hashes(data / "clean")} for data in (here, there)]
+    assert pictures[0] == pictures[1] and len(pictures[0]) >= 40
 
 
 def test_features_are_the_same_bit_for_bit(map_jobs, drawn, tmp_path, no_workers):

@@ -281,13 +281,9 @@ def test_files_that_end_workers_are_told(folder, data, capsys):
     assert (download.import_folder(folder, other).ok == [1, 0, 0]).all()
 
 
-def test_levelling_is_for_one_machine(command, folder):
-    code, _, errors = command("import", folder, "--level-sources", "--engine", "ray")
-    assert code == 2 and "it doesn't go with --level-sources" in errors
-
-
-def test_a_folder_that_is_missing_is_named_before_ray_starts(command, tmp_path):
+@pytest.mark.parametrize("options", [[], ["--level-sources"]])
+def test_a_folder_that_is_missing_is_named_before_ray_starts(command, tmp_path, options):
     missing, data = tmp_path / "none", tmp_path / "data"
-    code, _, errors = command("import", missing, "--data", data, "--engine", "ray")
+    code, _, errors = command("import", missing, "--data", data, "--engine", "ray", *options)
     assert code == 1 and f"{missing} is not a folder, nor a zip or tar file" in errors
     assert not data.exists()

@@ -8,7 +8,7 @@ from loopback import picture
 
 from artclf.data.catalogue import Catalogue
 from artclf.data.formats import EXTENSIONS
-from artclf.data.intake import Failure, Fetched, Intake, failed_columns, probe
+from artclf.data.intake import Arrival, Failure, Fetched, Intake, failed_columns, probe, take_in
 
 URL = "http://a.example/1.jpg"
 STEM = hashlib.sha1(URL.encode()).hexdigest()[:16]
@@ -109,7 +109,8 @@ def test_rows_and_counts_of_what_was_taken_in(tmp_path):
         catalogue.add({"url": name, "period": "y"} for name in files)
         for name, body in files.items():
             (tmp_path / name).write_bytes(body)
-            intake.take_in(catalogue, {"url": name, "period": "y"}, tmp_path / name)
+            arrival = Arrival(name, "y", tmp_path / name)
+            intake.record(catalogue, arrival._asdict(), take_in(tmp_path, intake.tmp, arrival))
         rows = catalogue.select("period = 'y'")
     assert [(row["url"], row["status"], row["reason"]) for row in rows] == [
         ("good", "ok", None),

@@ -59,7 +59,8 @@ def out(tmp_path) -> Path:
     pictures = np.stack([noise(8, 8, seed=1000 + place).transpose(2, 0, 1) for place in range(60)])
     _, features = Squares(CONFIG)._forward(pictures)
     projection = embeddings.Projection.fit(features)
-    style = embeddings.Style.fit(features, np.ones(60, dtype=bool), np.arange(16))
+    of_style = embeddings.fit_style(features[:, :16], 60)
+    style = embeddings.Style(of_style(features[:, :16]), of_style, np.arange(16))
     rest = (projection(features), projection, projection.residuals(features), style)
     embeddings.write(tmp_path / "out" / embeddings.NAME, map(str, range(60)), *rest)
     return tmp_path / "out"

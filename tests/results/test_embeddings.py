@@ -67,6 +67,28 @@ def test_a_handful_of_pictures_is_enough(features, images):
     assert known.shape == (5, images) and np.isfinite(known).all()
 
 
+@pytest.mark.parametrize("whiten", [False, True])
+def test_batches_give_the_projection_of_all(whiten):
+    rng = np.random.default_rng(3)
+    few_numbers = rng.normal(size=(300, 20)) * np.geomspace(10, 1, 20)
+    features = few_numbers @ rng.normal(size=(20, 200)) + rng.normal(scale=0.1, size=(300, 200))
+    features = features.astype(np.float32)
+    features[:9, 0] = 1e4  # is clipped
+    whole = embeddings.Projection.fit(features, 12, whiten)
+    batches = [features[:130], features[130:131], features[131:]]
+    for expected, found in zip(whole, embeddings.Projection.fit(batches, 12, whiten), strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_few_pictures_in_batches_have_as_many_numbers(features):
+    x = features[:5]
+    whole = embeddings.Projection.fit(x)
+    found = embeddings.Projection.fit([x[:2], x[2:]])
+    assert found.axes.shape == whole.axes.shape == (5, 40)
+    np.testing.assert_allclose(cdist(found(x), found(x)), cdist(whole(x), whole(x)), atol=0.1)
+
+
 def test_the_nearest_are_scipys(features):
     indices, similarities = embeddings.nearest(features[:20], features[20:], 6)
     expected = 1 - cdist(features[:20], features[20:], "cosine")

@@ -22,7 +22,8 @@ def features():
 def known(features):
     train = np.arange(PICTURES) < 60
     projection = embeddings.Projection.fit(features[train])
-    style = embeddings.Style.fit(features, train, np.arange(4, 12))
+    of_style = embeddings.fit_style(features[train, 4:12], train.sum())
+    style = embeddings.Style(of_style(features[:, 4:12]), of_style, np.arange(4, 12))
     vectors = projection(features).astype(np.float32)
     residuals = projection.residuals(features)
     return embeddings.Embeddings([], vectors, projection, residuals, style)
