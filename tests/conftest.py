@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -224,6 +225,8 @@ def s3():
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        # the servers of a process have one content
+        urlopen(f"http://{host}:{port}/moto-api/reset", data=b"", timeout=10).close()
         s3fs.S3FileSystem().mkdir("bucket")
         yield "s3://bucket"
     server.stop()
