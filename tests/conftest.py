@@ -212,7 +212,7 @@ def own_run(drawn, export, tmp_path) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def s3():
-    """The address of an empty bucket of moto's server on this machine."""
+    """The address of a bucket of moto's server on this machine."""
     server_of_moto = pytest.importorskip("moto.server")
     import s3fs
 
@@ -224,7 +224,7 @@ def s3():
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        s3fs.S3FileSystem().mkdir("bucket")
+        s3fs.S3FileSystem().makedirs("bucket", exist_ok=True)  # moto keeps what it had
         yield "s3://bucket"
     server.stop()
     s3fs.S3FileSystem.clear_instance_cache()  # the next server has another address
