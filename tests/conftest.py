@@ -213,7 +213,7 @@ def own_run(drawn, export, tmp_path) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def s3():
-    """The address of an empty bucket of moto's server on this machine."""
+    """The address of a bucket of moto's server on this machine."""
     server_of_moto = pytest.importorskip("moto.server")
     import s3fs
 
