@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+
 from artclf.base.errors import InputError
 
 # in a folder whose files are replaced together: what is being written, and what counts already
@@ -28,6 +30,16 @@ def replace_whole(file: Path, write: Callable[[Path], object]):
         part.touch()
     write(part)
     part.replace(file)
+
+
+def replace_with_array(file: Path, array: np.ndarray):
+    """Write an array as a .npy file, as `replace_whole` does."""
+
+    def write(part: Path):
+        with part.open("wb") as stream:
+            np.save(stream, array)
+
+    replace_whole(file, write)
 
 
 @contextmanager
