@@ -74,6 +74,7 @@ from artclf.data.matching import (
     mirror_descriptors,
 )
 from artclf.data.names import artist_keys
+from artclf.data.numbered import Pictures, pairs_of
 from artclf.results import plots
 
 # The changes: functions of a PIL image and a random generator
@@ -300,8 +301,9 @@ def measure(args):
         table = read_catalogue(data).dropna(subset="clean_sha256")
         table["origin"] = table.sha256.map(gallery.origins)
         table["change"] = table.sha256.map(gallery.changes)
-        files = {row["clean_sha256"]: data / clean_path(row) for row in table.to_dict("records")}
-        kinds = comparison.compare(data, files).kinds
+        rows = table.to_dict("records")
+        pictures = Pictures.of((row["clean_sha256"], clean_path(row)) for row in rows)
+        kinds = comparison.compare(data, pictures).named(range(len(pictures))).kinds
         print(
             f"{len(table)} pictures with {args.number} copies of each of {len(CHANGES)} kinds; "
             f"{first_run:.0f} s, a second run {second_run:.0f} s\n"
@@ -461,6 +463,12 @@ def with_cost(function: Callable, *args):
     )
 
 
+def map_in_chunks(function, jobs, chunk_size=16, workers=None, initializer=None):
+    """A `MapJobs` that does one job at a time in this process, and gives results in chunks."""
+    for chunk in in_chunks(jobs, chunk_size):
+        yield [(job, function(job)) for job in chunk]
+
+
 class Drawn:
     """Pictures with so many `points` each, each halfway between two points of drawn pictures: so
     many pictures have points of their own.
@@ -496,10 +504,6 @@ def measure_words(number: int, work: Path):
         bytes_read += sum(array.nbytes for array in found)
         return found
 
-    def do_jobs(function, jobs, chunk_size):
-        for job in jobs:
-            yield [(job, function(job))]
-
     with threadpool_limits(1, "blas"):
         here, cost = with_cost(by_words, number, lambda i: description(i).descriptors)
         print(f"{number} pictures: {len(here)} candidates by words here, {cost}", flush=True)
@@ -509,10 +513,10 @@ def measure_words(number: int, work: Path):
             patch.object(shared_candidates, "_words_of_block", counted_words),
         ):
             numbers, cost = with_cost(
-                shared_candidates.by_words, list(range(number)), description, Path(folder), do_jobs
+                shared_candidates.by_words, number, int, description, Path(folder), map_in_chunks
             )
             written = sum(file.stat().st_size for file in Path(folder).rglob("*.npy"))
-    pairs = shared_candidates.pairs_of(numbers, number).tolist()
+    pairs = pairs_of(numbers, number).tolist()
     assert sorted([i, j, int(mirrored)] for i, j, mirrored in here) == pairs
     print(
         f"{number} pictures: the same {len(pairs)} by jobs for workers, {cost}; bytes a picture: "
@@ -672,12 +676,6 @@ def mark_drawn(data: Path, map_jobs):
         found, cost = with_cost(duplicates.mark, data, map_jobs)
     found.to_csv(data / "found.csv", index=False)
     print(f"{data.name}: {len(found)} set aside, {cost}, {before:.0f} MB before", flush=True)
-
-
-def map_in_chunks(function, jobs, workers=None, chunk_size=16, initializer=None):
-    """A `MapJobs` that does one job at a time in this process, and gives results in chunks."""
-    for chunk in in_chunks(jobs, chunk_size):
-        yield [(job, function(job)) for job in chunk]
 
 
 def measure_same(number: int, work: Path):

@@ -9,7 +9,7 @@ import numpy as np
 from artclf.base.files import replace_with_array
 from artclf.base.processes import Workers, check_result
 
-PAIRS_IN_PART = 1 << 22  # a process joins so many together, in about 500 MB
+PAIRS_IN_PART = 1 << 22  # a process joins so many together, in about 300 MB
 PAIRS = "pairs.npy"
 
 

@@ -54,8 +54,11 @@ class Pictures(NamedTuple):
         return self.files[picture].decode()
 
     def number(self, name: str) -> int:
-        """The number of a picture that is here."""
-        return int(self.find([name])[0])
+        """The number of the picture `name`. Raises KeyError where it isn't here."""
+        number = int(self.find([name])[0])
+        if number < 0:
+            raise KeyError(name)
+        return number
 
     def find(self, names: Sequence[str]) -> np.ndarray:
         """The numbers of the pictures with these names, -1 for those that aren't here."""
