@@ -8,9 +8,14 @@ that stays: what only a third picture joins to it is none. A picture that shows 
 by side, a collage, is set aside by itself.
 """
 
+import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+
+import numpy as np
 
 from artclf.base.processes import MapJobs
 from artclf.data.catalogue import (
@@ -31,7 +36,7 @@ COLLAGE = "collage"
 
 HAS_COPY = "clean_status NOT IN ('', 'rejected') AND clean_sha256 IS NOT NULL"  # a clean one
 
-# of the catalogue, that judgements need: they take 2 kB a row in memory
+# of the catalogue, that judgements need
 COLUMNS = [
     "rowid",
     "period",
@@ -87,21 +92,19 @@ def mark(data, map_jobs: MapJobs | None = None):
     with Catalogue(data, to_read=True) as catalogue:
         pictures = Pictures.of(_largest_first(catalogue))
     comparison = compare(data, pictures, map_jobs)
-    with Catalogue(data) as catalogue:
-        judgements = []
-        set_aside = []
-        names = []
-        for group in _groups_to_judge(catalogue, comparison):
+    set_aside = []
+    with Catalogue(data) as catalogue, catalogue.transaction() as db:
+        _write_hashes(db, comparison)
+        for group in _groups_to_judge(db, comparison):
             name = _group_name(group)
-            names += [(name, row["rowid"]) for row in group]
+            _write_name(db, group, name)
             for judgement in _judge_group(group, comparison.named(_pictures_of(group, pictures))):
-                judgements.append((judgement.status, judgement.reason, judgement.row["rowid"]))
+                _write_judgement(db, judgement)
                 facts = judgement.set_aside
                 if facts:
                     periods = ", ".join(facts.periods)
                     file = judgement.row["file"]
                     set_aside.append([name, file, facts.kind, facts.kept, periods])
-        _write(catalogue, comparison, names, judgements)
     return pd.DataFrame(set_aside, columns=["dup_group", "file", "kind", "kept", "periods"])
 
 
@@ -115,26 +118,42 @@ def _largest_first(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
         yield row["clean_sha256"], clean_path(dict(row))
 
 
-def _groups_to_judge(catalogue: Catalogue, comparison: Comparison) -> list[list[dict]]:
-    """The COLUMNS of rows in groups, which have clean copies that pairs join, or the same one; texts
-    are '' where missing. Single rows are there only where this module has set them aside.
+def _write_hashes(db: sqlite3.Connection, comparison: Comparison):
+    """Write the `phash` of all pictures, as if each were in no group."""
+    pictures, hashes = comparison.pictures, comparison.hashes
+    db.create_function("phash_of", 1, lambda sha256: hashes.text(pictures.number(sha256)))
+    db.execute(
+        f"UPDATE images SET phash = phash_of(clean_sha256), dup_group = NULL WHERE {HAS_COPY}"
+    )
+
+
+def _groups_to_judge(db: sqlite3.Connection, comparison: Comparison) -> Iterator[list[dict]]:
+    """The rows in groups, which have clean copies that pairs join, or the same one; the group whose
+    first row is first comes first. Single rows come only where this module has set them aside.
+
+    The number and group of a row are in memory, 16 bytes, and the rows of one group at a time.
     """
     pictures = comparison.pictures
     is_in_group = pictures.is_repeated.copy()
     is_in_group[comparison.kinds.ends] = True
-    catalogue.db.create_function(
-        "is_in_group", 1, lambda sha256: int(is_in_group[pictures.number(sha256)])
-    )
-    rows = catalogue.db.execute(
-        f"SELECT {', '.join(COLUMNS)} FROM images WHERE {HAS_COPY} "
+    db.create_function("is_in_group", 1, lambda name: int(is_in_group[pictures.number(name)]))
+    db.create_function("group_of", 1, lambda name: int(comparison.groups[pictures.number(name)]))
+    found = db.execute(
+        f"SELECT rowid, group_of(clean_sha256) FROM images WHERE {HAS_COPY} "
         f"AND (is_in_group(clean_sha256) OR clean_reason LIKE '{NEAR_DUPLICATE}%') ORDER BY rowid"
     )
-    groups = defaultdict(list)
-    for row in rows:
-        texts = {name: row[name] or "" for name in ("clean_reason", "review")}
-        group = comparison.groups[pictures.number(row["clean_sha256"])]
-        groups[group].append({**dict(row), **texts})
-    return list(groups.values())
+    rows = np.fromiter(map(tuple, found), [("rowid", int), ("group", int)])
+    _, first, place = np.unique(rows["group"], return_index=True, return_inverse=True)
+    order = first[place].argsort(kind="stable")
+    for _, group in groupby(rows[order].tolist(), key=itemgetter(1)):
+        yield [_row(db, rowid) for rowid, _ in group]
+
+
+def _row(db: sqlite3.Connection, rowid: int) -> dict:
+    """The COLUMNS of a row; texts are '' where missing."""
+    columns = ", ".join(COLUMNS)
+    row = dict(db.execute(f"SELECT {columns} FROM images WHERE rowid = ?", (rowid,)).fetchone())
+    return row | {name: row[name] or "" for name in ("clean_reason", "review")}
 
 
 def _pictures_of(group: list[dict], pictures: Pictures) -> list[int]:
@@ -142,25 +161,16 @@ def _pictures_of(group: list[dict], pictures: Pictures) -> list[int]:
     return sorted(set(pictures.find([row["clean_sha256"] for row in group]).tolist()))
 
 
-def _write(
-    catalogue: Catalogue,
-    comparison: Comparison,
-    names: list[tuple],
-    judgements: list[tuple],
-):
-    """Write the hashes of all pictures, the `names` of groups, (name, rowid), and `judgements`,
-    (status, reason, rowid), in one transaction.
-    """
-    pictures, hashes = comparison.pictures, comparison.hashes
-    with catalogue.transaction() as db:
-        db.create_function("phash_of", 1, lambda sha256: hashes.text(pictures.number(sha256)))
-        db.execute(
-            f"UPDATE images SET phash = phash_of(clean_sha256), dup_group = NULL WHERE {HAS_COPY}"
-        )
-        db.executemany("UPDATE images SET dup_group = ? WHERE rowid = ?", names)
-        db.executemany(
-            "UPDATE images SET clean_status = ?, clean_reason = ? WHERE rowid = ?", judgements
-        )
+def _write_name(db: sqlite3.Connection, group: list[dict], name: str | None):
+    rows = [(name, row["rowid"]) for row in group]
+    db.executemany("UPDATE images SET dup_group = ? WHERE rowid = ?", rows)
+
+
+def _write_judgement(db: sqlite3.Connection, judgement: Judgement):
+    db.execute(
+        "UPDATE images SET clean_status = ?, clean_reason = ? WHERE rowid = ?",
+        (judgement.status, judgement.reason, judgement.row["rowid"]),
+    )
 
 
 def _groups(rows: list[dict], group_of: dict[str, str]) -> list[list[dict]]:

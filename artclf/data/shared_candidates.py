@@ -58,13 +58,16 @@ def find(
     number = len(hashes.codes)
     close = by_hash(hashes.codes[hashes.has_hash], folder, workers)
     close[:, :2] = np.flatnonzero(hashes.has_hash)[close[:, :2]]
-    similar = by_words(number, picture, description, folder, workers)
-    return _each_once([numbers_of(close, number), similar])
+    parts = [numbers_of(close, number), by_words(number, picture, description, folder, workers)]
+    return _each_once(parts)
 
 
 def _each_once(parts: list[np.ndarray]) -> np.ndarray:
-    """The numbers of all parts, in order and each once, with less memory than `np.unique` takes."""
+    """The numbers of all parts, in order and each once. Empties the list of parts, and sorts in place:
+    `np.unique` would take twice the memory.
+    """
     numbers = np.concatenate(parts)
+    parts.clear()
     numbers.sort()
     is_first = np.ones(len(numbers), bool)
     np.not_equal(numbers[1:], numbers[:-1], out=is_first[1:])
