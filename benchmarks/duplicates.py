@@ -7,6 +7,7 @@ are wrong, and what an index of hashes costs.
     python benchmarks/duplicates.py --words 10000 100000 [--work DIR]
     python benchmarks/duplicates.py --scale 10000 100000 [--work DIR]
     python benchmarks/duplicates.py --same 10000 100000 [--work DIR]
+    python benchmarks/duplicates.py --memory 100000 1000000 [--work DIR]
 
 FOLDER holds FOLDER/<class>/*.jpg. Of every change `--number` copies are made, each of another
 picture drawn by seed, and imported with the originals and `--distractors` further pictures, taken
@@ -35,6 +36,10 @@ needs. Each number has a process of its own.
 other in a process each, and both must write the same rows and groups. All of `mark` runs, but what
 is described is drawn (see `Families`), and whether two pictures show the same is read off their
 descriptions. The memory of the second run holds that of the job under way.
+
+`--memory` tells what the process of the command holds of so many pictures while workers do the rest:
+hashes, candidates by words, 11 a picture, and kinds are drawn instead of their results, so that every
+tenth picture has a pair that shows the same. What a picture takes is the difference of two numbers.
 """
 
 import argparse
@@ -74,7 +79,7 @@ from artclf.data.matching import (
     mirror_descriptors,
 )
 from artclf.data.names import artist_keys
-from artclf.data.numbered import Pictures, pairs_of
+from artclf.data.numbered import Pictures, numbers_of, pairs_of
 from artclf.results import plots
 
 # The changes: functions of a PIL image and a random generator
@@ -698,6 +703,54 @@ def measure_same(number: int, work: Path):
     )
 
 
+# What the process of the command holds
+
+DRAWN_CANDIDATES = 11  # of a picture
+PAIRS_THAT_SHOW_NOTHING = 109  # to one that shows the same
+
+
+def drawn_candidates(number: int, *_) -> np.ndarray:
+    """Instead of `shared_candidates.by_words`: pairs with other pictures, drawn for each."""
+    of_blocks = []
+    for start in range(0, number, 1024):
+        own = np.repeat(np.arange(start, min(start + 1024, number)), DRAWN_CANDIDATES)
+        others = np.random.default_rng(start).integers(number, size=len(own))
+        pairs = np.stack([np.minimum(own, others), np.maximum(own, others), 0 * own], axis=1)
+        of_blocks.append(numbers_of(pairs[own != others], number))
+    return shared_candidates._each_once(of_blocks)
+
+
+def drawn_hashes(shard: descriptions.Shard) -> dict[str, str]:
+    return {name: name[:16] for name in shard.files}
+
+
+def drawn_kind(job) -> str:
+    (first, second, _), *_ = job
+    return "" if (31 * first + second) % (PAIRS_THAT_SHOW_NOTHING + 1) else "same"
+
+
+def draw_results(function, jobs, workers=None, chunk_size=16, initializer=None):
+    """A `MapJobs` that draws what workers would take long for."""
+    drawn = {descriptions.describe_shard: drawn_hashes, comparison._kind_on_worker: drawn_kind}
+    return map_in_chunks(drawn.get(function, function), jobs, chunk_size)
+
+
+def mark_with_drawn_results(data: Path, number: int):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with (
+        patch.object(shared_candidates, "by_words", drawn_candidates),
+        patch.object(comparison, "PAIRS_IN_CHUNK", 10_000),  # each is a transaction
+    ):
+        found, cost = with_cost(duplicates.mark, data, draw_results)
+    print(f"{number} pictures, {len(found)} set aside: {cost}, {before:.0f} MB before", flush=True)
+
+
+def measure_memory(number: int, work: Path):
+    """Memory of the process of `mark` for `number` pictures."""
+    in_a_process(write_drawn_catalogue, work, number)
+    in_a_process(mark_with_drawn_results, work, number)
+
+
 def in_a_process(function: Callable, *args):
     """Call `function` in a process of its own, whose memory is measured from nothing."""
     process = get_context("spawn").Process(target=function, args=args)
@@ -719,11 +772,13 @@ def main():
     parser.add_argument("--words", type=int, nargs="*", default=[])
     parser.add_argument("--scale", type=int, nargs="*", default=[])
     parser.add_argument("--same", type=int, nargs="*", default=[])
+    parser.add_argument("--memory", type=int, nargs="*", default=[])
     args = parser.parse_args()
     if args.distractors < 4 * args.number:
         parser.error("--distractors: four times --number at least, for collages, walls and fades")
-    if not (args.folder or args.hashes or args.words or args.scale or args.same):
-        parser.error("name a folder of pictures, --hashes, --words, --scale or --same")
+    kinds = (args.hashes, args.words, args.scale, args.same, args.memory)
+    if not (args.folder or any(kinds)):
+        parser.error("name a folder of pictures, --hashes, --words, --scale, --same or --memory")
     for number in args.words:
         in_a_process(measure_words, number, args.work)
     for number in args.scale:
@@ -732,6 +787,9 @@ def main():
     for number in args.same:
         with tempfile.TemporaryDirectory(dir=args.work) as folder:
             measure_same(number, Path(folder))
+    for number in args.memory:
+        with tempfile.TemporaryDirectory(dir=args.work) as folder:
+            measure_memory(number, Path(folder))
     for number in args.hashes:
         in_a_process(measure_index, number, args.every)
     if args.folder:

@@ -10,7 +10,6 @@ from artclf.base.files import replace_with_array
 from artclf.base.processes import Workers, check_result
 
 PAIRS_IN_PART = 1 << 22  # a process joins so many together, in about 300 MB
-PAIRS = "pairs.npy"
 
 
 def components(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -47,7 +46,7 @@ def fewer_pairs(pairs: np.ndarray, folder: Path, workers: Workers) -> np.ndarray
     is for a file that this function leaves to the caller.
     """
     while len(pairs) > PAIRS_IN_PART:
-        file = folder / PAIRS
+        file = folder / f"pairs-{len(pairs)}.npy"
         replace_with_array(file, pairs)
         starts = range(0, len(pairs), PAIRS_IN_PART)
         remaining = []
