@@ -174,6 +174,7 @@ def _kept_pictures(
     others = np.unique(ends)
     others = others[np.lexsort([rank[others], groups[others]])]
     while len(others):
+        # the largest of a group stays; what shows another picture than that is left to the next round
         _, first, group = np.unique(groups[others], return_index=True, return_inverse=True)
         largest = others[first][group]
         kept[others] = largest

@@ -49,8 +49,9 @@ def fewer_pairs(pairs: np.ndarray, folder: Path, workers: Workers) -> np.ndarray
         file = folder / f"pairs-{len(pairs)}.npy"
         replace_with_array(file, pairs)
         starts = range(0, len(pairs), PAIRS_IN_PART)
+        parts = [slice(start, start + PAIRS_IN_PART) for start in starts]
         remaining = []
-        for chunk in workers(partial(_fewer_pairs_in_file, file), starts, 1):
+        for chunk in workers(partial(_fewer_pairs_in_file, file), parts, 1):
             remaining += [check_result(found, "join pairs to groups") for _, found in chunk]
         number = len(pairs)
         pairs = np.concatenate(remaining)
@@ -59,8 +60,8 @@ def fewer_pairs(pairs: np.ndarray, folder: Path, workers: Workers) -> np.ndarray
     return pairs
 
 
-def _fewer_pairs_in_file(file: Path, start: int) -> np.ndarray:
-    return with_the_least(np.load(file, mmap_mode="r")[start : start + PAIRS_IN_PART])
+def _fewer_pairs_in_file(file: Path, part: slice) -> np.ndarray:
+    return with_the_least(np.load(file, mmap_mode="r")[part])
 
 
 def with_the_least(pairs: np.ndarray) -> np.ndarray:

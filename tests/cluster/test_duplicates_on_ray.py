@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from artclf import download
 from artclf.base.errors import StepError
-from artclf.data import cleaning, comparison, duplicates, sample, shared_candidates
+from artclf.data import cleaning, comparison, duplicates, groups, sample, shared_candidates
 from artclf.data.catalogue import read_catalogue
 
 pytest.importorskip("ray")
@@ -83,6 +83,7 @@ def test_near_duplicates_are_the_same(map_jobs, gallery, tmp_path, monkeypatch):
     monkeypatch.setattr(comparison, "PAIRS_IN_CHUNK", 8)
     monkeypatch.setattr(shared_candidates, "SMALLEST_BLOCK", 5)
     monkeypatch.setattr(shared_candidates, "WORDS_IN_PARTITION", 1500)
+    monkeypatch.setattr(groups, "PAIRS_IN_PART", 3)
     here, there = tmp_path / "here", tmp_path / "there"
     download.import_folder(gallery, here)
     cleaning.normalise(here, workers=1)
