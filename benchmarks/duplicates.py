@@ -6,6 +6,8 @@ are wrong, and what an index of hashes costs.
     python benchmarks/duplicates.py --hashes 10000 100000 1000000 [--every 1]
     python benchmarks/duplicates.py --words 10000 100000 [--work DIR]
     python benchmarks/duplicates.py --scale 10000 100000 [--work DIR]
+    python benchmarks/duplicates.py --same 10000 100000 [--work DIR]
+    python benchmarks/duplicates.py --memory 100000 1000000 [--work DIR]
 
 FOLDER holds FOLDER/<class>/*.jpg. Of every change `--number` copies are made, each of another
 picture drawn by seed, and imported with the originals and `--distractors` further pictures, taken
@@ -29,11 +31,21 @@ and pairs times 16 are those of all.
 `--scale` draws so many pictures, a tenth of them altered copies of others, and tells how long the
 first `mark` of them takes, by the clock and in seconds of all processors, and the memory that it
 needs. Each number has a process of its own.
+
+`--same` marks a catalogue of so many pictures twice, as here and by jobs for workers, one after the
+other in a process each, and both must write the same rows and groups. All of `mark` runs, but what
+is described is drawn (see `Families`), and whether two pictures show the same is read off their
+descriptions. The memory of the second run holds that of the job under way.
+
+`--memory` tells what the process of the command holds of so many pictures while workers do the rest:
+hashes, candidates by words, 11 a picture, and kinds are drawn instead of their results, so that every
+tenth picture has a pair that shows the same. What a picture takes is the difference of two numbers.
 """
 
 import argparse
 import hashlib
 import resource
+import shutil
 import sqlite3
 import tempfile
 import time
@@ -43,6 +55,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 from unittest.mock import patch
 
 import numpy as np
@@ -51,14 +64,22 @@ from PIL import Image, ImageDraw, ImageOps
 from threadpoolctl import threadpool_limits
 
 from artclf import clean, download
+from artclf.base.processes import in_chunks
 from artclf.base.progress import progress_bar
-from artclf.data import comparison, shared_candidates
+from artclf.data import comparison, descriptions, duplicates, shared_candidates
 from artclf.data.candidates import by_words
-from artclf.data.catalogue import clean_path, read_catalogue
+from artclf.data.catalogue import Catalogue, clean_path, read_catalogue
 from artclf.data.close_hashes import close_pairs_in, parts_of
 from artclf.data.galleries import find_manifests
-from artclf.data.matching import MAX_BITS, Description, describe
+from artclf.data.matching import (
+    MAX_BITS,
+    MIRROR_BITS,
+    Description,
+    describe,
+    mirror_descriptors,
+)
 from artclf.data.names import artist_keys
+from artclf.data.numbered import Pictures, numbers_of, pairs_of
 from artclf.results import plots
 
 # The changes: functions of a PIL image and a random generator
@@ -285,8 +306,9 @@ def measure(args):
         table = read_catalogue(data).dropna(subset="clean_sha256")
         table["origin"] = table.sha256.map(gallery.origins)
         table["change"] = table.sha256.map(gallery.changes)
-        files = {row["clean_sha256"]: data / clean_path(row) for row in table.to_dict("records")}
-        kinds = comparison.compare(data, files).kinds
+        rows = table.to_dict("records")
+        pictures = Pictures.of((row["clean_sha256"], clean_path(row)) for row in rows)
+        kinds = comparison.compare(data, pictures).named(range(len(pictures))).kinds
         print(
             f"{len(table)} pictures with {args.number} copies of each of {len(CHANGES)} kinds; "
             f"{first_run:.0f} s, a second run {second_run:.0f} s\n"
@@ -446,20 +468,27 @@ def with_cost(function: Callable, *args):
     )
 
 
+def map_in_chunks(function, jobs, chunk_size=16, workers=None, initializer=None):
+    """A `MapJobs` that does one job at a time in this process, and gives results in chunks."""
+    for chunk in in_chunks(jobs, chunk_size):
+        yield [(job, function(job)) for job in chunk]
+
+
 class Drawn:
-    """Pictures with 400 points each, each halfway between two points of drawn pictures: so many
-    pictures have points of their own.
+    """Pictures with so many `points` each, each halfway between two points of drawn pictures: so
+    many pictures have points of their own.
     """
 
-    def __init__(self):
+    def __init__(self, points: int = 400):
+        self.points = points
         rng = np.random.default_rng(0)
         pictures = [np.asarray(drawn(rng).convert("L").resize((320, 320))) for _ in range(500)]
         self.pool = np.concatenate([describe(picture).descriptors for picture in pictures])
 
     def __call__(self, picture: int) -> Description:
         rng = np.random.default_rng(picture)
-        one, other = self.pool[rng.integers(len(self.pool), size=(2, 400))]
-        return Description(None, np.empty((400, 2)), one // 2 + other // 2)
+        one, other = self.pool[rng.integers(len(self.pool), size=(2, self.points))]
+        return Description(None, np.empty((self.points, 2)), one // 2 + other // 2)
 
 
 def measure_words(number: int, work: Path):
@@ -480,10 +509,6 @@ def measure_words(number: int, work: Path):
         bytes_read += sum(array.nbytes for array in found)
         return found
 
-    def do_jobs(function, jobs, chunk_size):
-        for job in jobs:
-            yield [(job, function(job))]
-
     with threadpool_limits(1, "blas"):
         here, cost = with_cost(by_words, number, lambda i: description(i).descriptors)
         print(f"{number} pictures: {len(here)} candidates by words here, {cost}", flush=True)
@@ -493,10 +518,10 @@ def measure_words(number: int, work: Path):
             patch.object(shared_candidates, "_words_of_block", counted_words),
         ):
             numbers, cost = with_cost(
-                shared_candidates.by_words, list(range(number)), description, Path(folder), do_jobs
+                shared_candidates.by_words, number, int, description, Path(folder), map_in_chunks
             )
             written = sum(file.stat().st_size for file in Path(folder).rglob("*.npy"))
-    pairs = shared_candidates.pairs_of(numbers, number).tolist()
+    pairs = pairs_of(numbers, number).tolist()
     assert sorted([i, j, int(mirrored)] for i, j, mirrored in here) == pairs
     print(
         f"{number} pictures: the same {len(pairs)} by jobs for workers, {cost}; bytes a picture: "
@@ -543,6 +568,189 @@ def measure_scale(number: int, work: Path):
     print(f"{number} pictures, {len(found)} set aside: {cost}, {before:.0f} MB before", flush=True)
 
 
+# The same with and without workers
+
+LABELS = ("05-baroque", "06-rococo", "09-realism")
+
+
+class Member(NamedTuple):
+    """A picture of a family: the number of the family's first picture, and its own place, from 0."""
+
+    family: int
+    place: int
+
+
+def member(picture: int) -> Member:
+    """Of a hundred pictures, 70 are alone, 20 are pairs, and 10 are one family."""
+    place = picture % 100
+    if place < 70:
+        return Member(picture, 0)
+    if place < 90:
+        return Member(picture - place % 2, place % 2)
+    return Member(picture - place + 90, place - 90)
+
+
+class Families:
+    """Descriptions of pictures in families, by the number in the name of a file. Those of a family
+    share points and most bits of their hashes; of some, every second one is mirrored; some have no
+    hash. `points` says which picture it is, so that `verdict` sees what two of them show.
+    """
+
+    def __init__(self):
+        self.drawn = Drawn(100)
+
+    def describe(self, file: Path) -> Description:
+        family, place = member(int(file.stem))
+        descriptors = self.drawn(family).descriptors
+        bits = int(np.random.default_rng(family).integers(1 << 63)) ^ 1 << place
+        if is_mirrored(family, place):
+            descriptors = mirror_descriptors(descriptors)
+            bits ^= int(MIRROR_BITS)
+        points = np.full((len(descriptors), 2), (family, place), np.float32)
+        return Description(f"{bits:016x}" if family % 10 else None, points, descriptors)
+
+
+def is_mirrored(family: int, place: int) -> bool:
+    return family % 7 == 0 and place % 2 == 1
+
+
+def verdict(one: Description, other: Description, mirrored: bool) -> list[str]:
+    """The kind of a pair in a list, which is empty where the two show nothing in common: those of a
+    family at most two places apart show the same, so that a chain joins the whole family.
+    """
+    (family, place), (other_family, other_place) = (
+        description.points[0].astype(int).tolist() for description in (one, other)
+    )
+    is_turned = is_mirrored(family, place) != is_mirrored(other_family, other_place)
+    if family != other_family or abs(place - other_place) > 2 or mirrored != is_turned:
+        return []
+    if mirrored:
+        return ["mirror"]
+    return ["detail" if (place + other_place) % 3 == 0 else "same"]
+
+
+def shown(matcher, picture, others: list) -> list:
+    """Instead of `Matcher.shown_side_by_side`: every third picture that may be a collage is one."""
+    is_collage = int(matcher.description(picture).points[0].sum()) % 3 == 0
+    return others if is_collage else []
+
+
+def write_drawn_catalogue(data: Path, number: int):
+    """A catalogue of `number` pictures under three periods, some reviewed or flagged, every fiftieth
+    listed twice; their clean copies are empty files.
+    """
+    rows = []
+    for picture in range(number):
+        for listed in range(2 if picture % 50 == 0 else 1):
+            label = LABELS[(picture // 100 + listed) % 3 if picture % 40 else picture % 3]
+            row = {
+                "url": f"import:{picture:016}-{listed}",
+                "period": label,
+                "file": f"raw/{label}/{picture:016}.jpg",
+                "sha256": hashlib.sha256(f"{picture}-{listed}".encode()).hexdigest(),
+                "clean_sha256": hashlib.sha256(str(picture).encode()).hexdigest(),
+                "bytes": 10_000 + picture % 7,
+                "width": 300 + picture % 30,
+                "height": 200,
+                "status": "ok",
+                "clean_status": "flagged" if picture % 90 == 0 else "ok",
+                "clean_reason": "one colour" if picture % 90 == 0 else None,
+                "review": {3: "drop", 5: f"move:{LABELS[0]}"}.get(picture % 300),
+            }
+            rows.append(row)
+            copy = data / clean_path(row)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.touch()
+    with Catalogue(data) as catalogue:
+        catalogue.add({"url": row["url"], "period": row["period"]} for row in rows)
+        catalogue.update(rows)
+
+
+def mark_drawn(data: Path, map_jobs):
+    """Mark the pictures of a drawn catalogue; `DATA/found.csv` has what is set aside."""
+    families = Families()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with (
+        patch.object(comparison, "describe_file", families.describe),
+        patch.object(descriptions, "describe_file", families.describe),
+        patch.object(comparison, "read_luminance", lambda file: None),
+        patch.object(comparison, "candidate_maps", verdict),
+        patch.object(comparison, "kind_of_copy", lambda one, other, kind: kind),
+        patch.object(comparison.Matcher, "shown_side_by_side", shown),
+    ):
+        found, cost = with_cost(duplicates.mark, data, map_jobs)
+    found.to_csv(data / "found.csv", index=False)
+    print(f"{data.name}: {len(found)} set aside, {cost}, {before:.0f} MB before", flush=True)
+
+
+def measure_same(number: int, work: Path):
+    """Mark `number` drawn pictures with and without jobs for workers, and hold the two together."""
+    here, by_jobs = work / f"{number}-here", work / f"{number}-by-jobs"
+    write_drawn_catalogue(here, number)
+    shutil.copytree(here, by_jobs)
+    for data, map_jobs in ((here, None), (by_jobs, map_in_chunks)):
+        in_a_process(mark_drawn, data, map_jobs)
+    table = read_catalogue(here)
+    assert read_catalogue(by_jobs).equals(table)
+    assert (by_jobs / "found.csv").read_bytes() == (here / "found.csv").read_bytes()
+    statuses = ", ".join(
+        f"{count} {name}" for name, count in table.clean_status.value_counts().items()
+    )
+    print(
+        f"{number} pictures: the same rows and {table.dup_group.nunique()} groups with and without "
+        f"jobs for workers; {statuses}",
+        flush=True,
+    )
+
+
+# What the process of the command holds
+
+DRAWN_CANDIDATES = 11  # of a picture
+PAIRS_THAT_SHOW_NOTHING = 109  # to one that shows the same
+
+
+def drawn_candidates(number: int, *_) -> np.ndarray:
+    """Instead of `shared_candidates.by_words`: pairs with other pictures, drawn for each."""
+    of_blocks = []
+    for start in range(0, number, 1024):
+        own = np.repeat(np.arange(start, min(start + 1024, number)), DRAWN_CANDIDATES)
+        others = np.random.default_rng(start).integers(number, size=len(own))
+        pairs = np.stack([np.minimum(own, others), np.maximum(own, others), 0 * own], axis=1)
+        of_blocks.append(numbers_of(pairs[own != others], number))
+    return shared_candidates._each_once(of_blocks)
+
+
+def drawn_hashes(shard: descriptions.Shard) -> dict[str, str]:
+    return {name: name[:16] for name in shard.files}
+
+
+def drawn_kind(job) -> str:
+    (first, second, _), *_ = job
+    return "" if (31 * first + second) % (PAIRS_THAT_SHOW_NOTHING + 1) else "same"
+
+
+def draw_results(function, jobs, workers=None, chunk_size=16, initializer=None):
+    """A `MapJobs` that draws what workers would take long for."""
+    drawn = {descriptions.describe_shard: drawn_hashes, comparison._kind_on_worker: drawn_kind}
+    return map_in_chunks(drawn.get(function, function), jobs, chunk_size)
+
+
+def mark_with_drawn_results(data: Path, number: int):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with (
+        patch.object(shared_candidates, "by_words", drawn_candidates),
+        patch.object(comparison, "PAIRS_IN_CHUNK", 10_000),  # each is a transaction
+    ):
+        found, cost = with_cost(duplicates.mark, data, draw_results)
+    print(f"{number} pictures, {len(found)} set aside: {cost}, {before:.0f} MB before", flush=True)
+
+
+def measure_memory(number: int, work: Path):
+    """Memory of the process of `mark` for `number` pictures."""
+    in_a_process(write_drawn_catalogue, work, number)
+    in_a_process(mark_with_drawn_results, work, number)
+
+
 def in_a_process(function: Callable, *args):
     """Call `function` in a process of its own, whose memory is measured from nothing."""
     process = get_context("spawn").Process(target=function, args=args)
@@ -563,16 +771,25 @@ def main():
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--words", type=int, nargs="*", default=[])
     parser.add_argument("--scale", type=int, nargs="*", default=[])
+    parser.add_argument("--same", type=int, nargs="*", default=[])
+    parser.add_argument("--memory", type=int, nargs="*", default=[])
     args = parser.parse_args()
     if args.distractors < 4 * args.number:
         parser.error("--distractors: four times --number at least, for collages, walls and fades")
-    if not (args.folder or args.hashes or args.words or args.scale):
-        parser.error("name a folder of pictures, --hashes, --words or --scale")
+    kinds = (args.hashes, args.words, args.scale, args.same, args.memory)
+    if not (args.folder or any(kinds)):
+        parser.error("name a folder of pictures, --hashes, --words, --scale, --same or --memory")
     for number in args.words:
         in_a_process(measure_words, number, args.work)
     for number in args.scale:
         with tempfile.TemporaryDirectory() as temporary:
             in_a_process(measure_scale, number, args.work or Path(temporary))
+    for number in args.same:
+        with tempfile.TemporaryDirectory(dir=args.work) as folder:
+            measure_same(number, Path(folder))
+    for number in args.memory:
+        with tempfile.TemporaryDirectory(dir=args.work) as folder:
+            measure_memory(number, Path(folder))
     for number in args.hashes:
         in_a_process(measure_index, number, args.every)
     if args.folder:

@@ -52,6 +52,17 @@ def replace_whole(file: Path, write: Callable[[Path], object]):
     part.replace(file)
 
 
+def replace_with_array(file: Path, array):
+    """Write a NumPy array as a .npy file, as `replace_whole` does."""
+    import numpy as np
+
+    def write(part: Path):
+        with part.open("wb") as stream:
+            np.save(stream, array)
+
+    replace_whole(file, write)
+
+
 @contextmanager
 def replace_together(folder: Path) -> Iterator[Path]:
     """A context manager that gives an empty folder to write files to; at its end all of them take

@@ -13,7 +13,12 @@ from typing import Protocol
 from artclf.base.errors import StepError
 
 MOST_WORKERS = 61  # Windows cannot wait for more processes
+JOBS_WANTED = 64  # so that workers, which take them one by one, end at about the same time
 FOR_WORKERS = "for-workers-"  # how files in DATA begin that workers of one run read
+
+
+# A way to do jobs: a function, the jobs, and how many of them go to a worker together
+Workers = Callable[[Callable, Iterable, int], Iterator[list[tuple]]]
 
 
 class MapJobs(Protocol):
@@ -105,6 +110,20 @@ def _end_with_parent():
     """A worker whose parent was killed would wait for its next job for ever."""
     parent_process().join()
     os._exit(1)
+
+
+def check_result(result, doing: str):
+    """The `result` of a job. Raises StepError where there is none: the job ended its workers."""
+    if result is None:
+        raise StepError(
+            f"workers end when they {doing}: give them more memory, or start fewer on a machine"
+        )
+    return result
+
+
+def size_of_jobs(number: int, least: int, most: int) -> int:
+    """How many of `number` pictures a job has: fewer than `most` where these made too few jobs."""
+    return max(least, min(most, number // JOBS_WANTED))
 
 
 def in_chunks(jobs: Iterable, size: int) -> Iterator[list]:

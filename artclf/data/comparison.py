@@ -11,10 +11,10 @@ onto the other by the points that they share, is light and dark in the same plac
 import shutil
 import sqlite3
 import sys
-from collections import defaultdict
+from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from itertools import chain, combinations
 from pathlib import Path
@@ -24,11 +24,11 @@ from uuid import uuid4
 import numpy as np
 
 from artclf.base.errors import StepError
-from artclf.base.processes import FOR_WORKERS, MapJobs, in_chunks
+from artclf.base.processes import FOR_WORKERS, MapJobs, in_chunks, size_of_jobs
 from artclf.base.progress import progress_bar
 from artclf.data import descriptions, shared_candidates
 from artclf.data.candidates import by_hash, by_words
-from artclf.data.groups import components
+from artclf.data.groups import fewer_pairs, groups_of_numbers
 from artclf.data.matching import (
     VERDICT_VERSION,
     Description,
@@ -40,121 +40,155 @@ from artclf.data.matching import (
     rectangle_of,
     stands_out,
 )
+from artclf.data.numbered import (
+    AT_A_TIME,
+    KINDS,
+    Hashes,
+    Kinds,
+    Pair,
+    Pictures,
+    each_pair,
+    numbers_of,
+)
 
 DESCRIPTIONS_IN_MEMORY = 4000  # of about 50 kB
 LUMINANCES_IN_MEMORY = 500  # of 100 kB
 MAX_OVERLAP = 0.3  # of the smaller of two pictures that are shown side by side
 PICTURES_IN_SHARD = 128  # a worker describes them in a few seconds
+SMALLEST_SHARD = 16
 PAIRS_IN_CHUNK = 64
-PAIRS_AT_A_TIME = 10_000  # so that few of many are in memory as texts
+DETAIL = KINDS.index("detail")
 
 
-Pair = tuple[str, str, bool]  # two pictures, a < b, and whether one is mirrored
+class Named(NamedTuple):
+    """What `compare` found of some pictures, by their names.
 
-
-class Comparison(NamedTuple):
-    """What `compare` found. Pictures are named by the SHA-256 of their bytes.
-
-    `phashes` has the perceptual hash of every picture, `kinds` the kind of every pair that shows
-    the same: same, mirror, or detail (one covers less than about half of the other). Pairs are
-    sorted within: (a, b) with a < b. `kept` has the picture that every picture is a copy of, itself
-    where it is none; `collages` the pictures that a collage shows.
+    `kinds` has the kind of every pair that shows the same: same, mirror, or detail (one covers less
+    than about half of the other). Pairs are sorted, and within: (a, b) with a < b. `kept` has the
+    picture that each picture is a copy of, itself where it is none; `collages` the pictures that a
+    collage shows.
     """
 
-    phashes: dict[str, str | None]
     kinds: dict[tuple[str, str], str]
     kept: dict[str, str]
     collages: dict[str, list[str]]
 
 
-def compare(data, files: dict[str, Path], map_jobs: MapJobs | None = None) -> Comparison:
-    """Compare the pictures in `files`, named by the SHA-256 of their bytes, the largest first.
+class Comparison(NamedTuple):
+    """What `compare` found of `pictures`, by their numbers: `groups` has the least of those that
+    pairs join to each, (pictures,); the others are as `Named` says.
+    """
+
+    pictures: Pictures
+    hashes: Hashes
+    kinds: Kinds
+    groups: np.ndarray
+    kept: np.ndarray
+    collages: dict[int, list[int]]
+
+    def named(self, pictures: Iterable[int]) -> Named:
+        """What was found of `pictures`, which are in order and have all that pairs join to them."""
+        name = self.pictures.name
+        kinds, kept, collages = {}, {}, {}
+        for picture in pictures:
+            for other, kind in self.kinds.starting_with(picture):
+                kinds[name(picture), name(other)] = kind
+            kept[name(picture)] = name(self.kept[picture])
+            if picture in self.collages:
+                collages[name(picture)] = [name(shown) for shown in self.collages[picture]]
+        return Named(kinds, kept, collages)
+
+
+def compare(data, pictures: Pictures, map_jobs: MapJobs | None = None) -> Comparison:
+    """Compare the pictures of the folder `data`.
 
     Descriptions and compared pairs are stored in `DATA/duplicates.db`. With `map_jobs` its workers
     describe and compare, and see `data` under the same path; shards hold the descriptions.
     """
     from threadpoolctl import threadpool_limits
 
-    names = sorted(files)
-    rank = {name: number for number, name in enumerate(files)}
     with (
         closing(sqlite3.connect(Path(data) / "duplicates.db", timeout=30)) as db,
         threadpool_limits(1, "blas"),
     ):
-        store = Store(db, files) if map_jobs is None else SharedStore(db, files, data, map_jobs)
+        store = (
+            Store(db, pictures, data)
+            if map_jobs is None
+            else SharedStore(db, pictures, data, map_jobs)
+        )
         store.describe_new()
-        hashes = store.hashes()
-        phashes = {name: hashes[name] for name in names}
-        pairs = store.candidates(phashes)
-        kinds = store.kinds_of(chain(pairs, store.pairs_found_before()), len(pairs))
-        collages = _collages(kinds, rank, store)
-        kept = _kept_pictures(kinds, collages, rank, store)
-    return Comparison(phashes, kinds, kept, collages)
+        kinds = store.kinds_of(store.candidates(), store.pairs_found_before())
+        collages = _collages(kinds, store)
+        kept, kinds = _kept_pictures(kinds, collages, store)
+        groups = store.groups(kinds.ends)
+    return Comparison(pictures, store.hashes, kinds, groups, kept, collages)
 
 
-def _collages(
-    kinds: dict[tuple[str, str], str], rank: dict[str, int], store: "Store"
-) -> dict[str, list[str]]:
-    """The pictures that show at least two others side by side, and those that each shows, by
-    `rank`.
+def _collages(kinds: Kinds, store: "Store") -> dict[int, list[int]]:
+    """The pictures that show at least two others side by side, and those that each shows, the
+    largest first.
     """
-    neighbours: dict[str, list[str]] = defaultdict(list)
-    for a, b in kinds:
-        neighbours[a].append(b)
-        neighbours[b].append(a)
-    joining = {}
-    for picture, others in neighbours.items():
-        pairs = [pair_of(picture, other) for other in others]
-        joined = combinations(sorted(others), 2)
-        # a picture that others are joined by shows them side by side only if a part of it is one
-        if "detail" in {kinds[pair] for pair in pairs} and any(
-            pair not in kinds for pair in joined
-        ):
-            joining[picture] = others
-    shown_by = store.shown_side_by_side(joining)
+    shown_by = store.shown_side_by_side(_joining(kinds))
+    rank = store.pictures.rank
     return {
-        picture: sorted(shown_by[picture], key=rank.__getitem__)
-        for picture in joining
-        if len(shown_by[picture]) > 1
+        picture: sorted(shown, key=rank.__getitem__)
+        for picture, shown in shown_by.items()
+        if len(shown) > 1
     }
 
 
-def _kept_pictures(
-    kinds: dict[tuple[str, str], str],
-    collages: dict[str, list[str]],
-    rank: dict[str, int],
-    store: "Store",
-) -> dict[str, str]:
-    """The picture that each picture in `kinds`, but no collage, is a copy of: the largest that
-    shows the same, or itself.
-
-    Compares each picture that stays with all that pairs join to it, and adds what it finds to
-    `kinds`.
+def _joining(kinds: Kinds) -> Iterator[tuple[int, list[int]]]:
+    """The pictures that may show others side by side, and all that each is a pair with: a part of
+    it is one of these, and two of them are no pair.
     """
-    joined = components(pair for pair in kinds if collages.keys().isdisjoint(pair))
-    members: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(joined, key=rank.__getitem__):
-        members[joined[name]].append(name)
-    kept = {}
-    groups = list(members.values())
-    while groups:
-        new = [pair_of(first, name) for first, *others in groups for name in others]
-        new = [pair for pair in new if pair not in kinds]
-        kinds |= store.kinds_of(
-            sorted((a, b, mirrored) for a, b in new for mirrored in (False, True))
-        )
-        remaining = []
-        for first, *others in groups:
-            kept[first] = first
-            copies = [name for name in others if pair_of(first, name) in kinds]
-            kept.update(dict.fromkeys(copies, first))
-            remaining.append([name for name in others if name not in copies])
-        groups = [group for group in remaining if group]
-    return kept
+    first, second = np.concatenate([kinds.ends, kinds.ends[:, ::-1]]).T
+    order = np.lexsort([second, first])
+    first, second = first[order], second[order]
+    for picture in np.unique(kinds.ends[kinds.codes == DETAIL]):
+        start, end = np.searchsorted(first, [picture, picture + 1])
+        others = second[start:end]
+        if not _all_are_pairs(others, kinds):
+            yield int(picture), others.tolist()
+
+
+def _all_are_pairs(pictures: np.ndarray, kinds: Kinds) -> bool:
+    """Whether each of `pictures`, which are in order, is a pair with each other one."""
+    for place, picture in enumerate(pictures):
+        others = pictures[place + 1 :]
+        if not kinds.have(np.stack([np.full_like(others, picture), others], axis=1)).all():
+            return False
+    return True
+
+
+def _kept_pictures(
+    kinds: Kinds, collages: Collection[int], store: "Store"
+) -> tuple[np.ndarray, Kinds]:
+    """The picture that each picture but collages is a copy of: the largest that shows the same, or
+    itself, (pictures,). And `kinds` with further ones: a picture that stays is compared with all
+    that pairs join to it.
+    """
+    rank = store.pictures.rank
+    ends = kinds.ends[~np.isin(kinds.ends, list(collages)).any(axis=1)]
+    groups = store.groups(ends)
+    kept = np.arange(len(store.pictures))
+    others = np.unique(ends)
+    others = others[np.lexsort([rank[others], groups[others]])]
+    while len(others):
+        # the largest of a group stays; what shows another picture than that is left to the next round
+        _, first, group = np.unique(groups[others], return_index=True, return_inverse=True)
+        largest = others[first][group]
+        kept[others] = largest
+        pairs = np.sort(np.stack([largest, others], axis=1), axis=1)
+        is_new = (largest != others) & ~kinds.have(pairs)
+        both_ways = [np.insert(pairs[is_new], 2, mirrored, axis=1) for mirrored in (0, 1)]
+        new = numbers_of(np.concatenate(both_ways), kinds.number)
+        kinds = kinds.with_more(store.kinds_of(np.sort(new)))
+        others = others[(largest != others) & ~kinds.have(pairs)]
+    return kept, kinds
 
 
 def pair_of(one: str, other: str) -> tuple[str, str]:
-    """Two pictures as a key of `Comparison.kinds`."""
+    """Two pictures as a key of `Named.kinds`."""
     return (one, other) if one < other else (other, one)
 
 
@@ -215,12 +249,15 @@ class Store:
     """Descriptions of pictures, and the kinds of compared pairs (table `verdicts`, '' for a pair
     that shows nothing in common), in the SQLite file `db`.
 
-    Pictures are named as in `files`. The latest descriptions and luminances stay in memory.
+    The files of `pictures` are in the folder `data`. The latest descriptions and luminances stay in
+    memory.
     """
 
-    def __init__(self, db: sqlite3.Connection, files: dict[str, Path]):
+    def __init__(self, db: sqlite3.Connection, pictures: Pictures, data):
         self.db = db
-        self.files = files
+        self.pictures = pictures
+        self.data = Path(data).absolute()
+        self.hashes = Hashes(len(pictures))
         self.description = lru_cache(DESCRIPTIONS_IN_MEMORY)(self._read_description)
         self.luminance = lru_cache(LUMINANCES_IN_MEMORY)(self._read_luminance)
         self.matcher = Matcher(self.description, self.luminance)
@@ -230,47 +267,47 @@ class Store:
             "CREATE TABLE IF NOT EXISTS verdicts (version TEXT, a TEXT, b TEXT, "
             "mirrored INTEGER, kind TEXT, PRIMARY KEY (version, a, b, mirrored))"
         )
+        for rows in in_chunks(descriptions.hashes(db), AT_A_TIME):
+            self.hashes.put(pictures.find([name for name, _ in rows]), [code for _, code in rows])
+
+    def file(self, picture: int) -> Path:
+        return self.data / self.pictures.file(picture)
 
     def describe_new(self):
         """Describe the pictures that have no description yet."""
-        new = self._not_in(self.hashes())
+        new = self._new()
         with ThreadPoolExecutor() as pool:
             for start in progress_bar(range(0, len(new), 64), desc="describe"):
                 batch = new[start : start + 64]
-                described = pool.map(self._describe, batch)
-                descriptions.write(self.db, zip(batch, described, strict=True))
+                described = list(pool.map(describe_file, map(self.file, batch)))
+                names = map(self.pictures.name, batch)
+                descriptions.write(self.db, zip(names, described, strict=True))
+                self.hashes.put(batch, [description.hash for description in described])
 
-    def _not_in(self, hashes: dict[str, str | None]) -> list[str]:
-        """The names of the pictures that `hashes` lacks, in order. Raises FileNotFoundError where
-        the file of one of them is gone.
+    def _new(self) -> np.ndarray:
+        """The pictures that are not described. Raises FileNotFoundError where the file of one of
+        them is gone.
         """
-        new = sorted(self.files.keys() - hashes.keys())
-        for name in new:
-            if not self.files[name].exists():
-                raise FileNotFoundError(f"{self.files[name]} is gone: run `artclf clean` first")
+        new = np.flatnonzero(~self.hashes.is_described)
+        for picture in new.tolist():
+            if not self.file(picture).exists():
+                raise FileNotFoundError(f"{self.file(picture)} is gone: run `artclf clean` first")
         return new
 
-    def hashes(self) -> dict[str, str | None]:
-        """The `phash` of each picture that is described."""
-        return descriptions.hashes(self.db)
+    def _read_description(self, picture: int) -> Description:
+        return descriptions.read(self.db, self.pictures.name(picture))
 
-    def _describe(self, name: str) -> Description:
-        return describe_file(self.files[name])
+    def _read_luminance(self, picture: int) -> np.ndarray:
+        return read_luminance(self.file(picture))
 
-    def _read_description(self, name: str) -> Description:
-        return descriptions.read(self.db, name)
+    def candidates(self) -> np.ndarray:
+        """The pairs that are worth comparing, as `numbers_of` writes them."""
+        number = len(self.pictures)
+        found = by_hash([self.hashes.text(picture) for picture in range(number)])
+        found |= by_words(number, lambda picture: self.description(picture).descriptors)
+        return numbers_of(np.array(sorted(found), int).reshape(-1, 3), number)
 
-    def _read_luminance(self, name: str) -> np.ndarray:
-        return read_luminance(self.files[name])
-
-    def candidates(self, phashes: dict[str, str | None]) -> Collection[Pair]:
-        """The pairs that are worth comparing of the pictures in `phashes`, which is in order."""
-        names = list(phashes)
-        found = by_hash(list(phashes.values()))
-        found |= by_words(len(names), lambda i: self.description(names[i]).descriptors)
-        return [(names[i], names[j], mirrored) for i, j, mirrored in sorted(found)]
-
-    def pairs_found_before(self) -> set[Pair]:
+    def pairs_found_before(self) -> np.ndarray:
         """The pairs that showed one picture in earlier runs: new pictures may have taken their
         places among the candidates.
         """
@@ -278,46 +315,54 @@ class Store:
             "SELECT a, b, mirrored FROM verdicts WHERE version = ? AND kind != ''",
             (VERDICT_VERSION,),
         )
-        return {
-            (a, b, bool(mirrored)) for a, b, mirrored in rows if a in self.files and b in self.files
-        }
+        found = [np.empty(0, int)]
+        for chunk in in_chunks(rows, AT_A_TIME):
+            first, second, mirrored = zip(*chunk, strict=True)
+            pairs = np.stack([self.pictures.find(first), self.pictures.find(second), mirrored], 1)
+            is_here = (pairs >= 0).all(axis=1)
+            found.append(numbers_of(pairs[is_here], len(self.pictures)))
+        return np.concatenate(found)
 
-    def kinds_of(self, pairs: Iterable[Pair], total: int = 0) -> dict[tuple[str, str], str]:
-        """The kind of each pair (a, b, mirrored) that shows one picture, plain before mirrored.
-
-        `pairs`, about `total`, are taken as they are compared; those that are stored may stand
-        there twice.
+    def kinds_of(self, *pairs: np.ndarray) -> Kinds:
+        """The kind of each pair that shows one picture, plain before mirrored. `numbers_of` wrote
+        `pairs`; only those that are stored may stand there twice.
         """
-        found = {}
-        with progress_bar(desc="compare", total=total or None) as bar:
+        number = len(self.pictures)
+        found = array("q")  # pairs and kinds as `Kinds.of` takes them: 32 bytes a pair
+        with progress_bar(desc="compare", total=sum(map(len, pairs))) as bar:
+
+            def note(pair: Pair, kind: str):
+                if kind:
+                    found.extend([*pair, KINDS.index(kind)])
 
             def new_pairs() -> Iterator[Pair]:
-                for pair in pairs:
+                for pair in chain.from_iterable(each_pair(some, number) for some in pairs):
                     kind = self._stored_kind(pair)
                     if kind is None:
                         yield pair
-                        continue
-                    bar.update()
-                    if kind:
-                        found[pair] = kind
+                    else:
+                        note(pair, kind)
+                        bar.update()
 
             for compared in self._compare_all(new_pairs()):
-                rows = [(VERDICT_VERSION, *pair, kind) for pair, kind in compared]
+                rows = [(*self._verdict_key(pair), kind) for pair, kind in compared]
                 with self.db:  # a transaction
                     self.db.executemany("INSERT INTO verdicts VALUES (?, ?, ?, ?, ?)", rows)
-                found.update((pair, kind) for pair, kind in compared if kind)
+                for pair, kind in compared:
+                    note(pair, kind)
                 bar.update(len(compared))
-        kinds: dict[tuple[str, str], str] = {}
-        for a, b, mirrored in sorted(found):
-            kinds.setdefault((a, b), found[a, b, mirrored])
-        return kinds
+        return Kinds.of(np.array(found).reshape(-1, 4), number)
 
     def _stored_kind(self, pair: Pair) -> str | None:
         row = self.db.execute(
             "SELECT kind FROM verdicts WHERE (version, a, b, mirrored) = (?, ?, ?, ?)",
-            (VERDICT_VERSION, *pair),
+            self._verdict_key(pair),
         ).fetchone()
         return row[0] if row else None
+
+    def _verdict_key(self, pair: Pair) -> tuple:
+        first, second, mirrored = pair
+        return VERDICT_VERSION, self.pictures.name(first), self.pictures.name(second), mirrored
 
     def _compare_all(self, pairs: Iterable[Pair]) -> Iterator[list[tuple[Pair, str]]]:
         """The kinds of pairs that are compared in threads: lists of (pair, kind)."""
@@ -330,12 +375,15 @@ class Store:
     def _compare(self, pair: Pair, of_both: tuple[Description, Description]) -> str:
         return self.matcher.kind_of_described(*pair, of_both)
 
-    def shown_side_by_side(self, joining: dict[str, list[str]]) -> dict[str, list[str]]:
+    def shown_side_by_side(self, joining: Iterable[tuple[int, list[int]]]) -> dict[int, list[int]]:
         """Those of the pictures that each one joins that it shows beside another of them."""
         return {
-            picture: self.matcher.shown_side_by_side(picture, others)
-            for picture, others in joining.items()
+            picture: self.matcher.shown_side_by_side(picture, others) for picture, others in joining
         }
+
+    def groups(self, pairs: np.ndarray) -> np.ndarray:
+        """The least of the pictures that `pairs`, (n, 2), join to each: (pictures,)."""
+        return groups_of_numbers(pairs, len(self.pictures))
 
 
 class Place(NamedTuple):
@@ -360,12 +408,14 @@ def _luminance_at(place: Place) -> np.ndarray:
 ON_WORKER = Matcher(_description_at, _luminance_at)
 
 
-def _kind_on_worker(pair: tuple[Place, Place, bool]) -> str:
-    return ON_WORKER.kind(*pair)
+def _kind_on_worker(job: tuple[Pair, Place, Place]) -> str:
+    (_, _, mirrored), a, b = job
+    return ON_WORKER.kind(a, b, mirrored)
 
 
-def _shown_on_worker(joining: tuple[Place, list[Place]]) -> list[str]:
-    return [place.name for place in ON_WORKER.shown_side_by_side(*joining)]
+def _shown_on_worker(job: tuple[int, Place, dict[Place, int]]) -> list[int]:
+    _, place, number_of = job
+    return [number_of[other] for other in ON_WORKER.shown_side_by_side(place, list(number_of))]
 
 
 def _use_one_thread():
@@ -377,59 +427,31 @@ def _use_one_thread():
     threadpool_limits(1, "blas")
 
 
-class _Pairs(Collection):
-    """Pairs of pictures by the `numbers` of `shared_candidates.numbers_of`: 8 bytes a pair."""
-
-    def __init__(self, names: list[str], numbers: np.ndarray):
-        self.names = names
-        self.numbers = numbers
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __contains__(self, pair) -> bool:
-        return any(pair == other for other in self)
-
-    def __iter__(self) -> Iterator[Pair]:
-        for start in range(0, len(self.numbers), PAIRS_AT_A_TIME):
-            some = self.numbers[start : start + PAIRS_AT_A_TIME]
-            for i, j, mirrored in shared_candidates.pairs_of(some, len(self.names)).tolist():
-                yield self.names[i], self.names[j], bool(mirrored)
-
-
 class SharedStore(Store):
     """A store whose pictures the workers of `map_jobs` describe and compare; all of them see the
     folder `data`, and read descriptions from the shards in it.
     """
 
-    def __init__(
-        self, db: sqlite3.Connection, files: dict[str, Path], data: Path, map_jobs: MapJobs
-    ):
-        super().__init__(db, {name: file.absolute() for name, file in files.items()})
-        self.data = Path(data).absolute()
+    def __init__(self, db: sqlite3.Connection, pictures: Pictures, data, map_jobs: MapJobs):
+        super().__init__(db, pictures, data)
         self.map_jobs = map_jobs
-        self.hash_of: dict[str, str | None] = {}
-        self.shard_of: dict[str, Path] = {}
+        self.shards: list[Path] = []
+        self.shard_of = np.full(len(pictures), -1, np.int32)  # places in `shards`
         for shard in descriptions.shards(self.data):
             with descriptions.open_shard(shard) as shard_db:
-                self._add_shard(shard, descriptions.hashes(shard_db))
+                self._add_shard(shard, dict(descriptions.hashes(shard_db)))
 
     def _add_shard(self, shard: Path, hashes: dict[str, str | None]):
-        self.hash_of.update(hashes)
-        self.shard_of.update(dict.fromkeys(hashes, shard))
-
-    def hashes(self) -> dict[str, str | None]:
-        return self.hash_of
+        numbers = self.pictures.find(list(hashes))
+        self.hashes.put(numbers, hashes.values())
+        self.shard_of[numbers[numbers >= 0]] = len(self.shards)
+        self.shards.append(shard)
 
     def describe_new(self):
         self._write_shards_of_described()
-        shards = [
-            descriptions.Shard(self._new_shard(names), {name: self.files[name] for name in names})
-            for names in in_chunks(self._not_in(self.hash_of), PICTURES_IN_SHARD)
-        ]
-        number = sum(len(shard.files) for shard in shards)
-        with progress_bar(desc="describe", total=number) as bar:
-            for chunk in self._map(descriptions.describe_shard, shards, 1):
+        new = self._new()
+        with progress_bar(desc="describe", total=len(new)) as bar:
+            for chunk in self._map(descriptions.describe_shard, self._new_shards(new), 1):
                 for shard, hashes in chunk:
                     if hashes is None:
                         raise StepError(
@@ -440,10 +462,17 @@ class SharedStore(Store):
                     self._add_shard(shard.path, hashes)
                     bar.update(len(hashes))
 
+    def _new_shards(self, pictures: np.ndarray) -> Iterator[descriptions.Shard]:
+        size = size_of_jobs(len(pictures), SMALLEST_SHARD, PICTURES_IN_SHARD)
+        for chunk in in_chunks(pictures, size):
+            files = {self.pictures.name(picture): self.file(picture) for picture in chunk}
+            yield descriptions.Shard(self._new_shard(list(files)), files)
+
     def _write_shards_of_described(self):
         """Write what a run without workers described to shards."""
-        described = super().hashes().keys() & self.files.keys() - self.hash_of.keys()
-        for names in in_chunks(sorted(described), PICTURES_IN_SHARD):
+        described = np.flatnonzero(self.hashes.is_described & (self.shard_of < 0))
+        for chunk in in_chunks(described, PICTURES_IN_SHARD):
+            names = [self.pictures.name(picture) for picture in chunk]
             of_each = {name: descriptions.read(self.db, name) for name in names}
             shard = self._new_shard(names)
             descriptions.write_shard(shard, of_each.items())
@@ -456,34 +485,42 @@ class SharedStore(Store):
     def _map(self, function: Callable, jobs: Iterable, chunk_size: int) -> Iterator[list[tuple]]:
         return self.map_jobs(function, jobs, chunk_size=chunk_size, initializer=_use_one_thread)
 
-    def candidates(self, phashes: dict[str, str | None]) -> Collection[Pair]:
-        names = list(phashes)
-        places = [self._place(name) for name in names]
-        files = self.data / f"{FOR_WORKERS}{uuid4().hex}"
+    @contextmanager
+    def _folder(self) -> Iterator[Path]:
+        """A context manager that gives the path of a folder for files that workers share."""
+        folder = self.data / f"{FOR_WORKERS}{uuid4().hex}"
         try:
-            found = shared_candidates.find(
-                list(phashes.values()), places, _description_at, files, self._map
-            )
+            yield folder
         finally:
-            shutil.rmtree(files, ignore_errors=True)  # workers may still have some open
-        return _Pairs(names, found)
+            shutil.rmtree(folder, ignore_errors=True)  # workers may still have some open
 
-    def _read_description(self, name: str) -> Description:
-        return _description_at(self._place(name))
+    def candidates(self) -> np.ndarray:
+        with self._folder() as folder:
+            return shared_candidates.find(
+                self.hashes, self._place, _description_at, folder, self._map
+            )
 
-    def _place(self, name: str) -> Place:
-        return Place(name, self.files[name], self.shard_of[name])
+    def groups(self, pairs: np.ndarray) -> np.ndarray:
+        with self._folder() as folder:
+            return super().groups(fewer_pairs(pairs, folder, self._map))
+
+    def _read_description(self, picture: int) -> Description:
+        return _description_at(self._place(picture))
+
+    def _place(self, picture: int) -> Place:
+        shard = self.shards[self.shard_of[picture]]
+        return Place(self.pictures.name(picture), self.file(picture), shard)
 
     def _compare_all(self, pairs: Iterable[Pair]) -> Iterator[list[tuple[Pair, str]]]:
-        jobs = ((self._place(a), self._place(b), mirrored) for a, b, mirrored in pairs)
+        jobs = ((pair, self._place(pair[0]), self._place(pair[1])) for pair in pairs)
         without_kind = []
         for chunk in self._map(_kind_on_worker, jobs, PAIRS_IN_CHUNK):
             compared = []
-            for (a, b, mirrored), kind in chunk:
+            for (pair, a, b), kind in chunk:
                 if kind is None:
                     without_kind.append(f"{a.file} and {b.file}")
                 else:
-                    compared.append(((a.name, b.name, mirrored), kind))
+                    compared.append((pair, kind))
             yield compared
         if without_kind:
             print(
@@ -492,19 +529,19 @@ class SharedStore(Store):
                 file=sys.stderr,
             )
 
-    def shown_side_by_side(self, joining: dict[str, list[str]]) -> dict[str, list[str]]:
+    def shown_side_by_side(self, joining: Iterable[tuple[int, list[int]]]) -> dict[int, list[int]]:
         jobs = (
-            (self._place(picture), [self._place(other) for other in others])
-            for picture, others in joining.items()
+            (picture, self._place(picture), {self._place(other): other for other in others})
+            for picture, others in joining
         )
-        shown_by: dict[str, list[str]] = {}
+        shown_by: dict[int, list[int]] = {}
         for chunk in self._map(_shown_on_worker, jobs, 1):
-            for (place, _), shown in chunk:
+            for (picture, place, _), shown in chunk:
                 if shown is None:
                     print(
                         f"{place.file} counts as no collage until the next run: workers end when they "
                         "compare it",
                         file=sys.stderr,
                     )
-                shown_by[place.name] = shown or []
+                shown_by[picture] = shown or []
         return shown_by

@@ -63,12 +63,11 @@ def read(db: sqlite3.Connection, name: str) -> Description:
     )
 
 
-def hashes(db: sqlite3.Connection) -> dict[str, str | None]:
-    """The `phash` of each picture that the file describes."""
-    rows = db.execute(
+def hashes(db: sqlite3.Connection) -> Iterator[tuple[str, str | None]]:
+    """The name and `phash` of each picture that the file describes."""
+    return db.execute(
         "SELECT image, hash FROM descriptions WHERE version = ?", (DESCRIPTION_VERSION,)
     )
-    return dict(rows.fetchall())
 
 
 def describe_shard(shard: Shard) -> dict[str, str | None]:

@@ -8,9 +8,14 @@ that stays: what only a third picture joins to it is none. A picture that shows 
 by side, a collage, is set aside by itself.
 """
 
+import sqlite3
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import groupby
+from operator import itemgetter
+
+import numpy as np
 
 from artclf.base.processes import MapJobs
 from artclf.data.catalogue import (
@@ -18,21 +23,22 @@ from artclf.data.catalogue import (
     clean_path,
     label,
     label_of_copy,
-    read_catalogue,
 )
 from artclf.data.classes import in_order, labelled
 from artclf.data.cleaning import NEAR_DUPLICATE
-from artclf.data.comparison import Comparison, compare, pair_of
-from artclf.data.groups import components
+from artclf.data.comparison import Comparison, Named, compare, pair_of
+from artclf.data.numbered import Pictures
 
 # stands between the reason of an image that is set aside and the flag that cleaning gave it before
 FLAGGED = "; flagged: "
 
 COLLAGE = "collage"
 
-# of the catalogue, that judgements need: all of them take 2 kB a picture in memory
+HAS_COPY = "clean_status NOT IN ('', 'rejected') AND clean_sha256 IS NOT NULL"  # a clean one
+
+# of the catalogue, that judgements need
 COLUMNS = [
-    "url",
+    "rowid",
     "period",
     "file",
     "bytes",
@@ -83,55 +89,95 @@ def mark(data, map_jobs: MapJobs | None = None):
     """
     import pandas as pd
 
-    rows = _clean_rows(read_catalogue(data))
-    largest_first = sorted(rows, key=_size, reverse=True)
-    files = {row["clean_sha256"]: Path(data) / clean_path(row) for row in largest_first}
-    comparison = compare(data, files, map_jobs)
-    changes = []
+    with Catalogue(data, to_read=True) as catalogue:
+        pictures = Pictures.of(_largest_first(catalogue))
+    comparison = compare(data, pictures, map_jobs)
     set_aside = []
-    for group in _groups(rows, components(comparison.kinds)):
-        name = _group_name(group)
-        for row in group:
-            phash = comparison.phashes[row["clean_sha256"]]
-            changes.append({**_key(row), "phash": phash, "dup_group": name})
-        for judgement in _judge_group(group, comparison):
-            changes.append(
-                {
-                    **_key(judgement.row),
-                    "clean_status": judgement.status,
-                    "clean_reason": judgement.reason,
-                }
-            )
-            facts = judgement.set_aside
-            if facts:
-                periods = ", ".join(facts.periods)
-                set_aside.append([name, judgement.row["file"], facts.kind, facts.kept, periods])
-    with Catalogue(data) as cat:
-        cat.update(changes)
+    with Catalogue(data) as catalogue, catalogue.transaction() as db:
+        _write_hashes(db, comparison)
+        for group in _groups_to_judge(db, comparison):
+            name = _group_name(group)
+            _write_name(db, group, name)
+            for judgement in _judge_group(group, comparison.named(_pictures_of(group, pictures))):
+                _write_judgement(db, judgement)
+                facts = judgement.set_aside
+                if facts:
+                    periods = ", ".join(facts.periods)
+                    file = judgement.row["file"]
+                    set_aside.append([name, file, facts.kind, facts.kept, periods])
     return pd.DataFrame(set_aside, columns=["dup_group", "file", "kind", "kept", "periods"])
 
 
-def _clean_rows(table) -> list[dict]:
-    """The COLUMNS of the rows of a catalogue that have a clean copy, as dicts; texts are '' where
-    missing.
+def _largest_first(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
+    """The SHA-256 and the file of each clean copy."""
+    rows = catalogue.db.execute(
+        f"SELECT clean_sha256, file, period, review FROM images WHERE {HAS_COPY} "
+        "ORDER BY width * height DESC, bytes DESC, sha256 DESC, rowid"
+    )
+    for row in rows:
+        yield row["clean_sha256"], clean_path(dict(row))
+
+
+def _write_hashes(db: sqlite3.Connection, comparison: Comparison):
+    """Write the `phash` of all pictures, as if each were in no group."""
+    pictures, hashes = comparison.pictures, comparison.hashes
+    db.create_function("phash_of", 1, lambda sha256: hashes.text(pictures.number(sha256)))
+    db.execute(
+        f"UPDATE images SET phash = phash_of(clean_sha256), dup_group = NULL WHERE {HAS_COPY}"
+    )
+
+
+def _groups_to_judge(db: sqlite3.Connection, comparison: Comparison) -> Iterator[list[dict]]:
+    """The rows in groups, which have clean copies that pairs join, or the same one; the group whose
+    first row is first comes first. Single rows come only where this module has set them aside.
+
+    The number and group of a row are in memory, 16 bytes, and the rows of one group at a time.
     """
-    table = table[COLUMNS].copy()
-    texts = ["clean_status", "clean_reason", "review"]
-    table[texts] = table[texts].astype(object).fillna("")
-    is_clean = ~table.clean_status.isin(["", "rejected"]) & table.clean_sha256.notna()
-    return table[is_clean].to_dict("records")
+    pictures = comparison.pictures
+    is_in_group = pictures.is_repeated.copy()
+    is_in_group[comparison.kinds.ends] = True
+    db.create_function("is_in_group", 1, lambda name: int(is_in_group[pictures.number(name)]))
+    db.create_function("group_of", 1, lambda name: int(comparison.groups[pictures.number(name)]))
+    found = db.execute(
+        f"SELECT rowid, group_of(clean_sha256) FROM images WHERE {HAS_COPY} "
+        f"AND (is_in_group(clean_sha256) OR clean_reason LIKE '{NEAR_DUPLICATE}%') ORDER BY rowid"
+    )
+    rows = np.fromiter(map(tuple, found), [("rowid", int), ("group", int)])
+    _, first, place = np.unique(rows["group"], return_index=True, return_inverse=True)
+    order = first[place].argsort(kind="stable")
+    for _, group in groupby(rows[order].tolist(), key=itemgetter(1)):
+        yield [_row(db, rowid) for rowid, _ in group]
 
 
-def _key(row: dict) -> dict:
-    return {"url": row["url"], "period": row["period"]}
+def _row(db: sqlite3.Connection, rowid: int) -> dict:
+    """The COLUMNS of a row; texts are '' where missing."""
+    columns = ", ".join(COLUMNS)
+    row = dict(db.execute(f"SELECT {columns} FROM images WHERE rowid = ?", (rowid,)).fetchone())
+    return row | {name: row[name] or "" for name in ("clean_reason", "review")}
+
+
+def _pictures_of(group: list[dict], pictures: Pictures) -> list[int]:
+    """The numbers of the pictures of some rows, in order."""
+    return sorted(set(pictures.find([row["clean_sha256"] for row in group]).tolist()))
+
+
+def _write_name(db: sqlite3.Connection, group: list[dict], name: str | None):
+    rows = [(name, row["rowid"]) for row in group]
+    db.executemany("UPDATE images SET dup_group = ? WHERE rowid = ?", rows)
+
+
+def _write_judgement(db: sqlite3.Connection, judgement: Judgement):
+    db.execute(
+        "UPDATE images SET clean_status = ?, clean_reason = ? WHERE rowid = ?",
+        (judgement.status, judgement.reason, judgement.row["rowid"]),
+    )
 
 
 def _groups(rows: list[dict], group_of: dict[str, str]) -> list[list[dict]]:
     """The rows in groups: those in one group have clean copies of one group, or the same one."""
     groups = defaultdict(list)
     for row in rows:
-        sha256 = row["clean_sha256"]
-        groups[group_of.get(sha256, sha256)].append(row)
+        groups[group_of[row["clean_sha256"]]].append(row)
     return list(groups.values())
 
 
@@ -142,24 +188,24 @@ def _group_name(group: list[dict]) -> str | None:
     return min(row["sha256"] for row in group)[:16]
 
 
-def _judge_group(group: list[dict], comparison: Comparison) -> list[Judgement]:
+def _judge_group(group: list[dict], found: Named) -> list[Judgement]:
     """The judgements on rows that pairs join: collages, and each picture with its copies."""
     judgements = []
     others = []
     for row in group:
-        if row["clean_sha256"] not in comparison.collages:
+        if row["clean_sha256"] not in found.collages:
             others.append(row)
         elif _is_judged(row):
-            judgements.append(_judge_collage(row, group, comparison))
-    for copies in _groups(others, comparison.kept):
-        judgements += judge(copies, comparison.kinds)
+            judgements.append(_judge_collage(row, group, found))
+    for copies in _groups(others, found.kept):
+        judgements += judge(copies, found.kinds)
     return judgements
 
 
-def _judge_collage(row: dict, group: list[dict], comparison: Comparison) -> Judgement:
+def _judge_collage(row: dict, group: list[dict], found: Named) -> Judgement:
     if row["review"] == "drop":
         return _stays(row)
-    shown = comparison.collages[row["clean_sha256"]]
+    shown = found.collages[row["clean_sha256"]]
     file_of = {other["clean_sha256"]: other["file"] for other in group}
     files = ", ".join(file_of[picture] for picture in shown)
     reason = f"{NEAR_DUPLICATE}: shows several pictures of the collection ({files})"

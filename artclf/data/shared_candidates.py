@@ -9,17 +9,16 @@ words. Module `close_hashes` says how hashes are searched.
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from artclf.base.errors import StepError
-from artclf.base.files import replace_whole
+from artclf.base.files import replace_with_array
+from artclf.base.processes import Workers, check_result, size_of_jobs
 from artclf.base.progress import progress_bar
 from artclf.data.candidates import (
     BLOCK,
     Vocabulary,
-    hashes_as_numbers,
     lengths_of,
     most_similar,
     over_lengths,
@@ -28,12 +27,13 @@ from artclf.data.candidates import (
 )
 from artclf.data.close_hashes import Part, close_pairs_in, parts_of
 from artclf.data.matching import Description
+from artclf.data.numbered import Hashes, numbers_of
 
-# A way to do jobs: a function, the jobs, and how many of them go to a worker together
-Workers = Callable[[Callable, Iterable, int], Iterator[list[tuple]]]
-
+SMALLEST_BLOCK = 64  # pictures
 MOST_BLOCKS = 8192  # so that a partition reads few files
 WORDS_IN_PARTITION = 1 << 25  # a worker sorts so many together
+
+SEARCH = "search for candidates"  # what workers do, in messages
 
 HASHES = "hashes.npy"
 VOCABULARY = "vocabulary.npy"
@@ -42,24 +42,9 @@ WORDS = "words"
 INDEX = "index"
 
 
-def numbers_of(pairs: np.ndarray, number: int) -> np.ndarray:
-    """Pairs (first, second, mirrored) of `number` pictures, (n, 3), as one number each: in memory a
-    pair takes 8 bytes.
-    """
-    first, second, mirrored = pairs.T
-    return (first * number + second) * 2 + mirrored
-
-
-def pairs_of(numbers: np.ndarray, number: int) -> np.ndarray:
-    """The pairs that `numbers_of` wrote as numbers: (n, 3)."""
-    both, mirrored = np.divmod(numbers, 2)
-    first, second = np.divmod(both, number)
-    return np.stack([first, second, mirrored], axis=1)
-
-
 def find(
-    hashes: list[str | None],
-    pictures: list,
+    hashes: Hashes,
+    picture: Callable[[int], Any],
     description: Callable[..., Description],
     folder: Path,
     workers: Workers,
@@ -67,24 +52,35 @@ def find(
     """The candidates by hash and by visual words, as `numbers_of` writes them, in order and each
     once.
 
-    `description` gives that of each of `pictures`, here and on the workers; `folder`, which they see,
-    is for files that this function leaves to the caller.
+    `picture` gives what names one to the workers, and `description` that of what is so named, here
+    and on the workers; `folder`, which they see, is for files that this function leaves to the caller.
     """
-    number = len(pictures)
-    indices, codes = hashes_as_numbers(hashes)
-    close = by_hash(codes, folder, workers)
-    close[:, :2] = np.array(indices, int)[close[:, :2]]
-    similar = by_words(pictures, description, folder, workers)
-    return np.union1d(numbers_of(close, number), similar)
+    number = len(hashes.codes)
+    close = by_hash(hashes.codes[hashes.has_hash], folder, workers)
+    close[:, :2] = np.flatnonzero(hashes.has_hash)[close[:, :2]]
+    parts = [numbers_of(close, number), by_words(number, picture, description, folder, workers)]
+    return _each_once(parts)
+
+
+def _each_once(parts: list[np.ndarray]) -> np.ndarray:
+    """The numbers of all parts, in order and each once. Empties the list of parts, and sorts in place:
+    `np.unique` would take twice the memory.
+    """
+    numbers = np.concatenate(parts)
+    parts.clear()
+    numbers.sort()
+    is_first = np.ones(len(numbers), bool)
+    np.not_equal(numbers[1:], numbers[:-1], out=is_first[1:])
+    return numbers[is_first]
 
 
 def by_hash(hashes: np.ndarray, folder: Path, workers: Workers) -> np.ndarray:
     """The pairs of close hashes, uint64, as `close_pairs` gives them; `folder` is for files."""
-    save(folder / HASHES, hashes)
+    replace_with_array(folder / HASHES, hashes)
     function = partial(_close_pairs_in_file, folder / HASHES)
     found = [np.empty((0, 3), int)]
     for chunk in workers(function, parts_of(len(hashes)), 1):
-        found += [_result(pairs, "hashes") for _, pairs in chunk]
+        found += [check_result(pairs, f"{SEARCH} (hashes)") for _, pairs in chunk]
     return np.concatenate(found)
 
 
@@ -131,64 +127,46 @@ class Block(NamedTuple):
 
 
 def by_words(
-    pictures: list,
+    number: int,
+    picture: Callable[[int], Any],
     description: Callable[..., Description],
     folder: Path,
     workers: Workers,
 ) -> np.ndarray:
     """The candidates of `candidates.by_words`, as `numbers_of` writes them, sorted and each once."""
-    number = len(pictures)
-    vocabulary = Vocabulary.drawn_from(number, lambda i: description(pictures[i]).descriptors)
+    vocabulary = Vocabulary.drawn_from(number, lambda i: description(picture(i)).descriptors)
     if vocabulary is None:
         return np.empty(0, int)
-    save(folder / VOCABULARY, vocabulary.half_words)
-    rows = max(BLOCK, -(-number // MOST_BLOCKS))
+    replace_with_array(folder / VOCABULARY, vocabulary.half_words)
+    rows = max(size_of_jobs(number, SMALLEST_BLOCK, BLOCK), -(-number // MOST_BLOCKS))
     layout = Layout(folder, number, len(vocabulary), rows, len(vocabulary))
-    blocks = [Block(block.start, pictures[block.start : block.stop]) for block in layout.blocks]
-    words = sum(_map(workers, partial(write_words, layout, description), blocks, "words"))
-    partitions = max(1, -(-words // WORDS_IN_PARTITION))
+    starts = [block.start for block in layout.blocks]
+    # one after the other, because the names of all pictures would take much memory
+    blocks = (Block(block.start, [picture(i) for i in block]) for block in layout.blocks)
+    counts = _map(workers, partial(write_words, layout, description), blocks, len(starts), "words")
+    partitions = max(1, -(-sum(counts) // WORDS_IN_PARTITION))
     layout = layout._replace(width=-(-len(vocabulary) // partitions))
-    _map(workers, partial(write_partition, layout), layout.partitions, "index")
-    starts = [block.start for block in blocks]
-    lengths = _map(workers, partial(lengths_in_block, layout), starts, "lengths")
-    save(folder / LENGTHS, np.concatenate(lengths))
-    found = _map(workers, partial(similar_in_block, layout), starts, "candidates")
-    return np.unique(np.concatenate(found))
+    index = partial(write_partition, layout)
+    _map(workers, index, layout.partitions, len(layout.partitions), "index")
+    lengths = _map(workers, partial(lengths_in_block, layout), starts, len(starts), "lengths")
+    replace_with_array(folder / LENGTHS, np.concatenate(lengths))
+    search = partial(similar_in_block, layout)
+    return _each_once(_map(workers, search, starts, len(starts), "candidates"))
 
 
-def _map(workers: Workers, function: Callable, jobs, what: str) -> list:
-    """The results of jobs, in the order of these."""
-    numbered = list(enumerate(jobs))
-    results: list = [None] * len(numbered)
-    with progress_bar(desc=what, total=len(numbered)) as bar:
-        for chunk in workers(partial(_call, function), numbered, 1):
+def _map(workers: Workers, function: Callable, jobs: Iterable, number: int, what: str) -> list:
+    """The results of `number` jobs, in the order of these."""
+    results: list = [None] * number
+    with progress_bar(desc=what, total=number) as bar:
+        for chunk in workers(partial(_call, function), enumerate(jobs), 1):
             for (place, _), result in chunk:
-                results[place] = _result(result, what)
+                results[place] = check_result(result, f"{SEARCH} ({what})")
                 bar.update()
     return results
 
 
 def _call(function: Callable, numbered: tuple):
     return function(numbered[1])
-
-
-def _result(result, what: str):
-    if result is None:
-        raise StepError(
-            f"workers end when they search for candidates ({what}): give them more memory, or start "
-            "fewer on a machine"
-        )
-    return result
-
-
-def save(file: Path, array: np.ndarray):
-    """Write an array as a .npy file, whole or not at all."""
-
-    def write(part: Path):
-        with part.open("wb") as stream:
-            np.save(stream, array)
-
-    replace_whole(file, write)
 
 
 # The jobs
@@ -205,8 +183,8 @@ def write_words(layout: Layout, description: Callable[..., Description], block: 
     words = np.concatenate(words_of_each)
     order = words.argsort(kind="stable")
     folder = layout.folder / WORDS
-    save(folder / f"{block.start}-words.npy", words[order])
-    save(folder / f"{block.start}-pictures.npy", np.repeat(numbers, counts)[order])
+    replace_with_array(folder / f"{block.start}-words.npy", words[order])
+    replace_with_array(folder / f"{block.start}-pictures.npy", np.repeat(numbers, counts)[order])
     return len(words)
 
 
@@ -233,7 +211,7 @@ def write_partition(layout: Layout, partition: int) -> bool:
     starts = np.concatenate([[0], np.where(is_listed, counts, 0).cumsum()])
     folder = layout.folder / INDEX
     for name, array in Index(words, weights, starts, pictures)._asdict().items():
-        save(folder / f"{partition}-{name}.npy", array)
+        replace_with_array(folder / f"{partition}-{name}.npy", array)
     return True
 
 

@@ -11,7 +11,8 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 from artclf.base import processes
-from artclf.base.processes import map_in_processes, process_pool
+from artclf.base.errors import StepError
+from artclf.base.processes import check_result, map_in_processes, process_pool, size_of_jobs
 
 
 def results_of(function, jobs, **options) -> dict:
@@ -160,3 +161,14 @@ def test_interrupted_workers_finish_what_they_do_and_their_parent_ends(tmp_path)
     os.killpg(script.pid, signal.SIGINT)  # as a terminal does: to the workers, too
     output, errors = script.communicate(timeout=60)
     assert (output, errors, script.returncode) == ("interrupted\n", "", 0)
+
+
+def test_few_pictures_make_small_jobs_so_that_no_worker_is_idle():
+    sizes = [size_of_jobs(number, least=16, most=128) for number in (0, 300, 3200, 10**7)]
+    assert sizes == [16, 16, 50, 128]
+
+
+def test_a_job_without_a_result_is_an_error_that_says_what_workers_did():
+    assert check_result(0, "count") == 0
+    with pytest.raises(StepError, match="workers end when they count: give them more memory"):
+        check_result(None, "count")

@@ -1,17 +1,19 @@
 """Comparison: what is described and compared, once, and what is stored of it."""
 
 import sqlite3
+from itertools import combinations
 
 import numpy as np
 import pytest
 
 from artclf.data import comparison, descriptions
 from artclf.data.matching import Description
+from artclf.data.numbered import Pictures, numbers_of, pairs_of
 
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    """A maker of stores on one database, whose pictures are files that hold a number."""
+    """A maker of stores on one database, whose pictures, in order, are files that hold numbers."""
     calls = []
 
     def read_luminance(file):
@@ -36,11 +38,11 @@ def store(tmp_path, monkeypatch):
     databases = []
 
     def make(*numbers):
-        files = {f"image {number}": tmp_path / str(number) for number in numbers}
-        for number, file in zip(numbers, files.values(), strict=True):
-            file.write_text(str(number))
+        for number in numbers:
+            (tmp_path / str(number)).write_text(str(number))
+        pictures = Pictures.of((f"image {number}", str(number)) for number in numbers)
         databases.append(sqlite3.connect(tmp_path / "duplicates.db"))
-        return comparison.Store(databases[-1], files), calls
+        return comparison.Store(databases[-1], pictures, tmp_path), calls
 
     yield make
     for database in databases:
@@ -52,14 +54,30 @@ def points_of(number: int) -> tuple[np.ndarray, np.ndarray]:
     return points, np.full((number, 128), number, np.uint8)
 
 
+def numbers(store, *pairs) -> np.ndarray:
+    """Pairs of a store's pictures, as its functions take them."""
+    return numbers_of(np.array(pairs), len(store.pictures))
+
+
+def named(store, kinds) -> dict:
+    """Kinds by the names of pictures."""
+    name = store.pictures.name
+    return {
+        (name(picture), name(other)): kind
+        for picture in range(len(store.pictures))
+        for other, kind in kinds.starting_with(picture)
+    }
+
+
 def test_a_picture_is_described_once(store):
     first, calls = store(1, 2)
     first.describe_new()
     second, _ = store(1, 2, 5)
     second.describe_new()
     assert sorted(calls) == [("describe", number) for number in (1, 2, 5)]
-    for number in (1, 2, 5):
-        description = second.description(f"image {number}")
+    for picture, number in enumerate((1, 2, 5)):
+        assert second.hashes.text(picture) == f"{number:016x}"
+        description = second.description(picture)
         points, descriptors = points_of(number)
         assert description.hash == f"{number:016x}"
         assert np.array_equal(description.points, points)
@@ -92,8 +110,9 @@ def test_a_pair_is_compared_once_and_takes_the_first_map_that_fits(store):
     first, calls = store(1, 2)
     first.describe_new()
     calls.clear()
-    pairs = [("image 1", "image 2", False)]
-    assert first.kinds_of(pairs) == {("image 1", "image 2"): "same"}
+    pairs = numbers(first, (0, 1, False))
+    kinds = {("image 1", "image 2"): "same"}
+    assert named(first, first.kinds_of(pairs)) == kinds
     assert calls == [
         ("maps", "1", "2", False),
         ("luminance", "1"),
@@ -103,72 +122,70 @@ def test_a_pair_is_compared_once_and_takes_the_first_map_that_fits(store):
     ]
     second, _ = store(1, 2)
     calls.clear()
-    assert second.kinds_of(pairs) == {("image 1", "image 2"): "same"} and calls == []
+    assert named(second, second.kinds_of(pairs)) == kinds and calls == []
 
 
 def test_pairs_that_show_nothing_in_common_are_remembered_and_left_out(store):
-    new, calls = store(1, 4, 3)
+    new, calls = store(1, 4, 5)
     new.describe_new()
-    pairs = [("image 1", "image 4", False), ("image 3", "image 1", False)]
-    assert new.kinds_of(pairs) == {}
+    pairs = numbers(new, (0, 1, False), (0, 2, False))
+    assert not len(new.kinds_of(pairs).codes)
+    assert ("maps", "1", "5", False) in calls
     calls.clear()
-    assert new.kinds_of(pairs) == {} and calls == []
-    assert new.pairs_found_before() == set()
+    assert not len(new.kinds_of(pairs).codes) and calls == []
+    assert not len(new.pairs_found_before())
 
 
 def test_of_a_pair_the_first_kind_counts(store):
     new, calls = store(1, 3)
     new.describe_new()
-    pairs = [("image 1", "image 3", mirrored) for mirrored in (False, True)]
-    assert new.kinds_of(pairs) == {("image 1", "image 3"): "mirror"}
+    pairs = numbers(new, (0, 1, False), (0, 1, True))
+    pair = ("image 1", "image 3")
+    assert named(new, new.kinds_of(pairs)) == {pair: "mirror"}
     assert [call for call in calls if call[0] == "maps"] == [
         ("maps", "1", "3", False),
         ("maps", "1", "3", True),
     ]
     new.db.execute("UPDATE verdicts SET kind = 'detail' WHERE mirrored")
-    assert new.kinds_of(pairs) == {("image 1", "image 3"): "mirror"}
-    assert new.kinds_of(pairs[::-1]) == {("image 1", "image 3"): "mirror"}
-    assert new.kinds_of(pairs[1:] * 2) == {("image 1", "image 3"): "detail"}
+    assert named(new, new.kinds_of(pairs)) == {pair: "mirror"}
+    assert named(new, new.kinds_of(pairs[::-1])) == {pair: "mirror"}
+    assert named(new, new.kinds_of(pairs[1:], pairs[1:])) == {pair: "detail"}
 
 
 def test_pairs_of_earlier_runs_are_known_while_both_pictures_are_there(store):
     first, _ = store(1, 2, 3)
     first.describe_new()
-    first.kinds_of([("image 1", "image 2", False), ("image 1", "image 3", True)])
-    assert first.pairs_found_before() == {
-        ("image 1", "image 2", False),
-        ("image 1", "image 3", True),
-    }
-    for numbers in ((1, 2), (2, 3), (2,)):
-        later, _ = store(*numbers)
-        expected = {("image 1", "image 2", False)} if numbers == (1, 2) else set()
-        assert later.pairs_found_before() == expected
+    first.kinds_of(numbers(first, (0, 1, False), (0, 2, True)))
+    found = pairs_of(first.pairs_found_before(), 3).tolist()
+    assert sorted(found) == [[0, 1, False], [0, 2, True]]
+    for there, expected in (((0, 1, 2), [[1, 2, 0]]), ((2, 3), []), ((2,), [])):
+        later, _ = store(*there)
+        assert pairs_of(later.pairs_found_before(), len(there)).tolist() == expected
 
 
 def test_kinds_are_written_in_batches(store, monkeypatch):
-    new, _ = store(1, 2)
+    new, _ = store(*range(24))
     new.describe_new()
-
-    def compare(pair, of_both):
-        return "same" if pair[2] < 299 else 1 / 0
-
-    monkeypatch.setattr(new, "_compare", compare)
+    pairs = [(*pair, False) for pair in combinations(range(24), 2)]  # 276
+    monkeypatch.setattr(new, "_compare", lambda pair, _: "same" if pair != pairs[-1] else 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        new.kinds_of([("image 1", "image 2", number) for number in range(300)])
+        new.kinds_of(numbers(new, *pairs))
     assert new.db.execute("SELECT count(*) FROM verdicts").fetchone() == (256,)
 
 
 def test_other_versions_are_not_taken(store, monkeypatch):
     first, calls = store(1, 2)
     first.describe_new()
-    first.kinds_of([("image 1", "image 2", False)])
+    pairs = numbers(first, (0, 1, False))
+    first.kinds_of(pairs)
     calls.clear()
     monkeypatch.setattr(comparison, "VERDICT_VERSION", "other")
-    assert first.pairs_found_before() == set()
-    first.kinds_of([("image 1", "image 2", False)])
+    assert not len(first.pairs_found_before())
+    first.kinds_of(pairs)
     assert len([call for call in calls if call[0] == "kind"]) == 2
     monkeypatch.setattr(descriptions, "DESCRIPTION_VERSION", "other")
-    first.describe_new()
+    second, _ = store(1, 2)
+    second.describe_new()
     assert len([call for call in calls if call[0] == "describe"]) == 2
 
 
@@ -176,7 +193,7 @@ def test_candidates_of_both_kinds_and_pairs_of_earlier_runs_are_compared(
     tmp_path, store, monkeypatch
 ):
     _, calls = store(1, 2, 3, 4)
-    files = {f"image {number}": tmp_path / str(number) for number in (4, 3, 2, 1)}
+    pictures = Pictures.of((f"image {number}", str(number)) for number in (4, 3, 2, 1))
 
     def by_hash(hashes):
         assert hashes == [f"{number:016x}" for number in (1, 2, 3, 4)]
@@ -188,10 +205,12 @@ def test_candidates_of_both_kinds_and_pairs_of_earlier_runs_are_compared(
 
     monkeypatch.setattr(comparison, "by_hash", by_hash)
     monkeypatch.setattr(comparison, "by_words", by_words)
-    result = comparison.compare(tmp_path, files)
+    result = comparison.compare(tmp_path, pictures)
+    found = result.named(range(4))
     kinds = {("image 1", "image 2"): "same", ("image 1", "image 3"): "mirror"}
-    assert result.kinds == kinds and list(result.kinds) == list(kinds)
-    assert result.phashes == {f"image {number}": f"{number:016x}" for number in (1, 2, 3, 4)}
+    assert found.kinds == kinds and list(found.kinds) == list(kinds)
+    hashes = [result.hashes.text(picture) for picture in range(4)]
+    assert hashes == [f"{number:016x}" for number in (1, 2, 3, 4)]
     assert [call[1:] for call in calls if call[0] == "maps"] == [
         ("1", "2", False),
         ("1", "3", True),
@@ -199,7 +218,10 @@ def test_candidates_of_both_kinds_and_pairs_of_earlier_runs_are_compared(
         ("2", "3", False),  # 1 joins 3, the largest of its group, and 2: are they copies, too?
         ("2", "3", True),
     ]
-    assert result.kept == {"image 3": "image 3", "image 1": "image 3", "image 2": "image 2"}
+    kept = {1: 3, 2: 2, 3: 3, 4: 4}
+    assert found.kept == {f"image {one}": f"image {other}" for one, other in kept.items()}
+    assert result.groups.tolist() == [0, 0, 0, 3]
     monkeypatch.setattr(comparison, "by_hash", lambda hashes: set())
     monkeypatch.setattr(comparison, "by_words", lambda number, descriptors: set())
-    assert comparison.compare(tmp_path, files) == result
+    again = comparison.compare(tmp_path, pictures)
+    assert again.named(range(4)) == found and again.groups.tolist() == [0, 0, 0, 3]

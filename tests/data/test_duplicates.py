@@ -1,11 +1,13 @@
 """Near-duplicates: what becomes of a group, and what is written."""
 
+import numpy as np
 import pytest
 
 from artclf.data import duplicates
 from artclf.data.catalogue import Catalogue, read_catalogue
 from artclf.data.comparison import Comparison
 from artclf.data.duplicates import SetAside, judge
+from artclf.data.numbered import KINDS, Hashes, Kinds
 
 # Judgements
 
@@ -226,19 +228,24 @@ def test_the_judgements_are_in_the_catalogue_and_in_the_table(catalogue, monkeyp
         image("y", sha256="0123456789abcdef-and-more"),
         image("z", period="b", url="http://a.example/x"),
     )
-    compared = []
-    kinds = {("x", "y"): "same", ("x", "z"): "detail"}
-    hashes = {"x": "1" * 16, "y": None, "z": "3" * 16, "single": "4" * 16}
+    hashes = Hashes(4)
+    hashes.put(np.arange(4), ["4" * 16, "1" * 16, None, "3" * 16])
+    pairs = [(1, 2, 0, KINDS.index("same")), (1, 3, 0, KINDS.index("detail"))]
+    kinds = Kinds.of(np.array(pairs), 4)
 
-    def compare(folder, files, map_jobs):
-        compared.append((folder, files, map_jobs))
-        return Comparison(hashes, kinds, {"x": "x", "y": "x", "z": "x"}, {})
+    def compare(folder, pictures, map_jobs):
+        assert folder == str(data) and map_jobs is None
+        names = {"single": "a", "x": "a", "y": "a", "z": "b"}
+        assert [pictures.name(i) for i in range(4)] == list(names)
+        files = [f"clean/{period}/{name}.jpg" for name, period in names.items()]
+        assert [pictures.file(i) for i in range(4)] == files
+        assert pictures.rank.argsort().tolist() == [1, 3, 0, 2]
+        return Comparison(
+            pictures, hashes, kinds, np.array([0, 1, 1, 1]), np.array([0, 1, 1, 1]), {}
+        )
 
     monkeypatch.setattr(duplicates, "compare", compare)
     found = duplicates.mark(str(data))
-    names = {"x": "a", "single": "a", "y": "a", "z": "b"}
-    files = {name: data / "clean" / period / f"{name}.jpg" for name, period in names.items()}
-    assert compared == [(str(data), files, None)]
     group = "0123456789abcdef"
     assert found.columns.tolist() == ["dup_group", "file", "kind", "kept", "periods"]
     assert found.to_numpy().tolist() == [
@@ -256,7 +263,12 @@ def test_the_judgements_are_in_the_catalogue_and_in_the_table(catalogue, monkeyp
         ["conflict", "3" * 16, group],
         ["rejected", None, None],
     ]
-    monkeypatch.setattr(duplicates, "compare", lambda *_: Comparison(hashes, {}, {}, {}))
+    apart = Kinds.of(np.empty((0, 4), int), 4)
+
+    def find_nothing(folder, pictures, map_jobs):
+        return Comparison(pictures, hashes, apart, np.arange(4), np.arange(4), {})
+
+    monkeypatch.setattr(duplicates, "compare", find_nothing)
     assert duplicates.mark(data).empty
     table = read_catalogue(data)
     assert table.dup_group.isna().all() and table.clean_status.tolist().count("ok") == 4

@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw, ImageOps
 
 from artclf import download
 from artclf.data import cleaning, comparison, duplicates, sample, splits
-from artclf.data.catalogue import Catalogue, read_catalogue
+from artclf.data.catalogue import Catalogue, clean_path, read_catalogue
+from artclf.data.numbered import Pictures
 
 FIRST, SECOND = list(sample.PERIODS)[4], list(sample.PERIODS)[9]
 
@@ -262,15 +263,13 @@ def test_pictures_that_fade_into_another_are_copies_of_their_neighbours_alone(ca
     used = table[table.clean_status == "ok"]
     assert table.file.iloc[0] in set(used.file) and 2 <= len(used) < 12
     assert table.dup_group.nunique() == 1  # splits keep all of them together
-    with_kept = comparison.compare(data, files_of(data, table)).kinds
+    pictures = Pictures.of(
+        (row["clean_sha256"], clean_path(row)) for row in table.to_dict("records")
+    )
+    with_kept = comparison.compare(data, pictures).named(range(len(pictures))).kinds
     hashes = table.set_index("file").clean_sha256
     for row in found.itertuples():
         assert tuple(sorted((hashes[row.file], hashes[row.kept]))) in with_kept
-
-
-def files_of(data, table) -> dict[str, Path]:
-    rows = table.to_dict("records")
-    return {row["clean_sha256"]: data / cleaning.clean_path(row) for row in rows}
 
 
 def test_a_dropped_picture_takes_its_copies_along(canvas, tmp_path):

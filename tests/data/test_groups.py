@@ -1,10 +1,21 @@
 """Groups: images that pairs or shared values join, directly or through others."""
 
+import pickle
 import random
 
+import numpy as np
 import pytest
 
-from artclf.data.groups import components, joined
+from artclf.base.errors import StepError
+from artclf.base.processes import map_in_processes
+from artclf.data import groups
+from artclf.data.groups import (
+    components,
+    fewer_pairs,
+    groups_of_numbers,
+    joined,
+    with_the_least,
+)
 
 
 class UnionFind:
@@ -74,6 +85,88 @@ def test_components_are_those_of_merged_sets_and_of_networkx(seed):
     assert found == {
         image: min(group) for group in networkx.connected_components(graph) for image in group
     }
+
+
+# Numbers, in parts
+
+
+def serially(function, jobs, chunk_size):
+    """Does jobs as workers do: function, jobs and results are copies, and the last come first."""
+    for job in reversed(list(jobs)):
+        own_function, own_job = pickle.loads(pickle.dumps((function, job)))
+        yield [(job, pickle.loads(pickle.dumps(own_function(own_job))))]
+
+
+def in_processes(function, jobs, chunk_size):
+    return map_in_processes(function, jobs, workers=1, chunk_size=chunk_size)
+
+
+def random_pairs(rng: np.random.Generator, number: int) -> np.ndarray:
+    return rng.integers(number, size=(int(rng.integers(2 * number)), 2))
+
+
+def crowds(rng: np.random.Generator, number: int, pairs_of_each: int = 4) -> np.ndarray:
+    """Pairs within eight crowds."""
+    total = pairs_of_each * number
+    return rng.integers(number // 8, size=(total, 2)) * 8 + rng.integers(8, size=(total, 1))
+
+
+def chain(rng: np.random.Generator, number: int) -> np.ndarray:
+    images = rng.permutation(number)
+    return rng.permutation(np.stack([images[:-1], images[1:]], axis=1))
+
+
+@pytest.mark.parametrize("make", [random_pairs, crowds, chain])
+@pytest.mark.parametrize("part", [7, 100, 10_000])
+def test_pairs_that_workers_join_in_parts_make_the_same_groups(tmp_path, monkeypatch, make, part):
+    networkx = pytest.importorskip("networkx")
+    monkeypatch.setattr(groups, "PAIRS_IN_PART", part)
+    for seed in range(3):
+        pairs = make(np.random.default_rng(seed), 400)
+        fewer = fewer_pairs(pairs, tmp_path, serially)
+        found = groups_of_numbers(fewer, 400)
+        assert found.tolist() == groups_of_numbers(pairs, 400).tolist()
+        graph = networkx.Graph()
+        graph.add_nodes_from(range(400))
+        graph.add_edges_from(pairs.tolist())
+        for group in networkx.connected_components(graph):
+            assert (found[list(group)] == min(group)).all()
+
+
+def test_of_many_pairs_one_remains_for_each_image_but_the_least_of_a_group(tmp_path, monkeypatch):
+    monkeypatch.setattr(groups, "PAIRS_IN_PART", 300)
+    pairs = crowds(np.random.default_rng(0), 96, pairs_of_each=30)
+    rounds = []
+
+    def counted(function, jobs, chunk_size):
+        rounds.append(len(jobs))
+        return serially(function, jobs, chunk_size)
+
+    fewer = fewer_pairs(pairs, tmp_path, counted)
+    assert rounds == [10, 3] and len(fewer) <= 300
+    assert with_the_least(pairs).tolist() == [[image % 8, image] for image in range(8, 96)]
+
+
+def test_few_pairs_need_no_workers(tmp_path):
+    pairs = chain(np.random.default_rng(0), 30)
+    assert fewer_pairs(pairs, tmp_path, None) is pairs and not list(tmp_path.iterdir())
+
+
+def test_a_process_joins_pairs(tmp_path, monkeypatch):
+    monkeypatch.setattr(groups, "PAIRS_IN_PART", 1 << 19)
+    pairs = np.stack([np.arange(1 << 20), np.arange(1 << 20) | 255], axis=1)
+    fewer = fewer_pairs(pairs, tmp_path, in_processes)
+    assert (groups_of_numbers(fewer, 1 << 20) == np.arange(1 << 20) & ~255).all()
+
+
+def test_workers_that_end_as_they_join_pairs_are_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(groups, "PAIRS_IN_PART", 10)
+
+    def end(function, jobs, chunk_size):
+        yield [(job, None) for job in jobs]
+
+    with pytest.raises(StepError, match="workers end when they join pairs to groups: give them"):
+        fewer_pairs(chain(np.random.default_rng(0), 30), tmp_path, end)
 
 
 # Shared values

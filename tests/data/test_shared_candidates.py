@@ -9,6 +9,7 @@ import pytest
 from artclf.base.errors import StepError
 from artclf.data import candidates, close_hashes, shared_candidates
 from artclf.data.matching import MIRROR_BITS, Description, mirror_descriptors
+from artclf.data.numbered import Hashes, pairs_of
 
 
 def serially(function, jobs, chunk_size):
@@ -42,6 +43,12 @@ def collection(number: int) -> list[Description]:
     return pictures
 
 
+def hashes_of(pictures: list[Description]) -> Hashes:
+    hashes = Hashes(len(pictures))
+    hashes.put(np.arange(len(pictures)), [picture.hash for picture in pictures])
+    return hashes
+
+
 @pytest.mark.parametrize(("rows", "partitions", "most"), [(1024, 1, 1000), (16, 60, 20)])
 def test_workers_find_the_same_candidates(monkeypatch, tmp_path, rows, partitions, most):
     """Also where a block of pictures has no points, and a partition no words."""
@@ -49,21 +56,17 @@ def test_workers_find_the_same_candidates(monkeypatch, tmp_path, rows, partition
     pictures[24:48] = [pictures[11]] * 24
     monkeypatch.setattr(candidates, "MOST_PICTURES", most)
     monkeypatch.setattr(shared_candidates, "BLOCK", rows)
+    monkeypatch.setattr(shared_candidates, "SMALLEST_BLOCK", rows)
     monkeypatch.setattr(shared_candidates, "MOST_BLOCKS", 3)
     words = sum(len(set(map(bytes, picture.descriptors))) for picture in pictures)
     monkeypatch.setattr(shared_candidates, "WORDS_IN_PARTITION", -(-words // partitions))
     monkeypatch.setattr(close_hashes, "HASHES_AT_A_TIME", max(10, 70 // partitions))
     here = candidates.by_hash([picture.hash for picture in pictures])
     here |= candidates.by_words(70, lambda i: pictures[i].descriptors)
-    names = [str(number) for number in range(70)]
     found = shared_candidates.find(
-        [picture.hash for picture in pictures],
-        names,
-        partial(described, pictures),
-        tmp_path,
-        serially,
+        hashes_of(pictures), str, partial(described, pictures), tmp_path, serially
     )
-    pairs = shared_candidates.pairs_of(found, 70).tolist()
+    pairs = pairs_of(found, 70).tolist()
     assert pairs == sorted([i, j, int(mirrored)] for i, j, mirrored in here)
     assert {(0, 7, False), (0, 9, True), (1, 9, True)} <= here and len(here) > 150
     files = list((tmp_path / shared_candidates.INDEX).glob("*-words.npy"))
@@ -74,18 +77,9 @@ def test_workers_find_the_same_candidates(monkeypatch, tmp_path, rows, partition
 
 def test_without_a_second_picture_or_any_point_there_are_no_candidates(tmp_path):
     for pictures in ([], collection(12)[:1], [collection(12)[11]] * 5):
-        names = [str(number) for number in range(len(pictures))]
-        hashes = [picture.hash for picture in pictures]
+        hashes = hashes_of(pictures)
         function = partial(described, pictures)
-        assert shared_candidates.find(hashes, names, function, tmp_path, serially).size == 0
-
-
-def test_a_pair_is_a_number_and_back():
-    number = 100_000_000
-    pairs = np.array([[0, 1, 0], [5, number - 1, 1], [number - 2, number - 1, 1]])
-    numbers = shared_candidates.numbers_of(pairs, number)
-    assert numbers.dtype == np.int64 and (np.diff(numbers) > 0).all()
-    assert (shared_candidates.pairs_of(numbers, number) == pairs).all()
+        assert shared_candidates.find(hashes, str, function, tmp_path, serially).size == 0
 
 
 def test_workers_that_end_are_an_error(tmp_path):
@@ -93,4 +87,5 @@ def test_workers_that_end_are_an_error(tmp_path):
         yield [(job, None) for job in jobs]
 
     with pytest.raises(StepError, match=r"search for candidates \(hashes\): give them more memory"):
-        shared_candidates.find(["0" * 16], ["0"], partial(described, []), tmp_path, end)
+        hashes = hashes_of(collection(12)[:1])
+        shared_candidates.find(hashes, str, partial(described, []), tmp_path, end)

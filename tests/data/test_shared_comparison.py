@@ -65,7 +65,7 @@ def test_runs_with_and_without_workers_find_the_same_and_go_on_from_each_other(
     data, tmp_path, monkeypatch
 ):
     other = shutil.copytree(data, tmp_path / "other")
-    monkeypatch.setattr(comparison, "PICTURES_IN_SHARD", 2)
+    monkeypatch.setattr(comparison, "SMALLEST_SHARD", 2)
     found = duplicates.mark(other)
     assert sorted(found.kind) == ["mirror", "mirror", "same"]
     assert duplicates.mark(data, serially).equals(found)
@@ -84,7 +84,7 @@ def test_runs_with_and_without_workers_find_the_same_and_go_on_from_each_other(
 
 
 def test_a_shard_is_whole_or_absent_and_a_run_goes_on_after_those_that_are_there(data, monkeypatch):
-    monkeypatch.setattr(comparison, "PICTURES_IN_SHARD", 2)
+    monkeypatch.setattr(comparison, "SMALLEST_SHARD", 2)
 
     def ends_after_one(function, jobs, workers=None, chunk_size=16, initializer=None):
         for number, chunk in enumerate(serially(function, jobs)):
@@ -113,9 +113,9 @@ def test_descriptions_of_another_version_are_not_taken(data, monkeypatch):
     names = set(read_catalogue(data).clean_sha256)
     [shard] = descriptions.shards(data)
     with descriptions.open_shard(shard) as db:
-        assert descriptions.hashes(db).keys() == names
+        assert dict(descriptions.hashes(db)).keys() == names
         monkeypatch.setattr(descriptions, "DESCRIPTION_VERSION", "other")
-        assert descriptions.hashes(db) == {}
+        assert dict(descriptions.hashes(db)) == {}
 
 
 def test_a_copy_that_is_gone_is_an_error_before_any_work(data):
