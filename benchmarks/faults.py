@@ -1,15 +1,15 @@
 """What a download on Ray loses, fetches twice or asks too early, when workers, nodes and the command are killed.
 
     python benchmarks/faults.py [--urls 20000] [--only "a worker is killed"]
-    python benchmarks/faults.py --rates 3 [--urls 2000 20000] [--save FILE]
+    python benchmarks/faults.py --rates 3 [--urls 2000 20000] [--cores 2] [--save FILE]
 
 Servers of this process answer on many addresses of 127.0.0.0/8, each of them a host: plain ones, slow
 ones, those with a Crawl-delay, those that ask for patience by http 429, those that redirect to others,
 and with answers that are cut or fail once. They count requests at a time and the pauses between them.
 Two nodes (`ray.cluster_utils.Cluster`) do the download for each fault. With `--rates`, plain hosts
-tell instead how many pictures a second they give to the command alone and to a worker on Ray, in
-so many rounds for each number of URLs, and how much memory both take near the end; the rates of the
-last number are saved. Needs the extra `cluster`.
+tell instead how many pictures a second they give to the command alone and to one with a worker on Ray
+for each of `--cores`, in so many rounds for each number of URLs, and how much memory these processes
+take near the end; the rates of the last number are saved. Needs the extra `cluster`.
 """
 
 import argparse
@@ -438,25 +438,27 @@ def megabytes_of(process: psutil.Process) -> float:
     return process.memory_info().rss / 1e6
 
 
-def compare_rates(numbers_of_urls: list[int], rounds: int, file: Path | None):
-    with nodes([1]) as cluster:
+def compare_rates(numbers_of_urls: list[int], rounds: int, cores: int, file: Path | None):
+    with nodes([cores]) as cluster:
         for urls in numbers_of_urls:
-            on_ray = []
+            here, on_ray = [], []
             for _ in range(rounds):
-                show("here", urls, rate(urls, None))
+                here.append(rate(urls, None))
+                show("here", urls, here[-1])
                 on_ray.append(rate(urls, cluster))
-                show("one worker on Ray", urls, on_ray[-1])
+                show("on Ray", urls, on_ray[-1])
+            local, ray = (median(found.pictures for found in rates) for rates in (here, on_ray))
+            print(f"{urls} URLs: {local:.0f} here, {ray:.0f} on Ray ({ray / local - 1:+.0%})")
     if file:
-        a_core = median(found.pictures for found in on_ray)
         driver = median(found.for_processor for found in on_ray)
-        save(file, {"download": {"a_core": a_core, "driver": driver}})
+        save(file, {"download": {"a_core": ray / cores, "driver": driver}})
 
 
 def show(place: str, urls: int, found: Rate):
     line = f"{urls} URLs, {place}: {found.pictures:.0f} pictures a second, the command takes "
     line += f"{found.command:.0f} MB"
     for megabytes in found.workers:
-        line += f", the worker {megabytes:.0f} MB"
+        line += f", a worker {megabytes:.0f} MB"
     print(line, flush=True)
 
 
@@ -466,10 +468,11 @@ def main():
     parser.add_argument("--hosts", type=int, default=240)
     parser.add_argument("--only", nargs="*", choices=FAULTS, default=list(FAULTS))
     parser.add_argument("--rates", type=int, default=0)
+    parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--save", type=Path)
     args = parser.parse_args()
     if args.rates:
-        compare_rates(args.urls, args.rates, args.save)
+        compare_rates(args.urls, args.rates, args.cores, args.save)
         return
     if len(args.urls) > 1:
         parser.error("several numbers of --urls go with --rates")
