@@ -102,7 +102,7 @@ def test_the_command_hands_all_settings_to_fit(config, monkeypatch):
         **changes,
         "parts": (80, 10.5, 9.5),
         "pretrained": False,
-        "args": (Path("d"), Path("e"), 15, 2, 0.01, True, False),
+        "args": ("d", Path("e"), 15, 2, 0.01, True, False),
     }
     del expected["weights"], expected["lr"]
     assert {name: given[name] for name in expected} == expected
