@@ -444,7 +444,9 @@ def test_an_exercise_runs_as_it_is_written(notebook, exercise, ran, tmp_path):
         "GALLERY": "../data/sample/gallery",
         "REVIEW": "../data/sample/urls/review.csv",
     }
-    parameters = {**paths, **run._parse_assignments(SMALL), **settings(exercise)}
+    # the network of all pictures is that of `ran`
+    small = run._parse_assignments([*SMALL, "FINAL=False"])
+    parameters = {**paths, **small, **settings(exercise)}
     for name, value in parameters.items():
         if isinstance(value, str) and value.startswith("../"):
             parameters[name] = str(tmp_path / value.removeprefix("../"))
