@@ -70,7 +70,18 @@ def is_pack(place) -> bool:
     """Whether `place` is an address, or a folder with a pack, and no data set."""
     if is_address(place):
         return True
-    return (Path(place) / INDEX).is_file() and not (Path(place) / "catalogue.db").exists()
+    index = Path(place) / INDEX
+    is_data_set = (Path(place) / "catalogue.db").exists()
+    return index.is_file() and not is_data_set and not _is_of_another_program(index)
+
+
+def _is_of_another_program(index: Path) -> bool:
+    """Whether a `pack.json` is whole and names no format, as ours do."""
+    try:
+        noted = json.loads(index.read_bytes())
+    except ValueError:  # one of ours that is damaged: `read_index` says so
+        return False
+    return not (isinstance(noted, dict) and "format" in noted)
 
 
 def check_is_none(folder):

@@ -152,3 +152,10 @@ def test_raw_pictures_are_no_clean_copies(data, tmp_path):
         ):
             act(tmp_path / "raw")
     cleaning.check_has_copies(data)
+
+
+def test_a_pack_json_of_another_program_makes_no_pack(tmp_path):
+    (tmp_path / packs.INDEX).write_text('{"name": "textures"}')
+    assert not packs.is_pack(tmp_path)
+    (tmp_path / packs.INDEX).write_text('{"name":')
+    assert packs.is_pack(tmp_path)
