@@ -41,7 +41,7 @@ from artclf.data.splits import (
     record,
 )
 from artclf.model import backbones, engine, network, ranks
-from artclf.model.feature_rows import shared_rows_of
+from artclf.model.feature_rows import rows_of, store_in_shares
 from artclf.model.features import pictures_of
 from artclf.model.heads import LinearHead
 from artclf.model.keep import BestEpoch, CheckFit, History, OneRun, Resume
@@ -209,7 +209,8 @@ def _solve_head(learn: Learner, images: pd.DataFrame):
     config = learn.config
     views = range(config["views"])
     pictures = pictures_of(learn.data, images, config)
-    x = shared_rows_of(pictures, learn.model[0], config, views, learn.map_jobs)
+    store_in_shares(pictures, learn.model[0], config, views)
+    x = rows_of(pictures, learn.model[0], config, views, learn.map_jobs)
     classes = pd.Index(config["vocab"]).get_indexer(images.period)
     head = LinearHead(config["ridge"], config["balance"], config["tau"])
     if ranks.is_first():

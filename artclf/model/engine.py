@@ -18,7 +18,7 @@ from fastai.vision.core import TensorImage
 from artclf.base.machine import keep_freed_memory
 from artclf.base.processes import MapJobs
 from artclf.model import network, ranks
-from artclf.model.feature_rows import shared_rows_of
+from artclf.model.feature_rows import rows_of, store_in_shares
 from artclf.model.features import Pictures, pictures_of
 
 
@@ -87,7 +87,8 @@ class Stored(Callback):
         """
         body = get_model(self.learn.model)[0]
         views = range(self.config["views"] if part == "train" else 1)
-        x = shared_rows_of(self.pictures[part], body, self.config, views, self.map_jobs)
+        store_in_shares(self.pictures[part], body, self.config, views)
+        x = rows_of(self.pictures[part], body, self.config, views, self.map_jobs)
         y = self._targets(part).repeat_interleave(len(views))
         if part == "train":
             self.feature_mean = x.mean

@@ -199,21 +199,12 @@ def of_each(rows: FeatureRows, function: Callable[[np.ndarray], np.ndarray]) -> 
     return found
 
 
-def shared_rows_of(
-    pictures: Pictures,
-    net: nn.Module,
-    config: dict,
-    views: Sequence[int] = (0,),
-    map_jobs: MapJobs | None = None,
-) -> FeatureRows:
-    """What `rows_of` gives, in each process of a training; they share out the features that are to
-    be computed before.
-    """
+def store_in_shares(pictures: Pictures, net: nn.Module, config: dict, views: Sequence[int]):
+    """Store the features that aren't, of which each process of a training computes a share."""
     if ranks.are_several():
         own = pictures.at(ranks.own_items(range(len(pictures.hashes))))
         _store(own, net, config, views)
         ranks.wait_for_all()
-    return rows_of(pictures, net, config, views, map_jobs)
 
 
 def rows_of(
