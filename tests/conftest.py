@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from unittest.mock import patch
 from urllib.request import urlopen
 
 import pytest
@@ -10,6 +11,13 @@ import pytest
 os.environ["ARTCLF_OFFLINE"] = "1"  # no test asks a hub for weights
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
+
+
+@pytest.fixture(autouse=True)
+def same_environment():
+    """A test, and a command that it runs in this process, leaves the environment as it was."""
+    with patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(scope="session")
