@@ -61,7 +61,8 @@ def modules() -> list[str]:
         name = file.relative_to(package).with_suffix("").as_posix()
         if file.name == "__init__.py":  # its names have a table in docs/api.md
             continue
-        if name != "cli" and name not in names and has_public_name(file):
+        is_listed = name == "cli" or name.startswith("commands/")  # by page Commands
+        if not is_listed and name not in names and has_public_name(file):
             names.append(name)
     return names
 

@@ -166,8 +166,10 @@ def test_a_place_without_a_pack_is_an_error_beside_the_answers_for_others(
 
 def paths_of_commands() -> list[tuple]:
     """Function and name of each option and argument that is a folder or file, of every command."""
-    found = []
-    for command in [*cli.app.registered_commands, *cli.data_app.registered_commands]:
+    found, apps = [], [cli.app]
+    for app in apps:
+        apps += [group.typer_instance for group in app.registered_groups]
+    for command in [command for app in apps for command in app.registered_commands]:
         for name, parameter in inspect.signature(
             command.callback, eval_str=True
         ).parameters.items():

@@ -14,11 +14,11 @@ from made_exports import LOGITS, SIZE, WEIGHTS, model_of_colours, version_of, wr
 from PIL import Image
 
 import artclf
-from artclf import cli
 from artclf.answers import onnx as answers
 from artclf.answers.exports import VERSIONS
 from artclf.base.errors import InputError
 from artclf.base.files import sha256_of
+from artclf.commands.options import Backend
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_without_onnxruntime_the_extra_is_named(small, monkeypatch):
 
 
 def test_another_backend_is_refused(small):
-    assert [backend.value for backend in cli.Backend] == list(artclf.BACKENDS)
+    assert [backend.value for backend in Backend] == list(artclf.BACKENDS)
     with pytest.raises(InputError, match="backend is 'jax': take one of torch, onnx, onnx-int8"):
         artclf.load(small, backend="jax")
 

@@ -5,8 +5,8 @@ import os
 import pytest
 from made_pictures import encoded, noise
 
-from artclf import cli
 from artclf.base.errors import InputError
+from artclf.commands.options import Layout
 from artclf.data.galleries import LAYOUTS, read_gallery
 
 
@@ -142,7 +142,7 @@ def test_pictures_without_labels_are_taken_from_any_folder(tmp_path):
         read_gallery(tmp_path, layout="unlabelled", label_column="style")
     with pytest.raises(InputError, match="for pictures without labels, say --layout unlabelled"):
         read_gallery(gallery(tmp_path / "flat", "1.jpg"))
-    assert [layout.value for layout in cli.Layout] == list(LAYOUTS)
+    assert [layout.value for layout in Layout] == list(LAYOUTS)
 
 
 def test_unlabelled_pictures_beside_those_of_classes_are_counted(tmp_path):

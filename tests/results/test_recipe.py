@@ -10,6 +10,7 @@ import pytest
 
 from artclf import cli, predict, train
 from artclf.base.files import read_json
+from artclf.commands import options, training
 from artclf.data.pictures import SIZE
 from artclf.results.recipe import DEFAULTS, EXPERIMENTS, Recipe, command, recipe_of
 
@@ -37,14 +38,14 @@ def test_settings_have_one_default_everywhere():
     arguments = {}
     for function in (train.learner, train.fit):
         arguments |= inspect.signature(function).parameters
-    options = inspect.signature(cli.train).parameters
+    of_command = inspect.signature(training.train).parameters
     for field in fields(Recipe):
         assert arguments[field.name].default == field.default
         if field.name not in ("parts", "exclude"):  # texts and lists on the command line
-            assert options[field.name].default == field.default
-    assert cli._parse_parts(options["parts"].default) == DEFAULTS.parts
+            assert of_command[field.name].default == field.default
+    assert options.parse_parts(of_command["parts"].default) == DEFAULTS.parts
     for name, value in EXPERIMENTS.items():
-        assert arguments[name].default == value and name not in options
+        assert arguments[name].default == value and name not in of_command
 
 
 def test_an_export_holds_its_recipe(export, monkeypatch):
