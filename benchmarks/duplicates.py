@@ -66,7 +66,15 @@ from threadpoolctl import threadpool_limits
 from artclf import clean, download
 from artclf.base.processes import in_chunks
 from artclf.base.progress import progress_bar
-from artclf.data import comparison, descriptions, duplicates, shared_candidates
+from artclf.data import (
+    comparison,
+    descriptions,
+    duplicates,
+    matcher,
+    shared_candidates,
+    shared_verdicts,
+    verdicts,
+)
 from artclf.data.candidates import by_words
 from artclf.data.catalogue import Catalogue, clean_path, read_catalogue
 from artclf.data.close_hashes import close_pairs_in, parts_of
@@ -671,12 +679,13 @@ def mark_drawn(data: Path, map_jobs):
     families = Families()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     with (
-        patch.object(comparison, "describe_file", families.describe),
+        patch.object(verdicts, "describe_file", families.describe),
         patch.object(descriptions, "describe_file", families.describe),
-        patch.object(comparison, "read_luminance", lambda file: None),
-        patch.object(comparison, "candidate_maps", verdict),
-        patch.object(comparison, "kind_of_copy", lambda one, other, kind: kind),
-        patch.object(comparison.Matcher, "shown_side_by_side", shown),
+        patch.object(verdicts, "read_luminance", lambda file: None),
+        patch.object(shared_verdicts, "read_luminance", lambda file: None),
+        patch.object(matcher, "candidate_maps", verdict),
+        patch.object(matcher, "kind_of_copy", lambda one, other, kind: kind),
+        patch.object(matcher.Matcher, "shown_side_by_side", shown),
     ):
         found, cost = with_cost(duplicates.mark, data, map_jobs)
     found.to_csv(data / "found.csv", index=False)
@@ -731,7 +740,7 @@ def drawn_kind(job) -> str:
 
 def draw_results(function, jobs, workers=None, chunk_size=16, initializer=None):
     """A `MapJobs` that draws what workers would take long for."""
-    drawn = {descriptions.describe_shard: drawn_hashes, comparison._kind_on_worker: drawn_kind}
+    drawn = {descriptions.describe_shard: drawn_hashes, shared_verdicts._kind_on_worker: drawn_kind}
     return map_in_chunks(drawn.get(function, function), jobs, chunk_size)
 
 
@@ -739,7 +748,7 @@ def mark_with_drawn_results(data: Path, number: int):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     with (
         patch.object(shared_candidates, "by_words", drawn_candidates),
-        patch.object(comparison, "PAIRS_IN_CHUNK", 10_000),  # each is a transaction
+        patch.object(shared_verdicts, "PAIRS_IN_CHUNK", 10_000),  # each is a transaction
     ):
         found, cost = with_cost(duplicates.mark, data, draw_results)
     print(f"{number} pictures, {len(found)} set aside: {cost}, {before:.0f} MB before", flush=True)

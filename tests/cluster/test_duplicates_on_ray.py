@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from artclf import download
 from artclf.base.errors import StepError
-from artclf.data import cleaning, comparison, duplicates, groups, sample, shared_candidates
+from artclf.data import cleaning, duplicates, groups, sample, shared_candidates, shared_verdicts
 from artclf.data.catalogue import read_catalogue
 
 pytest.importorskip("ray")
@@ -79,8 +79,8 @@ def test_a_folder_that_a_worker_does_not_see_is_an_error(map_jobs, tmp_path):
 
 
 def test_near_duplicates_are_the_same(map_jobs, gallery, tmp_path, monkeypatch):
-    monkeypatch.setattr(comparison, "SMALLEST_SHARD", 4)
-    monkeypatch.setattr(comparison, "PAIRS_IN_CHUNK", 8)
+    monkeypatch.setattr(shared_verdicts, "SMALLEST_SHARD", 4)
+    monkeypatch.setattr(shared_verdicts, "PAIRS_IN_CHUNK", 8)
     monkeypatch.setattr(shared_candidates, "SMALLEST_BLOCK", 5)
     monkeypatch.setattr(shared_candidates, "WORDS_IN_PARTITION", 1500)
     monkeypatch.setattr(groups, "PAIRS_IN_PART", 3)

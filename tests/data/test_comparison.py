@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from artclf.data import comparison, descriptions
+from artclf.data import comparison, descriptions, matcher, verdicts
 from artclf.data.matching import Description
 from artclf.data.numbered import Pictures, numbers_of, pairs_of
 
@@ -33,8 +33,10 @@ def store(tmp_path, monkeypatch):
         calls.append(("kind", a, b, affine))
         return {2: "same", 3: "mirror"}.get(a * b, "") if affine == "good map" else ""
 
-    for function in (read_luminance, describe_file, candidate_maps, kind_of_copy):
-        monkeypatch.setattr(comparison, function.__name__, function)
+    for function in (read_luminance, describe_file):
+        monkeypatch.setattr(verdicts, function.__name__, function)
+    for function in (candidate_maps, kind_of_copy):
+        monkeypatch.setattr(matcher, function.__name__, function)
     databases = []
 
     def make(*numbers):
@@ -42,7 +44,7 @@ def store(tmp_path, monkeypatch):
             (tmp_path / str(number)).write_text(str(number))
         pictures = Pictures.of((f"image {number}", str(number)) for number in numbers)
         databases.append(sqlite3.connect(tmp_path / "duplicates.db"))
-        return comparison.Store(databases[-1], pictures, tmp_path), calls
+        return verdicts.Store(databases[-1], pictures, tmp_path), calls
 
     yield make
     for database in databases:
@@ -88,7 +90,7 @@ def test_a_picture_is_described_once(store):
 def test_descriptions_are_written_in_batches(store, monkeypatch):
     full, calls = store(*range(70))
     monkeypatch.setattr(
-        comparison,
+        verdicts,
         "describe_file",
         lambda file: Description(None, *points_of(1)) if int(file.name) < 69 else 1 / 0,
     )
@@ -179,7 +181,7 @@ def test_other_versions_are_not_taken(store, monkeypatch):
     pairs = numbers(first, (0, 1, False))
     first.kinds_of(pairs)
     calls.clear()
-    monkeypatch.setattr(comparison, "VERDICT_VERSION", "other")
+    monkeypatch.setattr(verdicts, "VERDICT_VERSION", "other")
     assert not len(first.pairs_found_before())
     first.kinds_of(pairs)
     assert len([call for call in calls if call[0] == "kind"]) == 2
@@ -203,8 +205,8 @@ def test_candidates_of_both_kinds_and_pairs_of_earlier_runs_are_compared(
         assert number == 4 and descriptors(2).tolist() == points_of(3)[1].tolist()
         return {(0, 2, True), (1, 3, False)}
 
-    monkeypatch.setattr(comparison, "by_hash", by_hash)
-    monkeypatch.setattr(comparison, "by_words", by_words)
+    monkeypatch.setattr(verdicts, "by_hash", by_hash)
+    monkeypatch.setattr(verdicts, "by_words", by_words)
     result = comparison.compare(tmp_path, pictures)
     found = result.named(range(4))
     kinds = {("image 1", "image 2"): "same", ("image 1", "image 3"): "mirror"}
@@ -221,7 +223,7 @@ def test_candidates_of_both_kinds_and_pairs_of_earlier_runs_are_compared(
     kept = {1: 3, 2: 2, 3: 3, 4: 4}
     assert found.kept == {f"image {one}": f"image {other}" for one, other in kept.items()}
     assert result.groups.tolist() == [0, 0, 0, 3]
-    monkeypatch.setattr(comparison, "by_hash", lambda hashes: set())
-    monkeypatch.setattr(comparison, "by_words", lambda number, descriptors: set())
+    monkeypatch.setattr(verdicts, "by_hash", lambda hashes: set())
+    monkeypatch.setattr(verdicts, "by_words", lambda number, descriptors: set())
     again = comparison.compare(tmp_path, pictures)
     assert again.named(range(4)) == found and again.groups.tolist() == [0, 0, 0, 3]

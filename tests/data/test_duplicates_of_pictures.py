@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from artclf import download
-from artclf.data import cleaning, comparison, duplicates, sample, splits
+from artclf.data import cleaning, comparison, duplicates, matcher, sample, splits, verdicts
 from artclf.data.catalogue import Catalogue, clean_path, read_catalogue
 from artclf.data.numbered import Pictures
 
@@ -145,8 +145,10 @@ def test_a_rerun_says_the_same_computes_nothing_and_takes_back(canvas, tmp_path,
     )
     before = read_catalogue(data)
     with monkeypatch.context() as patch:
-        for name in ("describe_file", "read_luminance", "candidate_maps", "kind_of_copy"):
-            patch.delattr(comparison, name)
+        for name in ("describe_file", "read_luminance"):
+            patch.delattr(verdicts, name)
+        for name in ("candidate_maps", "kind_of_copy"):
+            patch.delattr(matcher, name)
         assert duplicates.mark(data).equals(found) and len(found) == 1
     assert read_catalogue(data).equals(before)
     with Catalogue(data) as cat:  # the larger one is found to be broken
@@ -200,7 +202,7 @@ def test_a_run_that_was_killed_goes_on(canvas, tmp_path, monkeypatch):
         f"{FIRST}/c.png": canvas[1],
     }
     with monkeypatch.context() as patch:
-        patch.setattr(comparison, "kind_of_copy", lambda *_: 1 / 0)
+        patch.setattr(matcher, "kind_of_copy", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             marked(tmp_path, pictures)
     data = tmp_path / "data"
@@ -208,7 +210,7 @@ def test_a_run_that_was_killed_goes_on(canvas, tmp_path, monkeypatch):
     with sqlite3.connect(data / "duplicates.db") as db:
         assert db.execute("SELECT count(*) FROM descriptions").fetchone() == (3,)
     with monkeypatch.context() as patch:
-        patch.delattr(comparison, "describe_file")
+        patch.delattr(verdicts, "describe_file")
         assert len(duplicates.mark(data)) == 1
 
 
@@ -339,6 +341,6 @@ def test_a_pair_stays_found_when_its_pictures_are_no_longer_candidates(
     data, found = marked(
         tmp_path, {"a/1.png": canvas[0], "a/2.png": CHANGES["cropped"][0](canvas[0])}
     )
-    monkeypatch.setattr(comparison, "by_words", lambda number, descriptors: set())
-    monkeypatch.setattr(comparison, "by_hash", lambda hashes: set())
+    monkeypatch.setattr(verdicts, "by_words", lambda number, descriptors: set())
+    monkeypatch.setattr(verdicts, "by_hash", lambda hashes: set())
     assert len(found) == 1 and duplicates.mark(data).equals(found)

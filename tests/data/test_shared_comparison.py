@@ -12,7 +12,15 @@ from PIL import ImageOps
 
 from artclf import download
 from artclf.base.errors import StepError
-from artclf.data import cleaning, comparison, descriptions, duplicates, sample
+from artclf.data import (
+    cleaning,
+    descriptions,
+    duplicates,
+    matcher,
+    sample,
+    shared_verdicts,
+    verdicts,
+)
 from artclf.data.catalogue import read_catalogue
 
 FIRST, SECOND = list(sample.PERIODS)[4], list(sample.PERIODS)[9]
@@ -56,16 +64,17 @@ def data(cleaned, tmp_path):
 
 
 def without_work(monkeypatch):
-    for name in ("describe_file", "candidate_maps", "kind_of_copy"):
-        monkeypatch.delattr(comparison, name)
-    monkeypatch.delattr(descriptions, "describe_file")
+    for module in (verdicts, descriptions):
+        monkeypatch.delattr(module, "describe_file")
+    for name in ("candidate_maps", "kind_of_copy"):
+        monkeypatch.delattr(matcher, name)
 
 
 def test_runs_with_and_without_workers_find_the_same_and_go_on_from_each_other(
     data, tmp_path, monkeypatch
 ):
     other = shutil.copytree(data, tmp_path / "other")
-    monkeypatch.setattr(comparison, "SMALLEST_SHARD", 2)
+    monkeypatch.setattr(shared_verdicts, "SMALLEST_SHARD", 2)
     found = duplicates.mark(other)
     assert sorted(found.kind) == ["mirror", "mirror", "same"]
     assert duplicates.mark(data, serially).equals(found)
@@ -84,7 +93,7 @@ def test_runs_with_and_without_workers_find_the_same_and_go_on_from_each_other(
 
 
 def test_a_shard_is_whole_or_absent_and_a_run_goes_on_after_those_that_are_there(data, monkeypatch):
-    monkeypatch.setattr(comparison, "SMALLEST_SHARD", 2)
+    monkeypatch.setattr(shared_verdicts, "SMALLEST_SHARD", 2)
 
     def ends_after_one(function, jobs, workers=None, chunk_size=16, initializer=None):
         for number, chunk in enumerate(serially(function, jobs)):
@@ -140,7 +149,7 @@ def test_pictures_that_end_workers_are_named(data):
 
 
 def test_pairs_that_end_workers_count_as_different_and_are_told(data, capsys):
-    map_jobs = without_results(comparison._kind_on_worker)
+    map_jobs = without_results(shared_verdicts._kind_on_worker)
     assert duplicates.mark(data, map_jobs).empty
     [line] = capsys.readouterr().err.splitlines()
     assert "pairs count as different until the next run, such as " in line
