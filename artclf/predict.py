@@ -42,8 +42,8 @@ from artclf.model import unseen
 from artclf.model.classifier import Classifier
 from artclf.model.exports import load, load_learner, pickle_learner
 from artclf.model.feature_rows import FeatureRows, of_each, rows_of
-from artclf.model.features import pictures_of
 from artclf.model.network import early_features
+from artclf.model.pixels import pictures_of
 from artclf.results import calibration, card, embeddings, evaluation
 from artclf.results.neighbours import similar
 from artclf.results.recipe import recipe_of

@@ -42,11 +42,11 @@ from artclf.data.splits import (
 )
 from artclf.model import backbones, engine, network, ranks
 from artclf.model.feature_rows import rows_of, store_in_shares
-from artclf.model.features import pictures_of
 from artclf.model.heads import LinearHead
 from artclf.model.keep import BestEpoch, CheckFit, History, OneRun, Resume
 from artclf.model.loaders import data_loaders
 from artclf.model.losses import AdjustedLoss, balanced_weights
+from artclf.model.pixels import pictures_of
 from artclf.model.store import store_file
 from artclf.results.recipe import DEFAULTS, EXPERIMENTS
 from artclf.results.runs import FIGURES, read_run, spread

@@ -25,6 +25,7 @@ from artclf.model import backbones, features, network
 from artclf.model.doubts import HEAD
 from artclf.model.engine import measure_settings
 from artclf.model.folds import prediction_table
+from artclf.model.pixels import Pictures
 from artclf.results import evaluation
 
 FOLDS = {"grouped": "group", "painters": "artist"}  # what the folds keep together
@@ -42,7 +43,7 @@ def row_of(table: pd.DataFrame, named: str, args) -> dict:
     here = timed[(timed.precision == "float32") & (timed.threads == torch.get_num_threads())]
     hashes = [sha256_of(Path(file)) for file in table.file]
     config = {**asdict(backbone), "precision": "float32"}
-    shown = features.Pictures(args.data, table.file, hashes, size)
+    shown = Pictures(args.data, table.file, hashes, size)
     x = features.body_views(shown, body, config, [0])[:, 0]
     licences = [backbones.licence_of(one.name) for one in backbones.each(backbone)]
     row = {

@@ -78,6 +78,7 @@ def compute_features(data: Path, size: int, cores: int, map_jobs) -> int:
     from fastai.torch_core import default_device
 
     from artclf.model import backbones, features, network
+    from artclf.model.pixels import Pictures
 
     torch.set_num_threads(cores)
     for name in ("features.db", "pixels.db"):
@@ -88,7 +89,7 @@ def compute_features(data: Path, size: int, cores: int, map_jobs) -> int:
     backbone = backbones.find(ARCH)
     body = network.new_body(backbone, size=size)
     body.to(default_device(), memory_format=torch.channels_last)
-    pictures = features.Pictures(data, files, rows.clean_sha256, size)
+    pictures = Pictures(data, files, rows.clean_sha256, size)
     name = features.body_name(backbone, body)
     features.feature_views(pictures, body, backbone, name, [0], map_jobs=map_jobs)
     return len(files)

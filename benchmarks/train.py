@@ -46,6 +46,7 @@ from artclf.data import splits
 from artclf.data.formats import IMAGE_SUFFIXES
 from artclf.data.groups import joined
 from artclf.model import backbones, features, network
+from artclf.model.feature_batches import BATCH
 from artclf.results import compare, evaluation
 from artclf.results.recipe import DEFAULTS
 from artclf.results.significance import bootstrap
@@ -324,7 +325,7 @@ def costs(archs: Sequence[str], size: int, precision: str, runs: int = 3) -> pd.
     prediction, the median of `runs` batches; megabytes of its weights; number of features.
     """
     keep_freed_memory()
-    x = torch.rand(features.BATCH, 3, size, size)
+    x = torch.rand(BATCH, 3, size, size)
     rows = {}
     for arch in archs:
         backbone = backbones.find(arch, pretrained=False)

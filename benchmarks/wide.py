@@ -24,10 +24,11 @@ from train import mean_of
 from artclf.base.progress import progress_bar
 from artclf.data.pictures import SIZE
 from artclf.lab import leaks, protocols
-from artclf.model.features import Pictures, of_images
+from artclf.model.features import of_images
 from artclf.model.folds import prediction_table
 from artclf.model.heads import LinearHead, reduced
 from artclf.model.network import MOST_CHANNELS, covariances
+from artclf.model.pixels import Pictures
 from artclf.results import evaluation
 from artclf.results.recipe import DEFAULTS
 

@@ -19,7 +19,7 @@ from artclf.base.machine import keep_freed_memory
 from artclf.base.processes import MapJobs
 from artclf.model import network, ranks
 from artclf.model.feature_rows import rows_of, store_in_shares
-from artclf.model.features import Pictures, pictures_of
+from artclf.model.pixels import Pictures, pictures_of
 
 
 class Stored(Callback):

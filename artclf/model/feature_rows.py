@@ -16,7 +16,8 @@ from torch import nn
 from artclf.base.processes import MapJobs, in_chunks
 from artclf.base.settings import from_environment
 from artclf.model import ranks
-from artclf.model.features import PICTURES_PER_READ, Pictures, body_views, named_bodies, store_keys
+from artclf.model.features import PICTURES_PER_READ, body_views, named_bodies, store_keys
+from artclf.model.pixels import Pictures
 from artclf.model.store import Store, store_file
 
 IN_MEMORY = from_environment("ARTCLF_FEATURES_GB", 4) * 1e9  # bytes, at most

@@ -10,9 +10,9 @@ import numpy as np
 from artclf.data import splits
 from artclf.model import backbones, network, stages
 from artclf.model.feature_rows import FeatureRows, RowsInMemory, SelectedRows, rows_of
-from artclf.model.features import pictures_of
 from artclf.model.folds import out_of_fold
 from artclf.model.heads import EPSILON, LinearHead, reduced
+from artclf.model.pixels import pictures_of
 from artclf.model.several import Bodies
 
 FOLDS = 10

@@ -21,7 +21,7 @@ from artclf.base.files import replace_whole
 from artclf.base.threads import prefetch
 from artclf.data.pictures import Rejected, open_rgb
 from artclf.model import exports
-from artclf.model.features import BATCH
+from artclf.model.feature_batches import BATCH
 from artclf.results import evaluation, explorer
 
 METHOD = "stages CAM"  # it shows what the head reads, of every stage: see `experiments/14_explain`

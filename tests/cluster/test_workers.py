@@ -19,10 +19,13 @@ import pytest
 from artclf import download
 from artclf.answers import batch
 from artclf.base.errors import InputError, StepError
+from artclf.base.processes import FOR_WORKERS
 from artclf.cluster import workers
 from artclf.data import cleaning, packing
-from artclf.data.catalogue import read_catalogue
+from artclf.data.catalogue import clean_path, read_catalogue
 from artclf.model import backbones, features, network
+from artclf.model.pixels import Pictures
+from artclf.model.store import Store
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -181,24 +184,24 @@ def test_features_are_the_same_bit_for_bit(map_jobs, drawn, tmp_path, no_workers
         for name in ("here", "workers")
     ]
     rows = read_catalogue(drawn).query("clean_status == 'ok'").iloc[:20]
-    files = [features.clean_path(row) for row in rows.to_dict("records")]
+    files = [clean_path(row) for row in rows.to_dict("records")]
     backbone = backbones.find("efficientnet_lite0")
     body = network.new_body(backbone, size=64)
     arrays = []
     for data, way in zip(folders, (None, map_jobs), strict=True):
-        pictures = features.Pictures(data, files, rows.clean_sha256, 64)
-        first = features.Pictures(data, files[:3], rows.clean_sha256[:3], 64)
+        pictures = Pictures(data, files, rows.clean_sha256, 64)
+        first = Pictures(data, files[:3], rows.clean_sha256[:3], 64)
         features.feature_views(first, body, backbone, "net", [0], map_jobs=way)
         arrays.append(
             features.feature_views(pictures, body, backbone, "net", range(3), map_jobs=way)
         )
     assert arrays[0].shape[:2] == (20, 3) and np.array_equal(*arrays)
-    here, there = (features.Store(data / "features.db") for data in folders)
+    here, there = (Store(data / "features.db") for data in folders)
     [*keys] = here.keys()
     assert keys == there.keys() and len(keys) == 3
     for key in keys:
         assert here.read(key, list(rows.clean_sha256)) == there.read(key, list(rows.clean_sha256))
-    assert not list(folders[1].glob(f"{features.FOR_WORKERS}*"))
+    assert not list(folders[1].glob(f"{FOR_WORKERS}*"))
 
 
 @pytest.mark.parametrize("place", ["a folder", "an object store"])
@@ -208,14 +211,14 @@ def test_a_pack_is_read_by_the_workers(map_jobs, export, fresh, store, tmp_path,
     pack = tmp_path / "pack" if place == "a folder" else f"{store}/{tmp_path.name}"
     packing.pack(fresh, pack, clean=True, shard_size=0.05)
     rows = read_catalogue(fresh).query("clean_status == 'ok'")
-    files = [features.clean_path(row) for row in rows.to_dict("records")]
+    files = [clean_path(row) for row in rows.to_dict("records")]
     backbone = backbones.find("efficientnet_lite0")
     body = network.new_body(backbone, size=64)
     arrays = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         for data, way in ((fresh, None), (pack, map_jobs)):
-            pictures = features.Pictures(data, files, rows.clean_sha256, 64)
+            pictures = Pictures(data, files, rows.clean_sha256, 64)
             found = features.feature_views(pictures, body, backbone, "net", [0], map_jobs=way)
             arrays.append(found)
     assert np.array_equal(*arrays)

@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from artclf import train
 from artclf.model import engine, features, network
+from artclf.model.pixels import Pictures
 from artclf.model.store import Store
 
 SMALL = {"arch": "efficientnet_lite0", "size": 64, "batch_size": 8}
@@ -87,9 +88,9 @@ def test_unfrozen_the_network_is_given_what_its_own_loaders_give(drawn, tmp_path
 
 
 def test_no_picture_is_decoded_twice_and_nothing_looked_at_twice(fresh, tmp_path, monkeypatch):
-    seen, decode, looked, look = [], features.Pictures._decode, [], features.view_of
+    seen, decode, looked, look = [], Pictures._decode, [], features.view_of
     monkeypatch.setattr(
-        features.Pictures,
+        Pictures,
         "_decode",
         lambda self, file: seen.append(file.name) or decode(self, file),
     )

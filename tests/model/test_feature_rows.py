@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from artclf import train
 from artclf.data import splits
 from artclf.data.catalogue import clean_path, read_catalogue
-from artclf.model import backbones, feature_rows, features, heads, network, store, unseen
+from artclf.model import backbones, feature_rows, heads, network, store, unseen
+from artclf.model.pixels import pictures_of
 from artclf.results import embeddings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +29,7 @@ def pictures(fresh, no_workers):
     rows = read_catalogue(fresh).query("clean_status == 'ok'").iloc[:5]
     table = rows.assign(file=[clean_path(row) for row in rows.to_dict("records")])
     copies = pd.concat([table, table.iloc[:2]])  # the same bytes twice
-    return features.pictures_of(fresh, copies, CONFIG)
+    return pictures_of(fresh, copies, CONFIG)
 
 
 @pytest.fixture
@@ -160,6 +161,8 @@ import re, sys
 import numpy as np
 from artclf.model import backbones, feature_rows, features, network
 from artclf.model.heads import LinearHead
+from artclf.model.pixels import Pictures
+from artclf.model.store import Store, store_file
 from dataclasses import asdict
 
 backbone = backbones.find("efficientnet_lite0")
@@ -169,9 +172,9 @@ config = {**asdict(backbone), "size": 64, "resize": "squish", "precision": "floa
 feature_rows.IN_MEMORY = 0
 count = int(sys.argv[2])
 hashes = [f"{number:064x}" for number in range(count)]
-pictures = features.Pictures(sys.argv[1], hashes, hashes, 64)
+pictures = Pictures(sys.argv[1], hashes, hashes, 64)
 [key] = features.store_keys(pictures, body, name, [0]).values()
-store = features.Store(features.store_file(sys.argv[1], "features.db"))
+store = Store(store_file(sys.argv[1], "features.db"))
 for start in range(0, count, 100):
     drawn = np.random.default_rng(start).normal(size=(100, body.n_features)).astype("f4")
     some = hashes[start : start + 100]
@@ -192,6 +195,8 @@ from artclf import predict, train
 from artclf.data import splits
 from artclf.data.catalogue import Catalogue
 from artclf.model import feature_rows, features, heads, unseen
+from artclf.model.pixels import pictures_of
+from artclf.model.store import Store, store_file
 
 feature_rows.IN_MEMORY = 0
 heads.STEPS = 2
@@ -226,10 +231,10 @@ with Catalogue(data) as catalogue:
 settings = {"arch": "efficientnet_lite0", "size": 64, "pool": "stages", "split": "random"}
 learn = train.learner(data, data / "out", **settings)
 images = splits.of_training(data, learn.config)
-pictures = features.pictures_of(data, images, learn.config)
+pictures = pictures_of(data, images, learn.config)
 [(_, body, name)] = features.named_bodies(learn.model[0], learn.config)
 [key] = features.store_keys(pictures, body, name, [0]).values()
-store = features.Store(features.store_file(data, "features.db"))
+store = Store(store_file(data, "features.db"))
 for start in range(0, count, 100):
     drawn = np.random.default_rng(start).normal(size=(100, body.n_features)).astype("f4")
     some = pictures.hashes[start : start + 100]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from artclf.data.catalogue import clean_path, read_catalogue
 from artclf.model import backbones, features, network
+from artclf.model.pixels import Pictures
 
 LITE = "efficientnet_lite0"
 
@@ -53,9 +54,9 @@ def test_features_are_what_the_body_sees(fresh, rows):
 
 def seen_by(monkeypatch) -> list:
     """The files that are decoded from now on."""
-    seen, look = [], features.Pictures._decode
+    seen, look = [], Pictures._decode
     monkeypatch.setattr(
-        features.Pictures, "_decode", lambda self, file: seen.append(file) or look(self, file)
+        Pictures, "_decode", lambda self, file: seen.append(file) or look(self, file)
     )
     return seen
 
@@ -71,7 +72,7 @@ def test_what_is_known_is_not_computed_again_and_no_picture_decoded_twice(fresh,
 
 
 def test_a_killed_run_keeps_whole_batches(fresh, rows, monkeypatch):
-    look = features.Pictures._decode
+    look = Pictures._decode
 
     def dies(self, file):
         if file.name == last:
@@ -81,7 +82,7 @@ def test_a_killed_run_keeps_whole_batches(fresh, rows, monkeypatch):
     last = clean_path(rows.to_dict("records")[-1]).rsplit("/", 1)[-1]
     monkeypatch.setattr(features, "BATCH", 2)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(features.Pictures, "_decode", dies)
+        patch.setattr(Pictures, "_decode", dies)
         features.extract(fresh, rows, LITE, size=64)
     with sqlite3.connect(fresh / "features.db") as db:
         lengths = db.execute("SELECT length(value) FROM entries").fetchall()
@@ -95,7 +96,7 @@ def test_a_killed_run_keeps_whole_batches(fresh, rows, monkeypatch):
 def test_views_are_the_picture_its_mirror_image_and_crops_that_never_change(fresh, rows):
     table, body = table_of(rows), torch.nn.Flatten()
     body.weight = torch.nn.Parameter(torch.zeros(1))
-    pictures = features.Pictures(fresh, table.file, table.clean_sha256, 16)
+    pictures = Pictures(fresh, table.file, table.clean_sha256, 16)
     grey = backbones.Backbone("pixels", "none", "none", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     plain, mirror, one, other = (
         features.feature_views(pictures, body, grey, "pixels", range(4))
@@ -113,9 +114,9 @@ def test_a_picture_that_lacks_a_view_is_completed_and_copies_of_it_have_a_row_ea
     body = torch.nn.Flatten()
     body.weight = torch.nn.Parameter(torch.zeros(1))
     grey = backbones.Backbone("pixels", "none", "none", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    first = features.Pictures(fresh, table.file[:1], table.clean_sha256[:1], 16)
+    first = Pictures(fresh, table.file[:1], table.clean_sha256[:1], 16)
     features.feature_views(first, body, grey, "pixels", [0])
-    pictures = features.Pictures(fresh, table.file, table.clean_sha256, 16)
+    pictures = Pictures(fresh, table.file, table.clean_sha256, 16)
     found = features.feature_views(pictures, body, grey, "pixels", [0, 1])
     plain = pictures.pixels([0, 1, 0]).float() / 255
     expected = torch.stack([plain, plain.flip(-1)], 1).flatten(2)
@@ -134,7 +135,7 @@ def test_pictures_that_find_no_room_are_decoded_each_time(fresh, rows, monkeypat
     monkeypatch.setattr("artclf.model.store.LIMIT", 0)
     (fresh / "pixels.db").unlink(missing_ok=True)
     table, seen = table_of(rows), seen_by(monkeypatch)
-    pictures = features.Pictures(fresh, table.file, table.clean_sha256, 32)
+    pictures = Pictures(fresh, table.file, table.clean_sha256, 32)
     assert (pictures.pixels([0, 1]) == pictures.pixels([0, 1])).all() and len(seen) == 4
 
 

@@ -20,6 +20,7 @@ from artclf.base.errors import InputError
 from artclf.data import splits
 from artclf.model import attribution, backbones, exports, features, network, stages
 from artclf.model.explainer import Explainer
+from artclf.model.pixels import Pictures
 
 LITE, RESNET = "efficientnet_lite0", "resnet18"
 BOTH = f"{LITE}+{RESNET}"
@@ -138,10 +139,10 @@ def test_stored_features_are_those_of_the_network_and_shared_with_each_body(fres
     config = {**asdict(backbone), **settings}
     net = network.new_body(backbone, size=64).eval()
     found = features.of_images(fresh, table, net, config)[:, 0]
-    pictures = features.Pictures(fresh, table.file, table.clean_sha256, 64)
+    pictures = Pictures(fresh, table.file, table.clean_sha256, 64)
     x = normalised(pictures.pixels(range(5)).float() / 255, backbone)
     np.testing.assert_allclose(found, net(x), atol=2e-3, rtol=2e-3)
-    monkeypatch.setattr(features, "_compute", lambda *args: pytest.fail("computed again"))
+    monkeypatch.setattr(features, "compute", lambda *args: pytest.fail("computed again"))
     for one, part in zip(net.bodies, backbones.each(backbone), strict=True):
         alone = features.of_images(fresh, table, one, {**config, **asdict(part)})[:, 0]
         assert (alone == found[:, : one.n_features]).all()
