@@ -181,6 +181,44 @@ def test_two_processes_have_the_losses_of_one_and_go_on_after_a_kill(
     assert len(features.keys()) == len(Store(data_of_one / "features.db").keys())
 
 
+@pytest.mark.slow
+def test_torchrun_and_accelerate_start_the_same_training(fresh_data, tmp_path):
+    """Both start two processes on a machine without GPUs, accelerate by its --multi_gpu."""
+    launchers = {
+        "torchrun": ("torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+        "accelerate": ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
+    }
+    training = ["-m", "artclf", "train", "--data", fresh_data, "--epochs", 1, "--no-final"]
+    training += ["--arch", "efficientnet_lite0", "--size", 64, "--batch-size", 8]
+    training += ["--unfrozen-epochs", 1, "--processes", 2]
+    histories = {}
+    for name, launcher in launchers.items():
+        out = tmp_path / name
+        done = subprocess.run(
+            [sys.executable, "-m", *launcher, *map(str, training), "--out", str(out)],
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        histories[name] = pd.read_csv(out / "history.csv").drop(columns="seconds")
+    pd.testing.assert_frame_equal(histories["torchrun"], histories["accelerate"], rtol=1e-3)
+    assert len(histories["torchrun"]) == 2
+
+
+@pytest.mark.slow
+def test_what_accelerate_starts_on_cpus_is_refused(fresh_data, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+        + ["-m", "artclf", "train", "--data", str(fresh_data), "--out", str(tmp_path / "out")],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0 and "accelerate started a single process" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_launcher_that_started_another_number_is_named(command, drawn, tmp_path, monkeypatch):
     arguments = ("train", "--data", drawn, "--out", tmp_path)
     code, _, errors = command(*arguments, "--processes", 2)
