@@ -356,7 +356,7 @@ def learner(
         print(
             "While the body is frozen, the head learns on features that are stored in "
             f"{store_file(data, 'features.db')}; once it is unfrozen, the network learns on pixels in "
-            "pixels.db. With cached=False, every epoch reads the files."
+            "pixels.db. With cached=False (--no-cached), every epoch reads the files."
         )
     if uses_ridge:
         learn.add_cb(engine.Ridge(ridge))

@@ -11,6 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain, islice
@@ -94,7 +95,7 @@ def save(
     if file.suffix == ".parquet":
         require("parquet", "pyarrow")
     parts = file.with_name(f"{file.name}.parts")
-    with locked(parts), progress_bar(desc=file.name) as bar:
+    with _held(parts), progress_bar(desc=file.name) as bar:
         _claim(parts, classifier, min_probability)
         done, pictures = _done(parts, pictures_in(images))
         bar.update(done.pictures)
@@ -111,10 +112,23 @@ def save(
             done.add(rows)
         if done.parts:
             _join([_part(parts, number) for number in range(done.parts)], file)
-    shutil.rmtree(parts)
     if not done.parts:
         raise InputError(f"no picture found in {', '.join(map(str, images))}")
+    shutil.rmtree(parts)
     return {"pictures": done.pictures, "errors": done.errors, "file": str(file)}
+
+
+@contextmanager
+def _held(parts: Path) -> Iterator[None]:
+    """Keep other processes from writing to the folder `parts` while the `with` block lasts. The folder
+    stays only if it has answers.
+    """
+    with locked(parts):
+        try:
+            yield
+        finally:
+            if not _part(parts, 0).exists():
+                shutil.rmtree(parts, ignore_errors=True)  # Windows keeps a lock that is held
 
 
 @dataclass

@@ -56,7 +56,7 @@ def pack(data, target, clean: bool = False, shard_size: float = MEGABYTES_OF_SHA
     isn't what the catalogue knows is an error.
 
     Where `target` holds the same data set already, only shards whose rows have changed are written.
-    Raises FileNotFoundError without a catalogue, InputError where `target` holds other pictures or
+    Raises FileNotFoundError without a catalogue, InputError where `target` holds something else or
     was packed with other settings, StepError where another process packs into the same folder,
     ImportError where a package is missing.
     """
@@ -151,6 +151,8 @@ class _Writer:
     def __init__(self, data: Path, place: Place, index: Index):
         self.data, self.place, self.index = data, place, index
         self.old = packs.read_index(place)
+        if self.old is None:
+            _check_empty(place)
         self.is_marked = False  # as not whole
         self.written = 0
         if self.old and (self.old.kind, self.old.megabytes) != (index.kind, index.megabytes):
@@ -231,6 +233,13 @@ class _Writer:
             f"{self.place.address(name)}.parquet is of other pictures than {self.data} has: name "
             "another place, or empty this one"
         )
+
+
+def _check_empty(place: Place):
+    """Raise InputError where there is something in it, which would lie in the pack."""
+    names = place.names()
+    if names:
+        raise InputError(f"{place.name} has {names[0]} in it: name a new folder or address")
 
 
 def _shards(rows: Iterable[dict], most_bytes: float) -> Iterator[list[dict]]:

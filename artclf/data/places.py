@@ -76,6 +76,16 @@ class Place:
         """
         return locked(self.folder) if self.folder else nullcontext()
 
+    def names(self) -> list[str]:
+        """The names of the files and folders in it, without hidden ones."""
+        with self._errors_of(""):
+            try:
+                found = self.filesystem.ls(self.root, detail=False)
+            except FileNotFoundError:
+                return []
+        names = (path.rstrip("/").rsplit("/", 1)[-1] for path in found)
+        return sorted(name for name in names if not name.startswith("."))
+
     def size(self, name: str) -> int | None:
         """The bytes of a file, None where there is none."""
         with self._errors_of(name):

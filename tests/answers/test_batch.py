@@ -228,7 +228,9 @@ def test_a_list_that_changed_meanwhile_is_answered_as_it_is_now(pictures, tmp_pa
 @pytest.mark.parametrize("changes", [{"temperature": 2.0}, {"hashes": {"a": "b"}}])
 def test_parts_by_another_network_are_refused(pictures, tmp_path, changes):
     file = tmp_path / "out.csv"
-    batch._claim(Path(f"{file}.parts"), Means(CONFIG), None)
+    parts = Path(f"{file}.parts")
+    batch._claim(parts, Means(CONFIG), None)
+    batch._part(parts, 0).write_text("image\nanother.png\n")
     for classifier, least in ((Means({**CONFIG, **changes}), None), (Means(CONFIG), 0.5)):
         with pytest.raises(InputError, match="remove that folder to begin anew"):
             batch.save(classifier, [str(pictures)], file, least)
@@ -250,6 +252,16 @@ def test_two_runs_do_not_write_one_file(pictures, tmp_path):
         other.kill()
         other.wait()
         other.stdout.close()
+
+
+def test_a_run_without_answers_leaves_nothing(pictures, tmp_path):
+    class Fails(Means):
+        def _forward(self, pixels):
+            raise RuntimeError("no memory")
+
+    with pytest.raises(RuntimeError):
+        batch.save(Fails(CONFIG), [str(pictures)], tmp_path / "out" / "answers.csv")
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_files_of_other_kinds_and_no_pictures_are_refused(tmp_path):

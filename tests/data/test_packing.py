@@ -41,6 +41,22 @@ def members(target: Path) -> list[str]:
     return names
 
 
+def test_a_folder_or_address_with_something_else_in_it_becomes_no_pack(data, target, s3):
+    picture = target / "12-fauvism" / "mine.jpg"
+    picture.parent.mkdir(parents=True)
+    picture.touch()
+    address = f"{s3}/not-empty"
+    packing.Place(address).write("mine.jpg", lambda path: path.write_bytes(b"mine"))
+    for place, name in ((target, "12-fauvism"), (address, "mine.jpg")):
+        with pytest.raises(InputError, match=f"has {name} in it: name a new folder or address"):
+            packing.pack(data, place)
+        assert packing.Place(place).names() == [name]
+    picture.unlink()
+    picture.parent.rmdir()
+    (target / ".DS_Store").touch()
+    assert packing.pack(data, target)["pictures"] == 12
+
+
 def test_everything_comes_back_and_is_packed_to_the_same_bytes(data, target, tmp_path):
     with Catalogue(data) as catalogue:
         catalogue.db.execute('ALTER TABLE images ADD COLUMN "of ""mine""" INTEGER')
