@@ -5,13 +5,15 @@ import sys
 
 from tqdm import tqdm
 
+SHORT = 0.5  # seconds: such work is done before a bar is read
+
 
 def progress_bar(items=None, total: int | None = None, desc: str = "") -> tqdm:
-    """A tqdm bar over `items`: on standard error if that is a terminal, in a notebook in one line
-    below the cell, elsewhere silent.
+    """A tqdm bar over `items`: on standard error if that is a terminal and the work takes longer than
+    `SHORT` seconds, in a notebook in one line below the cell, elsewhere silent.
     """
     if not _in_notebook():
-        return tqdm(items, total=total, desc=desc, file=sys.stderr, disable=None)
+        return tqdm(items, total=total, desc=desc, file=sys.stderr, disable=None, delay=SHORT)
     return NotebookBar(items, total=total, desc=desc, file=io.StringIO(), ncols=80, mininterval=0.5)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -70,15 +71,17 @@ def senders_of(
     engine: EngineName, address: str | None, lists: Path, data: Path
 ) -> Iterator[Callable | None]:
     """What sends the requests of step download: the workers of a Ray cluster, which see `data`;
-    None for this process. Raises FileNotFoundError where there are no `lists`.
+    None for this process. Raises what the step does of `lists`, before Ray starts.
     """
     if runs_here(engine, address):
         yield None
         return
     from artclf.cluster.requests import sent_by_workers
+    from artclf.data.lists import check_lists
     from artclf.download import find_lists
 
-    find_lists(lists)
+    with warnings.catch_warnings(action="ignore"):  # the step warns
+        check_lists(find_lists(lists))
     with sent_by_workers(data, address) as senders:
         yield senders
 

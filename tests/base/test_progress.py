@@ -17,15 +17,17 @@ def test_progress_off_a_terminal_is_silent(capfd):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no pseudo-terminals")
-def test_progress_on_a_terminal_goes_to_standard_error(tmp_path):
+def test_progress_of_long_work_goes_to_standard_error_of_a_terminal():
     import pty
     import termios
 
     main, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 80))
     code = (
-        "from artclf.base.progress import progress_bar\n"
-        "for _ in progress_bar(range(3), desc='working'): pass"
+        "import time\nfrom artclf.base.progress import SHORT, progress_bar\n"
+        "for _ in progress_bar(range(3), desc='quick'): pass\n"
+        "with progress_bar(desc='nothing to do', total=0): pass\n"
+        "for _ in progress_bar(range(3), desc='working'): time.sleep(SHORT / 2)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], stderr=terminal, stdout=subprocess.PIPE, check=True
@@ -34,6 +36,7 @@ def test_progress_on_a_terminal_goes_to_standard_error(tmp_path):
     shown = os.read(main, 10_000).decode()
     os.close(main)
     assert "working: 100%" in shown and "3/3" in shown and done.stdout == b""
+    assert "quick" not in shown and "nothing to do" not in shown
 
 
 class ZMQInteractiveShell:

@@ -52,10 +52,16 @@ def test_a_folder_without_a_catalogue_is_named_before_ray_starts(command, tmp_pa
     assert code == 1 and f"no catalogue in {tmp_path / 'none'}" in errors
 
 
-def test_a_folder_without_lists_is_named_before_ray_starts(command, tmp_path):
+def test_lists_that_cannot_be_read_are_named_before_ray_starts(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "_connect", None)
     arguments = ["download", "--lists", tmp_path, "--data", tmp_path / "data", "--engine", "ray"]
     code, _, errors = command(*arguments)
     assert code == 1 and "urls_" in errors
+    (tmp_path / "urls_rococo.csv").write_bytes(
+        "url,title\nhttp://a.example/1.jpg,Été\n".encode("cp1252")
+    )
+    code, _, errors = command(*arguments)
+    assert code == 1 and "is not UTF-8" in errors
 
 
 def test_an_address_where_nothing_listens_is_a_line(command, drawn):
