@@ -178,7 +178,9 @@ class _Writer:
             self._write(f"{name}.parquet", lambda path: path.write_bytes(content))
             self.written += 1
         sha256 = hashlib.sha256(content).hexdigest()
-        self.index.shards.append({"rows": len(rows), "sha256": sha256})
+        self.index.shards.append(
+            {"rows": len(rows), "sha256": sha256, "rows_sha256": packs.rows_sha256(table)}
+        )
         self.index.rows += len(rows)
         self.index.pictures += sum(row["pack_member"] is not None for row in rows)
 
@@ -236,9 +238,11 @@ class _Writer:
 
 
 def _check_empty(place: Place):
-    """Raise InputError where there is something in it, which would lie in the pack."""
+    """Raise InputError where there is something in it, which would lie in the pack; shards without
+    their index are a pack that goes on.
+    """
     names = place.names()
-    if names:
+    if names and f"{shard_name(0)}.parquet" not in names:
         raise InputError(f"{place.name} has {names[0]} in it: name a new folder or address")
 
 

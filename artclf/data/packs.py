@@ -14,6 +14,7 @@ import hashlib
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,18 +30,23 @@ INDEX = "pack.json"
 MEGABYTES_OF_SHARD = 256.0
 RAW = "raw"
 CLEAN = "clean"
-TAR_BYTES = b"artclf.tar_bytes"  # in the metadata of a shard's Parquet file
+# in the metadata of a shard's Parquet file: the bytes of its tar file, and the SHA-256 of its rows
+TAR_BYTES = b"artclf.tar_bytes"
+ROWS_SHA256 = b"artclf.rows_sha256"
 # columns of the Parquet files that the catalogue hasn't: the picture's name in the tar file, null
 # where it has none, its bytes and their SHA-256
 MEMBER = {"pack_member": "TEXT", "pack_bytes": "INTEGER", "pack_sha256": "TEXT"}
-AGAIN = "remove it there and run `artclf data pack` again, which writes only that, then try again"
+ANEW = "run `artclf data pack` again, which writes only that, then try again"
+AGAIN = f"remove it there and {ANEW}"
+READERS = 16  # at a time, of what is known of each Parquet file
 
 
 @dataclass
 class Index:
     """What `pack.json` says of a pack: the `kind` of its pictures, RAW or CLEAN, and the `megabytes`
     of a shard; whether it is `complete`, and then its rows, pictures, shards in order (each a dict of
-    `rows` and the `sha256` of its Parquet file) and other files with their SHA-256.
+    `rows`, the `sha256` of its Parquet file, and, in packs of today, the `rows_sha256` of its rows)
+    and other files with their SHA-256.
     """
 
     kind: str
@@ -108,9 +114,34 @@ def read_index(place: Place) -> Index | None:
         if noted["format"] != FORMAT:
             raise InputError(f"{place.name} was packed by another version of artclf: update artclf")
         index = Index(**{column.name: noted[column.name] for column in fields(Index)})
+        _check_kinds(index)
     except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{place.address(INDEX)} is no index of a pack: {error}") from error
+        raise InputError(
+            f"{place.address(INDEX)} is no index of a pack ({error}): {AGAIN}"
+        ) from error
     return index
+
+
+def _check_kinds(index: Index):
+    """Raise TypeError where a value of an index is of another kind than it should be."""
+    kinds = {
+        "kind": str,
+        "megabytes": int | float,
+        "complete": bool,
+        "rows": int,
+        "pictures": int,
+        "shards": list,
+        "files": dict,
+    }
+    for name, kind in kinds.items():
+        value = getattr(index, name)
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} is {value!r}")
+    for shard in index.shards:
+        if not isinstance(shard, dict):
+            raise TypeError(f"a shard is {shard!r}")
+        if not isinstance(shard.get("rows"), int) or not isinstance(shard.get("sha256"), str):
+            raise TypeError(f"a shard is {shard!r}")
 
 
 def require_complete(place: Place) -> Index:
@@ -128,6 +159,11 @@ def require_complete(place: Place) -> Index:
             f"{place.name} is not whole: packing it has not ended; run `artclf data pack` again, "
             "which goes on"
         )
+    rows = sum(shard["rows"] for shard in index.shards)
+    if rows != index.rows:
+        raise InputError(
+            f"{place.address(INDEX)} lists shards of {rows} rows, and {index.rows} were packed: {AGAIN}"
+        )
     return index
 
 
@@ -135,17 +171,20 @@ def read(address, columns: Iterable[str] | None = None, where: Iterable[tuple] |
     """Rows of a packed catalogue, a pyarrow Table; reads only the columns and row groups that are asked
     for. Without `columns` it has those of the catalogue.
 
-    Raises FileNotFoundError where there is no pack, InputError for one that isn't whole or a column
-    or condition that makes no sense.
+    Raises FileNotFoundError where there is no pack, InputError for one that isn't whole, hasn't the
+    rows that its index says, or is asked for a column or condition that makes no sense.
     """
     place = Place(address)
     index = require_complete(place)
-    import pyarrow as pa
-    import pyarrow.dataset as ds
+    with place.errors_of("*.parquet"):
+        return _rows(place, index, columns, where)
 
-    paths = [place.path(f"{shard_name(n)}.parquet") for n in range(len(index.shards))]
+
+def _rows(place: Place, index: Index, columns: Iterable[str] | None, where: Iterable[tuple] | None):
+    import pyarrow as pa
+
     try:
-        dataset = ds.dataset(paths, format="parquet", filesystem=place.filesystem)
+        dataset = _checked_dataset(place, index)
         names = conditions.check_columns(columns, dataset.schema.names)
         asked = conditions.checked(where, kinds_of(dataset.schema))
         return dataset.to_table(
@@ -153,7 +192,52 @@ def read(address, columns: Iterable[str] | None = None, where: Iterable[tuple] |
             filter=conditions.as_filter(asked, dataset.schema),
         )
     except pa.ArrowInvalid as error:
-        raise InputError(f"{place.name} is damaged: {error}") from error
+        raise InputError(f"a shard of {place.name} is damaged ({error}): {AGAIN}") from error
+
+
+def _checked_dataset(place: Place, index: Index):
+    """The pyarrow Dataset of the shards' Parquet files. Raises InputError where one is gone or hasn't
+    the rows that the index says: the end of each file tells, where its metadata is.
+    """
+    import pyarrow.dataset as ds
+
+    names = [f"{shard_name(number)}.parquet" for number in range(len(index.shards))]
+    addresses = [place.address(name) for name in names]
+    try:
+        paths = [place.path(name) for name in names]
+        dataset = ds.dataset(paths, format="parquet", filesystem=place.filesystem)
+    except FileNotFoundError as error:
+        gone = next(name for name in names if place.size(name) is None)
+        raise InputError(f"{place.address(gone)} is gone: {ANEW}") from error
+    with ThreadPoolExecutor(READERS) as pool:
+        found = pool.map(_metadata_of, dataset.get_fragments())
+        for address, noted, metadata in zip(addresses, index.shards, found, strict=True):
+            _check_rows(address, noted, metadata)
+    return dataset
+
+
+def _metadata_of(fragment):
+    """What pyarrow reads at the end of a Parquet file, None where there is no such file."""
+    try:
+        return fragment.metadata
+    except FileNotFoundError:
+        return None
+
+
+def _check_rows(address: str, noted: dict, metadata):
+    """Raise InputError where the Parquet file at `address` isn't that of the shard which the index
+    has `noted`.
+    """
+    if metadata is None:
+        raise InputError(f"{address} is gone: {ANEW}")
+    if metadata.num_rows != noted["rows"]:
+        raise InputError(
+            f"{address} has {metadata.num_rows} rows, and {noted['rows']} were packed: {AGAIN}"
+        )
+    if "rows_sha256" in noted:  # packs of earlier versions have none
+        sha256 = (metadata.metadata or {}).get(ROWS_SHA256, b"").decode()
+        if sha256 != noted["rows_sha256"]:
+            raise InputError(f"{address} has other rows than were packed: {AGAIN}")
 
 
 def working_folder(data) -> Path:
@@ -171,7 +255,10 @@ def read_setting(address, step: str) -> str | None:
     place = Place(address)
     require_complete(place)
     name = table_file("settings")
-    rows = parse(place.read(name) or b"", place.address(name)).to_pylist()
+    content = place.read(name)
+    if content is None:
+        raise InputError(f"{place.address(name)} is gone: {ANEW}")
+    rows = parse(content, place.address(name)).to_pylist()
     return next((row["value"] for row in rows if row["step"] == step), None)
 
 
@@ -327,8 +414,12 @@ def parquet_of(table, tar_bytes: int) -> bytes:
     import pyarrow as pa
     from pyarrow.parquet import write_table
 
+    metadata = {TAR_BYTES: str(tar_bytes), ROWS_SHA256: rows_sha256(table)}
     stream = pa.BufferOutputStream()
-    write_table(
-        table.replace_schema_metadata({TAR_BYTES: str(tar_bytes)}), stream, compression="zstd"
-    )
+    write_table(table.replace_schema_metadata(metadata), stream, compression="zstd")
     return stream.getvalue().to_pybytes()
+
+
+def rows_sha256(table) -> str:
+    """The SHA-256 of the rows of a pyarrow Table."""
+    return hashlib.sha256(json.dumps(table.to_pylist()).encode()).hexdigest()

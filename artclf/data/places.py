@@ -17,6 +17,13 @@ from artclf.base.files import replace_whole
 from artclf.base.locks import locked
 
 OPTIONS = {"use_listings_cache": False}  # what another process writes is to be seen
+# of each kind of address: the package that fsspec needs, and what names the credentials
+STORES = {
+    "s3": ("s3fs", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"),
+    "gs": ("gcsfs", "GOOGLE_APPLICATION_CREDENTIALS"),
+    "hf": ("huggingface_hub", "HF_TOKEN"),
+}
+REFUSALS = (401, 403)  # the codes of answers of HTTP
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # longer than the letter of a drive
 
 
@@ -45,6 +52,8 @@ class Place:
                 filesystem, root = url_to_fs(address, **OPTIONS)
             except ValueError as error:
                 raise InputError(f"{address} can't be used: {error}") from error
+            except ImportError as error:
+                raise ImportError(_what_to_install(str(address), error)) from error
             self.root = root.rstrip("/")
         else:
             filesystem = LocalFileSystem()
@@ -78,7 +87,7 @@ class Place:
 
     def names(self) -> list[str]:
         """The names of the files and folders in it, without hidden ones."""
-        with self._errors_of(""):
+        with self.errors_of(""):
             try:
                 found = self.filesystem.ls(self.root, detail=False)
             except FileNotFoundError:
@@ -88,7 +97,7 @@ class Place:
 
     def size(self, name: str) -> int | None:
         """The bytes of a file, None where there is none."""
-        with self._errors_of(name):
+        with self.errors_of(name):
             try:
                 return self.filesystem.info(self.path(name))["size"]
             except FileNotFoundError:
@@ -96,7 +105,7 @@ class Place:
 
     def read(self, name: str) -> bytes | None:
         """What is in a small file, None where there is none."""
-        with self._errors_of(name):
+        with self.errors_of(name):
             try:
                 return self.filesystem.cat_file(self.path(name))
             except FileNotFoundError:
@@ -106,7 +115,7 @@ class Place:
         """`length` bytes of a file from byte `start` on, fewer where it ends before. Raises
         FileNotFoundError where there is none.
         """
-        with self._errors_of(name):
+        with self.errors_of(name):
             return self.filesystem.cat_file(self.path(name), start=start, end=start + length)
 
     def write(self, name: str, write: Callable[[Path], object]) -> int:
@@ -119,7 +128,7 @@ class Place:
         with tempfile.TemporaryDirectory() as temporary:
             whole = Path(temporary) / name
             write(whole)
-            with self._errors_of(name):
+            with self.errors_of(name):
                 self.filesystem.put_file(str(whole), self.path(name))
             return whole.stat().st_size
 
@@ -132,7 +141,7 @@ class Place:
             yield self.folder / name
             return
         copy = temporary / name
-        with self._errors_of(name):
+        with self.errors_of(name):
             self.filesystem.get_file(self.path(name), str(copy))
         try:
             yield copy
@@ -140,10 +149,14 @@ class Place:
             copy.unlink()
 
     @contextmanager
-    def _errors_of(self, name: str) -> Iterator[None]:
-        """Errors of the packages behind an address, of whatever kind they are, become StepError."""
+    def errors_of(self, name: str) -> Iterator[None]:
+        """A context manager in which the errors of the packages behind an address, of whatever kind
+        they are, become StepError, which names the file.
+        """
         try:
             yield
+        except InputError:
+            raise
         except FileNotFoundError as error:
             if self.folder:
                 raise
@@ -151,4 +164,33 @@ class Place:
         except Exception as error:
             if self.folder:
                 raise
-            raise StepError(f"{self.address(name)}: {type(error).__name__}: {error}") from error
+            reason = f"{type(error).__name__}: {error}"
+            raise StepError(
+                f"{self.address(name)}: {reason}{_what_to_set(self.name, error)}"
+            ) from error
+
+
+def _what_to_install(address: str, error: ImportError) -> str:
+    """What to say where the package for an address is missing."""
+    kind = address.partition(":")[0].lower()
+    if kind not in STORES:
+        return f"{address}: {error}"
+    package, _ = STORES[kind]
+    return (
+        f"{address} needs the package {package}: run pip install {package} in the environment of "
+        f"artclf ({error})"
+    )
+
+
+def _what_to_set(address: str, error: Exception) -> str:
+    """What to say after an error where a store refuses: which variables name the credentials."""
+    kind = address.partition(":")[0].lower()
+    is_refusal = (
+        isinstance(error, PermissionError)
+        or "Credentials" in type(error).__name__
+        or getattr(error, "code", None) in REFUSALS
+    )
+    if kind not in STORES or not is_refusal:
+        return ""
+    _, variables = STORES[kind]
+    return f"; set {variables}, of an account that may use this address"

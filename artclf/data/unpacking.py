@@ -23,7 +23,7 @@ from artclf.data import aliases, packs
 from artclf.data.catalogue import Catalogue
 from artclf.data.conditions import quoted
 from artclf.data.packing import ROWS, TABLES, picture_of
-from artclf.data.packs import AGAIN, MEMBER, Index, shard_name
+from artclf.data.packs import AGAIN, ANEW, MEMBER, Index, shard_name
 from artclf.data.places import Place
 
 WORK = "unpacking"  # the folder in DATA
@@ -125,7 +125,7 @@ def _pictures_in(place: Place, tar: str, members: list[dict], folder: Path) -> l
         with place.local(tar, folder) as archive:
             return _extract(archive, members, folder)
     except FileNotFoundError as error:
-        raise InputError(f"{place.address(tar)} is gone: {AGAIN}") from error
+        raise InputError(f"{place.address(tar)} is gone: {ANEW}") from error
     except (tarfile.TarError, EOFError, UnicodeError) as error:
         raise InputError(f"{place.address(tar)} is damaged ({error}): {AGAIN}") from error
 
@@ -199,7 +199,7 @@ def _whole_file(place: Place, name: str, sha256: str, temporary: Path) -> Iterat
                 raise InputError(f"{place.address(name)} is damaged: {AGAIN}")
             yield file
     except FileNotFoundError as error:
-        raise InputError(f"{place.address(name)} is gone: {AGAIN}") from error
+        raise InputError(f"{place.address(name)} is gone: {ANEW}") from error
 
 
 def _fill_table(catalogue: Catalogue, name: str, file: Path):

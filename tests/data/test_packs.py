@@ -1,5 +1,6 @@
 """Packs: their pictures are read where they lie, and what is no picture of theirs is named."""
 
+import json
 import pickle
 import sys
 import tarfile
@@ -32,12 +33,11 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(params=["a folder", "an object store"])
-def pack(request, data, tmp_path) -> str:
+def pack(request, data, s3, tmp_path) -> str:
     """The place of a pack of clean copies."""
-    if request.param == "a folder":
-        target = str(tmp_path / "pack")
-    else:
-        target = f"{request.getfixturevalue('s3')}/{tmp_path.name}"
+    target = (
+        f"{s3}/{tmp_path.name}" if request.param == "an object store" else str(tmp_path / "pack")
+    )
     packing.pack(data, target, clean=True, shard_size=MB)
     return target
 
@@ -110,6 +110,123 @@ def test_a_parquet_file_of_another_pack_is_named(pack):
     damage(pack, "images-000001.parquet", lambda content: other)
     with pytest.raises(InputError, match=r"images-000001\.parquet is damaged or gone"):
         list(packs.pictures(pack))
+
+
+def damage_index(pack: str, change):
+    """Change what `pack.json` says; `change` gets that as a dict."""
+
+    def changed(content: bytes) -> bytes:
+        index = json.loads(content)
+        change(index)
+        return json.dumps(index).encode()
+
+    damage(pack, packs.INDEX, changed)
+
+
+def test_rows_that_are_not_those_which_were_packed_are_not_given(data, pack):
+    whole = catalogue.read_catalogue(pack)
+    place, target = Place(pack), "images-000002.parquet"
+    own = place.read(target)
+    rows = [shard["rows"] for shard in packs.read_index(place).shards]
+    assert len(set(rows)) > 1 and rows.count(rows[2]) > 1
+    for number, count in enumerate(rows):
+        other = place.read(f"{packs.shard_name(number)}.parquet")
+        damage(pack, target, lambda content, other=other: other)
+        problem = "other rows than were packed" if count == rows[2] else f"has {count} rows, and "
+        if number != 2:
+            with pytest.raises(InputError, match=f"{pack}/{target} .*{problem}.*data pack` again"):
+                catalogue.read_catalogue(pack, ["url"])
+        damage(pack, target, lambda content: own)
+    assert catalogue.read_catalogue(pack).equals(whole)
+    place.filesystem.rm_file(place.path(target))
+    with pytest.raises(InputError, match=f"{pack}/{target} is gone: run `artclf data pack`"):
+        catalogue.read_catalogue(pack)
+    packing.pack(data, pack, clean=True, shard_size=MB)
+    assert catalogue.read_catalogue(pack).equals(whole)
+    damage(pack, "images-000000.parquet", lambda content: None)
+    with pytest.raises(InputError, match=r"images-000000\.parquet is gone: run `artclf data pack`"):
+        catalogue.read_catalogue(pack)
+    damage(pack, "table-settings.parquet", lambda content: None)
+    with pytest.raises(
+        InputError, match=r"table-settings\.parquet is gone: run `artclf data pack`"
+    ):
+        catalogue.read_setting(pack, "clean")
+
+
+@pytest.mark.parametrize(
+    "change, problem",
+    [
+        (lambda index: index["shards"].pop(), r"lists shards of \d+ rows, and 13 were packed"),
+        (lambda index: index.update(rows=14), "lists shards of 13 rows, and 14 were packed"),
+        (lambda index: index.update(shards=[1, 2]), r"is no index of a pack \(a shard is 1\)"),
+        (lambda index: index.update(shards=None), r"is no index of a pack \(shards is None\)"),
+        (lambda index: index["shards"][0].pop("rows"), "is no index of a pack"),
+        (lambda index: index["shards"][0].update(sha256=7), "is no index of a pack"),
+        (lambda index: index.update(rows="13"), "is no index of a pack"),
+        (lambda index: index.update(files=[]), "is no index of a pack"),
+    ],
+)
+def test_an_index_that_makes_no_sense_is_named_and_packing_again_mends_it(
+    data, tmp_path, change, problem
+):
+    pack = tmp_path / "pack"
+    packing.pack(data, pack, clean=True, shard_size=MB)
+    before = made_packs.files(pack)
+    damage_index(pack, change)
+    for read in (catalogue.read_catalogue, lambda pack: list(packs.pictures(pack))):
+        with pytest.raises(InputError, match=f"pack.json .*{problem}.*: remove it there and run"):
+            read(pack)
+    (pack / packs.INDEX).unlink()
+    assert packing.pack(data, pack, clean=True, shard_size=MB)["written"] == 0
+    assert made_packs.files(pack) == before
+
+
+def test_packs_of_earlier_versions_are_read(data, pack):
+    whole = catalogue.read_catalogue(pack)
+
+    def forget(index):
+        for shard in index["shards"]:
+            del shard["rows_sha256"]
+
+    damage_index(pack, forget)
+    assert catalogue.read_catalogue(pack).equals(whole)
+    other = Place(pack).read("images-000000.parquet")
+    damage(pack, "images-000001.parquet", lambda content: other)
+    with pytest.raises(
+        InputError, match=r"images-000001\.parquet has \d+ rows, and \d+ were packed"
+    ):
+        catalogue.read_catalogue(pack)
+
+
+def test_without_credentials_a_line_says_what_to_set(data, s3, monkeypatch):
+    import s3fs
+
+    address = f"{s3}/closed"
+    packing.pack(data, address, clean=True)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/dev/null")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(StepError, match=f"{address}/pack.json: NoCred.*; set AWS_ACCESS_KEY_ID"):
+        catalogue.read_catalogue(address)
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_what_a_store_says_while_rows_are_read_is_a_line(data, s3, monkeypatch):
+    import s3fs
+
+    address = f"{s3}/refused"
+    packing.pack(data, address, clean=True)
+
+    def refuse(*args, **options):
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "open", refuse)
+    problem = r"PermissionError: Access Denied; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    with pytest.raises(StepError, match=rf"{address}/\*\.parquet: {problem}"):
+        catalogue.read_catalogue(address)
 
 
 def test_a_picture_that_is_damaged_or_gone_is_rejected_and_a_store_that_is_away_ends_the_step(

@@ -262,7 +262,10 @@ def test_commands_pack_and_unpack(whole, tmp_path, command):
     assert code == 1 and "name a new folder" in err and err.count("\n") == 1
     code, _, err = command("data", "pack", whole / "data", tmp_path / "q", "--shard-size", "0")
     assert code == 2 and "a number from 0 to 100000, but not 0" in err
-    for address, problem in (("nothing://a/b", "nothing"), ("gs://a/b", "install gcsfs")):
+    for address, problem in (
+        ("nothing://a/b", "nothing"),
+        ("gs://a/b", "gs://a/b needs the package gcsfs: run pip install gcsfs in the environment"),
+    ):
         code, _, err = command("data", "pack", whole / "data", address)
         assert code == 1 and problem in err.lower() and err.count("\n") == 1, err
 
