@@ -15,15 +15,10 @@ from pathlib import Path
 from platform import node
 from typing import Any
 
+from artclf.base.errors import StepError
 from artclf.base.progress import show_line
-from artclf.cluster.workers import (
-    MOST_FAILED_STARTS,
-    SECONDS_TO_LOOK,
-    connection,
-    marked,
-    no_start,
-    see,
-)
+from artclf.cluster.connecting import Head, connection
+from artclf.cluster.workers import MOST_FAILED_STARTS, SECONDS_TO_LOOK, marked, no_start, see
 from artclf.data.client import Client, Question, Reply
 from artclf.data.fetch import at_once
 from artclf.data.intake import Failure
@@ -42,11 +37,11 @@ MakeClient = Callable[[Client], "ClientOnWorkers"]
 def sent_by_workers(
     data: Path, address: str | None = None, cores: int | None = None
 ) -> Iterator[MakeClient]:
-    """A context manager that connects to a Ray cluster, as `workers.connected` does, and gives the
-    `engine` of `fetch_lists(..., data)`.
+    """A context manager that connects to a Ray cluster, as `connecting.connection` does, and gives
+    the `engine` of `fetch_lists(..., data)`.
     """
-    with connection(address, cores):
-        yield partial(ClientOnWorkers, data)
+    with connection(address, cores) as head:
+        yield partial(ClientOnWorkers, head, data)
 
 
 class Sender:
@@ -120,8 +115,7 @@ class _Worker:
                 group.create_task(self._send())
                 group.create_task(self._receive())
         except* RayError:
-            for number in self._answers:
-                self._settle(number, None)
+            self.settle_all(None)
 
     async def _send(self):
         while True:
@@ -134,6 +128,11 @@ class _Worker:
         while True:
             for number, answer in await self.actor.answers.remote():
                 self._settle(number, answer)
+
+    def settle_all(self, answer: Answer | None):
+        """Answer all questions that are waited for."""
+        for number in self._answers:
+            self._settle(number, answer)
 
     def _settle(self, number: int, answer: Answer | None):
         waiting = self._answers.get(number)
@@ -149,12 +148,13 @@ class ClientOnWorkers:
     gets no further questions.
     """
 
-    def __init__(self, data: Path, client: Client):
+    def __init__(self, head: Head, data: Path, client: Client):
         import ray
 
+        self.head = head
         self.client = client
         self.data = data
-        self.size = _cores()
+        self.size = head.size()
         self._new_actor = ray.remote(num_cpus=1)(Sender).remote
 
     async def __aenter__(self):
@@ -175,19 +175,17 @@ class ClientOnWorkers:
         return self
 
     async def __aexit__(self, *exc):
-        import ray
-
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for actor in self._actors:
-            ray.kill(actor)
+            self.head.end(actor)
         self._marking.close()
 
     async def ask(self, question: Question, before: Callable[[], None]) -> Reply:
         """What became of a question; `before` is called each time before it is sent to a worker.
-        Raises Failure, what `before` raises, StepError where no worker starts, OSError where none
-        can write.
+        Raises Failure, what `before` raises, StepError where no worker starts or the cluster is
+        gone, OSError where none can write.
         """
         host = (question.url.raw_host or "").lower()
         deaths = 0
@@ -303,12 +301,10 @@ class ClientOnWorkers:
 
     def _replace(self, worker: _Worker):
         """Another worker in place of one that has ended or hangs."""
-        import ray
-
         if worker in self._ready:
             self._ready.remove(worker)
             self._actors.discard(worker.actor)
-            ray.kill(worker.actor)
+            self.head.end(worker.actor)
             self._in_background(self._start_worker())
 
     def _set_aside(self, worker: _Worker, error: OSError):
@@ -321,22 +317,30 @@ class ClientOnWorkers:
             show_line(f"No more requests from {worker.machine}: {error}")
 
     async def _watch(self):
-        """Start workers on machines that join the cluster, and say where there is no worker."""
+        """Start workers on machines that join the cluster, and say where there is no worker, until
+        the cluster is gone.
+        """
         while True:
             await asyncio.sleep(SECONDS_TO_LOOK)
+            try:
+                self.head.check()
+            except StepError as error:
+                self._end(error)
+                return
             if not self._ready:
                 show_line("Waiting for a free worker of the Ray cluster.")
-            for _ in range(_cores() - len(self._actors)):
+            for _ in range(self.head.size() - len(self._actors)):
                 self._in_background(self._start_worker())
+
+    def _end(self, error: StepError):
+        """Answer all questions, also those to come, with `error`."""
+        self._error = error
+        for worker in self._ready:
+            worker.settle_all(error)
+        self._ready.clear()
+        self._changed.set()
 
     def _in_background(self, work: Coroutine[Any, Any, None]):
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _cores() -> int:
-    """The cores of the cluster."""
-    import ray
-
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))

@@ -5,9 +5,6 @@ of the data set under the same path as the caller, who alone writes to catalogue
 Needs the extra `cluster`.
 """
 
-import logging
-import os
-import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,19 +18,13 @@ from typing import Any
 from uuid import uuid4
 
 from artclf.base.errors import StepError
-from artclf.base.extras import require
 from artclf.base.files import replace_whole
 from artclf.base.processes import MapJobs, in_chunks
+from artclf.cluster.connecting import Head, connection
 
-LOCAL = "local"  # Ray's name for a cluster that is started on this machine
-OBJECT_STORE = 2**28  # bytes on this machine; results are small
 CHUNKS_AT_A_TIME = 2  # of a worker: the one that it works on, and the next
 TRIES_ALONE = 2  # of a job that was under way when its worker ended
 MOST_FAILED_STARTS = 5  # one after the other, before a run gives up
-STARTS = (
-    3  # of Ray on this machine: its processes give up where a busy machine is slow to start them
-)
-SECONDS_TO_CONNECT = 10
 SECONDS_TO_LOOK = 10  # after which it is looked whether machines have joined the cluster
 
 
@@ -46,67 +37,15 @@ def connected(
 ) -> Iterator[MapJobs]:
     """A context manager that connects to a Ray cluster and gives the `MapJobs` of its workers.
 
-    `address` is that of the cluster, by default the one in RAY_ADDRESS; without both, one starts on
-    this machine, with all its cores or as many as `cores`, and ends with the `with` block. Workers
-    must see `folder` as this process does. With `on_gpus` there is a worker for each GPU, if the
-    cluster has any. A Ray that the process is connected to already is used, and stays. Raises
-    ImportError without Ray, StepError where no cluster answers.
+    `connection` says which cluster that is, and what is raised. Workers must see `folder` as this
+    process does. With `on_gpus` there is a worker for each GPU, if the cluster has any.
     """
-    with connection(address, cores), marked(folder) as mark:
-        pool = _Pool(mark, on_gpus)
+    with connection(address, cores) as head, marked(folder) as mark:
+        pool = _Pool(head, mark, on_gpus)
         try:
             yield pool.map_jobs
         finally:
             pool.close()
-
-
-@contextmanager
-def connection(address: str | None = None, cores: int | None = None) -> Iterator[None]:
-    """A context manager that connects to a Ray cluster, as `connected` does."""
-    require("cluster", "ray")
-    import ray
-
-    was_connected = ray.is_initialized()
-    if not was_connected:
-        _connect(address or os.environ.get("RAY_ADDRESS") or LOCAL, cores)
-    try:
-        yield
-    finally:
-        if not was_connected:
-            ray.shutdown()
-
-
-def _connect(address: str, cores: int | None):
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to Ray's makers
-    import ray
-
-    options: dict[str, Any] = {}
-    if address == LOCAL:
-        options = {
-            "num_cpus": cores,
-            "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE,
-        }
-    tries_left = STARTS if address == LOCAL else 1
-    while not ray.is_initialized():
-        tries_left -= 1
-        try:
-            _knock(address)
-            # what workers print goes to Ray's logs
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-        except Exception as error:  # noqa: BLE001 (Ray raises bare Exceptions, too)
-            ray.shutdown()
-            if not tries_left:
-                where = "on this machine" if address == LOCAL else f"at {address}"
-                reason = str(error).strip().splitlines()[0]
-                raise StepError(f"no Ray cluster {where}: {reason}") from error
-
-
-def _knock(address: str):
-    """Raise OSError where nothing listens at `address`, host:port, for which Ray waits minutes."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdecimal() and "/" not in host:
-        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_CONNECT).close()
 
 
 @contextmanager
@@ -180,10 +119,11 @@ class _Pool:
     next jobs, because importing torch takes seconds.
     """
 
-    def __init__(self, mark: Path | None, on_gpus: bool):
+    def __init__(self, head: Head, mark: Path | None, on_gpus: bool):
         import ray
 
-        self.kind = "GPU" if on_gpus and ray.cluster_resources().get("GPU") else "CPU"
+        self.head = head
+        self.kind = "GPU" if on_gpus and head.resources.get("GPU") else "CPU"
         gpus = 1 if self.kind == "GPU" else 0
         self.new_actor = ray.remote(num_cpus=1, num_gpus=gpus)(Worker).remote
         self.mark = mark
@@ -192,9 +132,7 @@ class _Pool:
     @property
     def size(self) -> int:
         """The number of workers for which the cluster has room now, at least one."""
-        import ray
-
-        return max(1, int(ray.cluster_resources().get(self.kind, 1)))
+        return self.head.size(self.kind)
 
     def map_jobs(
         self,
@@ -210,7 +148,7 @@ class _Pool:
         When a worker ends, as by a decoder that crashes, a kill or the end of its machine, another
         one starts, and what it had under way is done again, one job at a time. The result of a job
         that ends `TRIES_ALONE` workers more is None. Raises StepError where workers end as they
-        start.
+        start, and where the cluster is gone.
         """
         chunks = in_chunks(jobs, chunk_size)
         first = next(chunks, None)
@@ -227,10 +165,8 @@ class _Pool:
         return self.idle.pop() if self.idle else self.new_actor()
 
     def close(self):
-        import ray
-
         for actor in self.idle:
-            ray.kill(actor)
+            self.head.end(actor)
 
 
 class _Run:
@@ -254,6 +190,7 @@ class _Run:
         import ray
 
         while True:
+            self.pool.head.check()
             if monotonic() >= self.look_at:
                 self._start_workers()
                 self.look_at = monotonic() + SECONDS_TO_LOOK
@@ -270,11 +207,9 @@ class _Run:
 
     def end(self):
         """Give the workers that have nothing under way back to the pool, and end the others."""
-        import ray
-
         busy = {call.actor for call in self.calls.values()}
         for actor in busy:
-            ray.kill(actor)
+            self.pool.head.end(actor)
         self.pool.idle += self.ready.keys() - busy
 
     def _start_workers(self):

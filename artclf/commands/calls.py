@@ -88,6 +88,6 @@ def senders_of(
 
 def runs_here(engine: EngineName, address: str | None) -> bool:
     """Whether no Ray is asked for. Raises BadParameter for an address that goes with it."""
-    if engine == EngineName.local and address:
+    if engine == EngineName.local and address is not None:
         raise typer.BadParameter("it goes with --engine ray", param_hint="--address")
     return engine == EngineName.local

@@ -3,12 +3,14 @@
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from artclf.base import extras
 from artclf.base.errors import StepError
-from artclf.cluster import workers
+from artclf.cluster import connecting, workers
 
 
 @pytest.mark.parametrize(
@@ -18,11 +20,29 @@ from artclf.cluster import workers
         (["predict", "a.jpg", "--engine", "ray"], "it goes with --save FILE"),
         (["download", "--engine", "ray"], "it goes with --lists FOLDER"),
         (["download", "--lists", ".", "--address", "auto"], "it goes with --engine ray"),
+        (["clean", "--address", ""], "it goes with --engine ray"),
     ],
 )
 def test_options_that_need_another_one(command, arguments, reason):
     code, _, errors = command(*arguments)
     assert code == 2 and reason in errors
+
+
+def test_an_empty_address_starts_no_ray(command, drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(connecting, "_connect", None)
+    (tmp_path / "urls_a.csv").write_text("http://a.test/1.jpg\n")
+    clean = ["clean", "--data", drawn, "--engine", "ray"]
+    download = ["download", "--lists", tmp_path, "--data", tmp_path / "data", "--engine", "ray"]
+    for arguments in (clean, download):
+        for address in ("", " "):
+            code, _, errors = command(*arguments, "--address", address)
+            assert code == 2 and errors.startswith("artclf: --address is empty: name a Ray cluster")
+            assert errors.count("\n") == 1
+        monkeypatch.setenv("RAY_ADDRESS", "")
+        code, _, errors = command(*arguments)
+        assert code == 2 and errors.startswith("artclf: RAY_ADDRESS is empty: name a Ray cluster")
+        assert errors.count("\n") == 1
+        monkeypatch.delenv("RAY_ADDRESS")
 
 
 def test_without_ray_a_line_says_what_to_install(command, drawn, monkeypatch):
@@ -72,6 +92,93 @@ def test_an_address_where_nothing_listens_is_a_line(command, drawn):
         code, _, errors = command("clean", "--data", drawn, "--engine", "ray", "--address", address)
     assert code == 1 and errors.startswith(f"artclf: no Ray cluster at {address}: ")
     assert len(errors.splitlines()) == 1
+
+
+class Silent(BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+def test_a_server_that_is_no_ray_is_a_line(command, drawn):
+    pytest.importorskip("ray")
+    with HTTPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}"
+        code, _, errors = command("clean", "--data", drawn, "--engine", "ray", "--address", address)
+        server.shutdown()
+    assert code == 1 and errors == (
+        f"artclf: no Ray cluster at {address}: what answers there is no Ray; name the port of its "
+        "head, 6379 by default\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["--address", "RAY_ADDRESS", "auto"])
+def test_a_server_that_says_nothing_is_a_line(command, drawn, monkeypatch, name):
+    pytest.importorskip("ray")
+    from ray._private import services
+
+    monkeypatch.setattr(connecting, "SECONDS_TO_CONNECT", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        # "auto" is what Ray takes for the cluster of this machine
+        monkeypatch.setattr(services, "canonicalize_bootstrap_address", lambda _: address)
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        options = {"--address": ["--address", address], "auto": ["--address", "auto"]}
+        code, _, errors = command(
+            "clean", "--data", drawn, "--engine", "ray", *options.get(name, [])
+        )
+    place = "auto" if name == "auto" else address
+    assert code == 1 and errors == f"artclf: no Ray cluster at {place}: timed out\n"
+
+
+class NoHead:
+    """What `Head` uses of Ray, where the head answers one question and no more."""
+
+    def __init__(self):
+        self.is_asked = threading.Event()
+        self.killed = []
+
+    def cluster_resources(self):
+        if not hasattr(self, "was_asked"):
+            self.was_asked = True
+            return {"CPU": 3.0, "GPU": 1.0}
+        self.is_asked.set()
+        return threading.Event().wait()
+
+    def kill(self, actor):
+        self.killed.append(actor)
+
+
+def test_a_head_that_does_not_answer_is_gone_and_nobody_waits_for_it(monkeypatch):
+    ray = pytest.importorskip("ray")
+    gone = NoHead()
+    monkeypatch.setattr(ray, "cluster_resources", gone.cluster_resources)
+    monkeypatch.setattr(ray, "kill", gone.kill)
+    monkeypatch.setattr(connecting, "SECONDS_BETWEEN_QUESTIONS", 0.01)
+    head = connecting.Head("at 10.0.0.1:6379", False)
+    assert gone.is_asked.wait(60)
+    assert head.size() == 3 and head.size("GPU") == 1
+    head.check()
+    monkeypatch.setattr(connecting, "SECONDS_TO_ANSWER", 0)
+    with pytest.raises(StepError, match="cluster at 10.0.0.1:6379 is gone.* start it again, and"):
+        head.check()
+    head.end("an actor")
+    head.close()
+    assert not gone.killed
+
+
+def test_actors_end_before_the_connection_does(monkeypatch):
+    ray = pytest.importorskip("ray")
+    killed = []
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(ray, "kill", killed.append)
+    head = connecting.Head("on this machine", True)
+    for actor in range(3):
+        head.end(actor)
+    head.close()
+    assert killed == [0, 1, 2] and head.size() == 1
+    assert connecting._in_words({"CPU": 1, "GPU": 2.0, "memory": 3}) == "1 core, 2 GPUs"
+    assert connecting._in_words({}) == "no cores"
 
 
 def test_a_start_on_this_machine_that_fails_is_tried_again(monkeypatch):

@@ -19,8 +19,8 @@ from yarl import URL
 
 from artclf.base.errors import StepError
 from artclf.cluster import requests
+from artclf.cluster.connecting import connection
 from artclf.cluster.requests import ClientOnWorkers, sent_by_workers
-from artclf.cluster.workers import connection
 from artclf.data.catalogue import read_catalogue
 from artclf.data.client import Client, Question, Reply
 from artclf.data.fetch import at_once
@@ -47,8 +47,14 @@ def faults():
 def cluster(request, quick_start, faults):
     """Two nodes with a core each; this process is connected to the first."""
     ray.cloudpickle.register_pickle_by_value(request.module)
-    with faults.nodes([1, 1]) as cluster, connection(cluster.address):
+    with faults.nodes([1, 1]) as cluster, connection(cluster.address) as head:
+        cluster.head = head
         yield cluster
+
+
+@pytest.fixture
+def one_worker(cluster, monkeypatch):
+    monkeypatch.setattr(cluster.head, "size", lambda: 1)
 
 
 @pytest.fixture
@@ -252,13 +258,13 @@ class HangsOnce:
         return "awake"
 
 
-def ask(hosts, data: Path, *uses, before=at_once):
+def ask(cluster, hosts, data: Path, *uses, before=at_once):
     """What becomes of a question for each of `uses`, asked at the same time: the first of a quick
     host, the others of a slow one.
     """
 
     async def main():
-        client = ClientOnWorkers(data, Client("me", TOTAL, 5, allow_private=True))
+        client = ClientOnWorkers(cluster.head, data, Client("me", TOTAL, 5, allow_private=True))
         async with client:
             questions = [
                 Question(URL(hosts.url(min(i, 1), i)), 5, 10**6, False, use, PAUSE)
@@ -271,12 +277,12 @@ def ask(hosts, data: Path, *uses, before=at_once):
     return in_a_thread(main())
 
 
+@pytest.mark.usefixtures("one_worker")
 def test_a_url_that_ends_its_workers_fails_and_takes_no_other_with_it(
     cluster, hosts, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(requests, "_cores", lambda: 1)
     monkeypatch.setattr(requests, "REST", 0)
-    bad, *good = ask(hosts, tmp_path, EndsItsWorker(), *[length] * 6)
+    bad, *good = ask(cluster, hosts, tmp_path, EndsItsWorker(), *[length] * 6)
     assert isinstance(bad, Failure) and bad.reason == "ended 3 workers of the cluster"
     assert good == [len(hosts.picture) + len("/1.jpg")] * 6
 
@@ -288,7 +294,7 @@ def test_a_worker_that_cannot_write_is_asked_nothing_more(
     slept = []
     sleep = asyncio.sleep
     monkeypatch.setattr(asyncio, "sleep", lambda seconds: slept.append(seconds) or sleep(seconds))
-    [pid] = ask(hosts, tmp_path, FailsInOneWorker(tmp_path / "pid"))
+    [pid] = ask(cluster, hosts, tmp_path, FailsInOneWorker(tmp_path / "pid"))
     assert pid != int((tmp_path / "pid").read_text())
     assert PAUSE in slept  # the other worker keeps it, too
     [line] = [line for line in capfd.readouterr().err.splitlines() if "No more requests" in line]
@@ -299,24 +305,24 @@ def no_room(response):
     raise OSError(28, "No space left on device")
 
 
+@pytest.mark.usefixtures("one_worker")
 def test_where_no_worker_can_write_the_download_ends(cluster, hosts, tmp_path, monkeypatch):
-    monkeypatch.setattr(requests, "_cores", lambda: 1)
     started = time.monotonic()
-    [error] = ask(hosts, tmp_path, no_room)
+    [error] = ask(cluster, hosts, tmp_path, no_room)
     assert isinstance(error, OSError) and error.errno == 28
     assert time.monotonic() - started < requests.PATIENCE  # no worker starts that it may wait for
 
 
+@pytest.mark.usefixtures("one_worker")
 def test_a_worker_that_hangs_is_replaced(cluster, hosts, tmp_path, monkeypatch):
-    monkeypatch.setattr(requests, "_cores", lambda: 1)
     monkeypatch.setattr(requests, "SPARE_SECONDS", 3)
-    assert ask(hosts, tmp_path, HangsOnce(tmp_path / "hung")) == ["awake"]
+    assert ask(cluster, hosts, tmp_path, HangsOnce(tmp_path / "hung")) == ["awake"]
 
 
+@pytest.mark.usefixtures("one_worker")
 def test_workers_that_do_not_see_the_folder_are_named(cluster, hosts, tmp_path, monkeypatch):
-    monkeypatch.setattr(requests, "_cores", lambda: 1)
     monkeypatch.setattr(requests, "marked", lambda data: nullcontext(data / "none" / "mark"))
-    [error] = ask(hosts, tmp_path, length)
+    [error] = ask(cluster, hosts, tmp_path, length)
     assert isinstance(error, StepError) and "does not see the folder" in str(error)
 
 
@@ -324,10 +330,8 @@ def refuse():
     raise Failure("closed")
 
 
-def test_a_request_is_not_sent_where_its_host_has_closed_meanwhile(
-    cluster, hosts, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(requests, "_cores", lambda: 1)
-    [error] = ask(hosts, tmp_path, length, before=refuse)
+@pytest.mark.usefixtures("one_worker")
+def test_a_request_is_not_sent_where_its_host_has_closed_meanwhile(cluster, hosts, tmp_path):
+    [error] = ask(cluster, hosts, tmp_path, length, before=refuse)
     assert isinstance(error, Failure) and error.reason == "closed"
     assert not hosts.of(hosts.url(0, 0)).asked
