@@ -20,8 +20,9 @@ address=$head:${ARTCLF_RAY_PORT:-6379}
 ray start --head --node-ip-address="$head" --port="${address##*:}" --num-cpus="$SLURM_CPUS_ON_NODE"
 others=$((SLURM_JOB_NUM_NODES - 1))
 if [ "$others" -gt 0 ]; then
+  # the single quotes leave SLURM_CPUS_ON_NODE to each node, for they may have other numbers of cores
   srun --nodes="$others" --ntasks="$others" --exclude="$SLURMD_NODENAME" \
-    ray start --address="$address" --num-cpus="$SLURM_CPUS_ON_NODE" --block &
+    bash -c 'ray start --address="$0" --num-cpus="$SLURM_CPUS_ON_NODE" --block' "$address" &
 fi
 # nodes that join a little later get their workers then
 artclf "$@" --engine ray --address "$address"

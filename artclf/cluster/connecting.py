@@ -32,6 +32,7 @@ SECONDS_TO_ANSWER = 30  # of the head, before it counts as gone; Ray ends the pr
 # frame that it is answered with
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 SETTINGS = 4
+WRONG_TOKEN = "InvalidAuthToken"  # in what Ray's head answers, also where there is no token
 
 
 @contextmanager
@@ -168,8 +169,18 @@ def _connect(address: str, cores: int | None):
             ray.shutdown()
             if not tries_left:
                 where = "on this machine" if address == LOCAL else f"at {address}"
-                reason = str(error).strip().splitlines()[0]
-                raise StepError(f"no Ray cluster {where}: {reason}") from error
+                raise StepError(f"no Ray cluster {where}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Why Ray did not connect, in a line."""
+    if WRONG_TOKEN in str(error.__cause__):
+        return (
+            "it takes only those who have its token: copy ~/.ray/auth_token from its head, and set "
+            "RAY_AUTH_MODE=token"
+        )
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0]
 
 
 def _knock(address: str):

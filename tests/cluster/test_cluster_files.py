@@ -47,6 +47,15 @@ def test_the_pods_share_what_the_command_reads():
         assert container["resources"]["limits"] == container["resources"]["requests"]
 
 
+def test_whoever_starts_a_cluster_by_a_file_asks_for_a_token():
+    job = yaml.safe_load((DEPLOY / "rayjob.yaml").read_text("utf-8"))
+    assert job["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    up = yaml.safe_load((DEPLOY / "ray-cluster.yaml").read_text("utf-8"))
+    for commands in (up["head_start_ray_commands"], up["worker_start_ray_commands"]):
+        [start] = [command for command in commands if " start " in command]
+        assert start.startswith("RAY_AUTH_MODE=token ")
+
+
 @pytest.mark.slow  # imports Ray
 def test_ray_up_takes_the_file():
     pytest.importorskip("ray")
@@ -68,12 +77,16 @@ def program(folder: Path, name: str, text: str):
 
 
 def test_a_slurm_job_starts_ray_on_all_nodes_and_the_command_on_it(tmp_path):
-    """The programs that the script calls are the test's: they write how they were called."""
+    """The programs that the script calls are the test's: they write how they were called. Slurm's
+    `srun` starts what it is given on another node, which has fewer cores than the first.
+    """
     bin_folder = tmp_path / "clone/.venv/bin"
     bin_folder.mkdir(parents=True)
     program(bin_folder, "hostname", 'echo "10.0.0.1 10.0.1.1"')
     for name in ("ray", "srun", "artclf"):
         call = f'printf "%s\\n" "$RAY_AUTH_MODE" "$@" >> {shlex.quote(str(tmp_path))}/{name}'
+        if name == "srun":
+            call += '\nshift 3\nSLURM_CPUS_ON_NODE=8 exec "$@"'
         program(bin_folder, name, call)
     job = {
         "SLURM_SUBMIT_DIR": str(tmp_path / "clone"),
@@ -90,9 +103,9 @@ def test_a_slurm_job_starts_ray_on_all_nodes_and_the_command_on_it(tmp_path):
     address = "10.0.0.1:6379"
     token = "token get-auth-token --generate"
     head = "token start --head --node-ip-address=10.0.0.1 --port=6379 --num-cpus=16"
-    assert calls["ray"] == [*token.split(), *head.split()]
-    others = f"ray start --address={address} --num-cpus=16 --block"
-    assert calls["srun"] == ["token", "--nodes=1", "--ntasks=1", "--exclude=one1", *others.split()]
+    others = f"token start --address={address} --num-cpus=8 --block"
+    assert calls["ray"] == [*token.split(), *head.split(), *others.split()]
+    assert calls["srun"][:4] == ["token", "--nodes=1", "--ntasks=1", "--exclude=one1"]
     command = ["clean", "--data", "my data", "--engine", "ray", "--address", address]
     assert calls["artclf"] == ["token", *command]
     assert options_are_known(f"artclf {shlex.join(command)}")

@@ -199,6 +199,31 @@ def test_a_start_on_this_machine_that_fails_is_tried_again(monkeypatch):
     assert len(starts) == 3
 
 
+@pytest.mark.parametrize(
+    "cause, line",
+    [
+        (
+            "Unauthenticated: InvalidAuthToken: missing",
+            "it takes only those who have its token: copy ",
+        ),
+        ("it is busy", "AssertionError"),
+    ],
+)
+def test_why_ray_does_not_connect_is_a_line(monkeypatch, cause, line):
+    ray = pytest.importorskip("ray")
+
+    def init(*_, **__):
+        raise AssertionError from RuntimeError(f"a traceback of Ray\n{cause}")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(connecting, "_knock", lambda address: None)
+    with (
+        pytest.raises(StepError, match=f"^no Ray cluster at 10.0.0.1:6379: {line}"),
+        connecting.connection("10.0.0.1:6379"),
+    ):
+        pass
+
+
 def test_the_steps_do_not_import_ray():
     program = (
         "import sys, artclf.cli, artclf.clean, artclf.cluster.workers, artclf.cluster.requests\n"
