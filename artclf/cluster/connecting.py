@@ -2,6 +2,7 @@
 
 Without its head, Ray answers no question, and ends the process after a minute. So the head is asked
 in a thread of its own: whoever waits for workers learns before that minute is over that it is gone.
+Where Ray has ended on the machine of the process alone, its workers end, and it would wait for ever.
 """
 
 import logging
@@ -10,6 +11,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from platform import node
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic
@@ -72,8 +74,11 @@ class Head:
     """
 
     def __init__(self, place: str, is_local: bool):
+        import ray
+
         self.place = place
         self.is_local = is_local
+        self._node = ray.get_runtime_context().get_node_id()
         self._asked: float | None = None  # when the first question was asked that has no answer
         self._questions: SimpleQueue = SimpleQueue()  # functions to call; None ends the thread
         self._look()
@@ -85,12 +90,19 @@ class Head:
         return max(1, int(self.resources.get(kind, 1)))
 
     def check(self):
-        """Raise StepError where the head is gone."""
+        """Raise StepError where the head is gone, or has lost this machine, with all workers of this
+        process.
+        """
+        problem = ""
         if self._is_gone():
+            problem = f"is gone, it has not answered for {SECONDS_TO_ANSWER} seconds"
+        elif not self._is_member:
+            problem = f"has lost {node()}, the machine of this command"
+        if problem:
             again = "" if self.is_local else "start it again, and "
             raise StepError(
-                f"the Ray cluster {self.place} is gone, it has not answered for "
-                f"{SECONDS_TO_ANSWER} seconds: {again}the same command goes on where it was"
+                f"the Ray cluster {self.place} {problem}: {again}the same command goes on where it "
+                "was"
             )
 
     def end(self, actor):
@@ -113,6 +125,8 @@ class Head:
         import ray
 
         self.resources: dict[str, float] = ray.cluster_resources()
+        alive = {machine["NodeID"] for machine in ray.nodes() if machine["Alive"]}
+        self._is_member = self._node in alive
 
     def _ask(self):
         from ray.exceptions import RayError

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from platform import node
 
 import psutil
 import pytest
@@ -52,18 +53,26 @@ def kill_head(cluster, faults):
 
 def kill_all(cluster, faults):
     kill_head(cluster, faults)
+    kill_machine(cluster, faults)
+
+
+def kill_machine(cluster, faults):
     raylet = faults.raylet_of(cluster.head_node)
     for process in [raylet, *raylet.children(recursive=True)]:
         process.kill()
 
 
-def check_end(command: subprocess.Popen, address: str):
+GONE = "is gone, it has not answered for 30 seconds"
+LOST = f"has lost {node()}, the machine of this command"
+
+
+def check_end(command: subprocess.Popen, address: str, problem: str):
     """The command ends before Ray ends it, with the one line that says so."""
     _, errors = command.communicate(timeout=SECONDS)
     lines = [line for line in errors.splitlines() if line.startswith("artclf: ")]
     assert lines == [
-        f"artclf: the Ray cluster at {address} is gone, it has not answered for 30 seconds: start it "
-        "again, and the same command goes on where it was"
+        f"artclf: the Ray cluster at {address} {problem}: start it again, and the same command goes on "
+        "where it was"
     ], errors
     assert command.returncode == 1 and "Traceback" not in errors
     assert f"Joined the Ray cluster at {address}: 2 cores.\n" in errors
@@ -79,7 +88,7 @@ def test_a_download_whose_cluster_ends(cluster, faults, tmp_path):
         while hosts.given() < 10:
             assert command.poll() is None
         kill_all(cluster, faults)
-        check_end(command, cluster.address)
+        check_end(command, cluster.address, GONE)
     rows = read_catalogue(tmp_path / "data")
     assert len(rows) == 1000
     assert {"ok", "pending"} <= set(rows.status)
@@ -87,8 +96,10 @@ def test_a_download_whose_cluster_ends(cluster, faults, tmp_path):
     assert not list((tmp_path / "data").glob(".seen*"))
 
 
-@pytest.mark.parametrize("kill", [kill_head, kill_all])
-def test_jobs_whose_cluster_ends(cluster, faults, kill):
+@pytest.mark.parametrize(
+    "kill, problem", [(kill_head, GONE), (kill_all, GONE), (kill_machine, LOST)]
+)
+def test_jobs_whose_cluster_ends(cluster, faults, kill, problem):
     command = subprocess.Popen(
         [sys.executable, "-c", JOBS, "sleep", cluster.address],
         stdout=subprocess.PIPE,
@@ -97,4 +108,4 @@ def test_jobs_whose_cluster_ends(cluster, faults, kill):
     )
     assert command.stdout.readline() == "slept\n"
     kill(cluster, faults)
-    check_end(command, cluster.address)
+    check_end(command, cluster.address, problem)

@@ -138,6 +138,15 @@ class NoHead:
         self.is_asked = threading.Event()
         self.killed = []
 
+    def get_runtime_context(self):
+        return self
+
+    def get_node_id(self):
+        return "mine"
+
+    def nodes(self):
+        return [{"NodeID": "mine", "Alive": True}]
+
     def cluster_resources(self):
         if not hasattr(self, "was_asked"):
             self.was_asked = True
@@ -152,8 +161,8 @@ class NoHead:
 def test_a_head_that_does_not_answer_is_gone_and_nobody_waits_for_it(monkeypatch):
     ray = pytest.importorskip("ray")
     gone = NoHead()
-    monkeypatch.setattr(ray, "cluster_resources", gone.cluster_resources)
-    monkeypatch.setattr(ray, "kill", gone.kill)
+    for name in ("cluster_resources", "kill", "nodes", "get_runtime_context"):
+        monkeypatch.setattr(ray, name, getattr(gone, name))
     monkeypatch.setattr(connecting, "SECONDS_BETWEEN_QUESTIONS", 0.01)
     head = connecting.Head("at 10.0.0.1:6379", False)
     assert gone.is_asked.wait(60)
@@ -167,16 +176,23 @@ def test_a_head_that_does_not_answer_is_gone_and_nobody_waits_for_it(monkeypatch
     assert not gone.killed
 
 
-def test_actors_end_before_the_connection_does(monkeypatch):
+def test_actors_end_before_the_connection_does_and_a_lost_machine_is_noticed(monkeypatch):
     ray = pytest.importorskip("ray")
-    killed = []
+    answers = NoHead()
+    for name in ("kill", "nodes", "get_runtime_context"):
+        monkeypatch.setattr(ray, name, getattr(answers, name))
     monkeypatch.setattr(ray, "cluster_resources", dict)
-    monkeypatch.setattr(ray, "kill", killed.append)
     head = connecting.Head("on this machine", True)
+    head.check()
     for actor in range(3):
         head.end(actor)
     head.close()
-    assert killed == [0, 1, 2] and head.size() == 1
+    assert answers.killed == [0, 1, 2] and head.size() == 1
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "mine", "Alive": False}])
+    head = connecting.Head("on this machine", True)
+    with pytest.raises(StepError, match="on this machine has lost .*: the same command goes on"):
+        head.check()
+    head.close()
     assert connecting._in_words({"CPU": 1, "GPU": 2.0, "memory": 3}) == "1 core, 2 GPUs"
     assert connecting._in_words({}) == "no cores"
 
