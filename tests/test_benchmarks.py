@@ -73,6 +73,15 @@ def test_the_hours_in_the_documentation_are_those_that_are_reckoned(script, caps
     assert "| 62 (hosts) |" in capsys.readouterr().out
 
 
+def test_what_a_run_takes_anyhow_is_not_counted_for_a_picture(monkeypatch):
+    cluster = load("cluster", monkeypatch)
+    few, all_pictures = (
+        [cluster.Round(pictures, 9.0, fixed + pictures / 4000) for fixed in (1.0, 0.5, 7.0)]
+        for pictures in (100, 400)
+    )
+    assert cluster.for_processor(few, all_pictures) == pytest.approx(4000)
+
+
 def test_heads_are_held_against_the_first_on_the_same_folds(script, drawn, capsys, no_workers):
     names = ["as it is: ridge 0.3, balanced", "ridge 3", "15 neighbours, cosine"]
     script(of("heads"), drawn, "--split", "grouped", "--size", 64, "--seeds", 1, "--only", *names)

@@ -1,14 +1,29 @@
 """What a body computes of a batch of pictures, and what that depends on."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
+from artclf.base.processes import in_chunks
+
 BATCH = 16  # pictures; of more, the activations leave the processor's cache
 VERSION = 4  # to be raised when the same network gives other features than before
+
+# Pictures without features, by the views that they lack: the index of each
+Lacking = dict[tuple[int, ...], list[int]]
+
+
+def batches_of(lacking: Lacking) -> Iterator[tuple[tuple[int, ...], list[int]]]:
+    """Views, and the indices of up to `BATCH` pictures that lack them.
+
+    So each picture is in one batch, and decoded once.
+    """
+    for views, indices in lacking.items():
+        for batch in in_chunks(indices, BATCH):
+            yield views, batch
 
 
 def maker_of(name: str, net: nn.Module) -> str:

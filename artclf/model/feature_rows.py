@@ -16,7 +16,13 @@ from torch import nn
 from artclf.base.processes import MapJobs, in_chunks
 from artclf.base.settings import from_environment
 from artclf.model import ranks
-from artclf.model.features import PICTURES_PER_READ, body_views, named_bodies, store_keys
+from artclf.model.features import (
+    PICTURES_PER_READ,
+    body_views,
+    named_bodies,
+    store_keys,
+    store_views,
+)
 from artclf.model.pixels import Pictures
 from artclf.model.store import Store, store_file
 
@@ -233,6 +239,6 @@ def _store(
     views: Sequence[int],
     map_jobs: MapJobs | None = None,
 ):
-    """Compute the features that are not stored, and store them."""
-    for indices in in_chunks(range(len(pictures.hashes)), PICTURES_PER_READ):
-        body_views(pictures.at(indices), net, config, views, map_jobs)
+    """Compute the features that are not stored, and store them: each body's in one go."""
+    for backbone, body, name in named_bodies(net, config):
+        store_views(pictures, body, backbone, name, views, map_jobs)

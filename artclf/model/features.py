@@ -5,7 +5,7 @@ SHA-256 of the pictures' bytes; the file may be deleted at any time. The frozen 
 doubtful labels and the experiments build on them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from artclf.base.threads import prefetch
 from artclf.data.catalogue import clean_path
 from artclf.data.pictures import SIZE
 from artclf.model import backbones, network
-from artclf.model.feature_batches import BATCH, as_bytes, compute, maker_of
+from artclf.model.feature_batches import Lacking, as_bytes, batches_of, compute, maker_of
 from artclf.model.features_by_workers import compute_by
 from artclf.model.pixels import Pictures, pictures_of, view_of
 from artclf.model.store import Store, store_file
@@ -131,21 +131,40 @@ def feature_views(
     store = Store(store_file(pictures.data, "features.db"))
     keys = store_keys(pictures, net, name, views)
     table = _FeatureTable(pictures.hashes, list(views), wanted)
-    _read_stored(store, keys, pictures.hashes, table)
-    missing = {view: table.missing(view) for view in views}
-    total = sum(len(indices) for indices in missing.values())
-    if not total:
-        return table.array
-    if map_jobs is None:
-        computed = _compute_here(pictures, net, backbone, missing)
-    else:
-        computed = compute_by(map_jobs, pictures, net, backbone, name, missing)
-    with progress_bar(desc=f"features of {backbone.name}", total=total) as bar:
-        for view, by_hash in computed:
-            store.write(keys[view], by_hash)
-            table.put(view, by_hash)
-            bar.update(len(by_hash))
+
+    def stored(view: int, hashes: list[str]) -> set[str]:
+        by_hash = store.read(keys[view], hashes)
+        table.put(view, by_hash)
+        return set(by_hash)
+
+    lacking = _lacking(pictures.hashes, views, stored)
+    for view, by_hash in _computed(pictures, net, backbone, name, lacking, map_jobs):
+        store.write(keys[view], by_hash)
+        table.put(view, by_hash)
     return table.array
+
+
+def store_views(
+    pictures: Pictures,
+    net: nn.Module,
+    backbone,
+    name: str,
+    views: Sequence[int],
+    map_jobs: MapJobs | None = None,
+):
+    """Compute and store the features that `feature_views` would, without holding them in memory.
+
+    All that lack some are computed in one go, by one call of `map_jobs`.
+    """
+    store = Store(store_file(pictures.data, "features.db"))
+    keys = store_keys(pictures, net, name, views)
+
+    def stored(view: int, hashes: list[str]) -> set[str]:
+        return store.stored(keys[view], hashes)
+
+    lacking = _lacking(pictures.hashes, views, stored)
+    for view, by_hash in _computed(pictures, net, backbone, name, lacking, map_jobs):
+        store.write(keys[view], by_hash)
 
 
 def store_keys(
@@ -156,24 +175,65 @@ def store_keys(
     return {view: f"{made_by} {pictures.key} view {view}" for view in views}
 
 
-def _compute_here(
-    pictures: Pictures, net: nn.Module, backbone, missing: dict[int, dict[str, int]]
-) -> Iterator[tuple[int, dict[str, bytes]]]:
-    """For each batch of what is `missing` (see `_FeatureTable.missing`) by view, the view and the
-    features as bytes by SHA-256.
+def _lacking(
+    hashes: Sequence[str], views: Sequence[int], stored: Callable[[int, list[str]], set[str]]
+) -> Lacking:
+    """The pictures that lack some of `views`; of those with the same bytes, the first.
+
+    `stored` tells for which of some pictures a view is stored.
     """
+    index_of: dict[str, int] = {}
+    for index, sha256 in enumerate(hashes):
+        index_of.setdefault(sha256, index)
+    lacking: Lacking = {}
+    for some in in_chunks(index_of, PICTURES_PER_READ):
+        known = {view: stored(view, some) for view in views}
+        for sha256 in some:
+            lacked = tuple(view for view in views if sha256 not in known[view])
+            if lacked:
+                lacking.setdefault(lacked, []).append(index_of[sha256])
+    return lacking
+
+
+def _computed(
+    pictures: Pictures,
+    net: nn.Module,
+    backbone,
+    name: str,
+    lacking: Lacking,
+    map_jobs: MapJobs | None,
+) -> Iterator[tuple[int, dict[str, bytes]]]:
+    """For each batch of the pictures that lack views, a view and its features as bytes by SHA-256,
+    while a progress bar is shown.
+    """
+    if not lacking:
+        return
+    if map_jobs is None:
+        computed = _compute_here(pictures, net, backbone, lacking)
+    else:
+        computed = compute_by(map_jobs, pictures, net, backbone, name, lacking)
+    total = sum(len(views) * len(indices) for views, indices in lacking.items())
+    with progress_bar(desc=f"features of {backbone.name}", total=total) as bar:
+        for view, by_hash in computed:
+            yield view, by_hash
+            bar.update(len(by_hash))
+
+
+def _compute_here(
+    pictures: Pictures, net: nn.Module, backbone, lacking: Lacking
+) -> Iterator[tuple[int, dict[str, bytes]]]:
+    """As `_computed`, in this process; the next batch is decoded meanwhile."""
     body = network.fold_norms(net, pictures.size)
     keep_freed_memory()
-    for view, indices in missing.items():
-        for hashes, pixels in _batches(pictures, indices):
+
+    def decoded(batch: tuple[tuple[int, ...], list[int]]):
+        views, indices = batch
+        hashes = [pictures.hashes[index] for index in indices]
+        return views, hashes, pictures.pixels(indices)
+
+    for _, [(views, hashes, pixels)] in prefetch(decoded, batches_of(lacking), batch_size=1):
+        for view in views:
             yield view, as_bytes(hashes, compute(body, backbone, view_of(pixels, hashes, view)))
-
-
-def _read_stored(store: Store, keys: dict[int, str], hashes: list[str], table: "_FeatureTable"):
-    """Put what is stored under the key of each view into `table`."""
-    for view, key in keys.items():
-        for start in range(0, len(hashes), PICTURES_PER_READ):
-            table.put(view, store.read(key, hashes[start : start + PICTURES_PER_READ]))
 
 
 class _FeatureTable:
@@ -186,7 +246,6 @@ class _FeatureTable:
         for row, sha256 in enumerate(hashes):
             self.rows.setdefault(sha256, []).append(row)
         self.columns = {view: column for column, view in enumerate(views)}
-        self.filled: dict[int, set[str]] = {view: set() for view in views}
         self.array = np.empty((0, len(views), 0), np.float32)
 
     def put(self, view: int, by_hash: dict[str, bytes]):
@@ -197,24 +256,3 @@ class _FeatureTable:
                 shape = (self.n_rows, len(self.columns), len(features))
                 self.array = np.empty(shape, np.float32)
             self.array[self.rows[sha256], self.columns[view]] = features
-        self.filled[view] |= by_hash.keys()
-
-    def missing(self, view: int) -> dict[str, int]:
-        """The pictures that lack a view: the index of one of their rows, by SHA-256."""
-        filled = self.filled[view]
-        return {sha256: rows[0] for sha256, rows in self.rows.items() if sha256 not in filled}
-
-
-def _batches(
-    pictures: Pictures, indices: dict[str, int]
-) -> Iterator[tuple[list[str], torch.Tensor]]:
-    """SHA-256 and pixels of the pictures at `indices`, a batch at a time; the next one is decoded
-    meanwhile.
-    """
-    batches = list(in_chunks(indices, BATCH))
-
-    def pixels_of(batch):
-        return pictures.pixels([indices[sha256] for sha256 in batch])
-
-    for number, [pixels] in prefetch(pixels_of, batches, batch_size=1):
-        yield batches[number], pixels

@@ -19,11 +19,11 @@ from torch import nn
 from artclf.base.errors import StepError
 from artclf.base.files import replace_whole
 from artclf.base.machine import keep_freed_memory
-from artclf.base.processes import FOR_WORKERS, MapJobs, in_chunks
+from artclf.base.processes import FOR_WORKERS, MapJobs
 from artclf.data import packs
 from artclf.data.packs import PackedPicture
 from artclf.model import backbones, network
-from artclf.model.feature_batches import BATCH, as_bytes, compute, maker_of
+from artclf.model.feature_batches import Lacking, as_bytes, batches_of, compute, maker_of
 from artclf.model.pixels import Pictures, decoded, view_of
 
 
@@ -84,10 +84,12 @@ def compute_by(
     net: network.Body,
     backbone: backbones.Backbone,
     name: str,
-    missing: dict[int, dict[str, int]],
+    lacking: Lacking,
 ) -> Iterator[tuple[int, dict[str, bytes]]]:
-    """For each batch of what is `missing` (see `features.feature_views`) by view, the view and the
-    features as bytes by SHA-256. Raises StepError for a batch that ends its worker each time.
+    """For each batch of the pictures that lack views, a view and its features as bytes by SHA-256.
+
+    All batches are the jobs of one call of `map_jobs`, whose workers make the network once. Raises
+    StepError for a batch that ends its worker each time.
     """
     folder = packs.working_folder(pictures.data).absolute()
     weights = folder / f"{FOR_WORKERS}{uuid4().hex}.safetensors"
@@ -110,7 +112,7 @@ def compute_by(
     tensors = {key: value.cpu().contiguous() for key, value in net.state_dict().items()}
     replace_whole(weights, lambda file: file.write_bytes(save(tensors)))
     try:
-        batches = _batches_for_workers(pictures, missing)
+        batches = _batches_for_workers(pictures, lacking)
         for chunk in map_jobs(function, batches, chunk_size=1):
             for batch, found in chunk:
                 if found is None:
@@ -124,20 +126,10 @@ def compute_by(
         weights.unlink(missing_ok=True)
 
 
-def _batches_for_workers(pictures: Pictures, missing: dict[int, dict[str, int]]) -> Iterator[Batch]:
-    """Batches of the pictures that lack the same views, so that each is decoded once."""
-    views_of: dict[str, tuple[int, ...]] = {}
-    index_of: dict[str, int] = {}
-    for view, indices in missing.items():
-        index_of |= indices
-        for sha256 in indices:
-            views_of[sha256] = (*views_of.get(sha256, ()), view)
-    lacking: dict[tuple[int, ...], list[str]] = {}
-    for sha256, views in views_of.items():
-        lacking.setdefault(views, []).append(sha256)
-    for views, all_hashes in lacking.items():
-        for hashes in in_chunks(all_hashes, BATCH):
-            found = (pictures.copies[index_of[key]] for key in hashes)
-            # a worker has another working folder
-            places = [place.absolute() if isinstance(place, Path) else place for place in found]
-            yield Batch(places, hashes, views)
+def _batches_for_workers(pictures: Pictures, lacking: Lacking) -> Iterator[Batch]:
+    for views, indices in batches_of(lacking):
+        found = (pictures.copies[index] for index in indices)
+        # a worker has another working folder
+        places = [place.absolute() if isinstance(place, Path) else place for place in found]
+        hashes = [pictures.hashes[index] for index in indices]
+        yield Batch(places, hashes, views)

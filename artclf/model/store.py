@@ -57,18 +57,25 @@ class Store:
 
     def read(self, key: str, images: Sequence[str]) -> dict[str, bytes]:
         """The bytes stored for `images` under `key`, by image; what isn't stored is left out."""
-        values: dict[str, bytes] = {}
+        return dict(self._select("image, value", key, images))
+
+    def stored(self, key: str, images: Sequence[str]) -> set[str]:
+        """Those of `images` for which there are bytes under `key`, which are not read."""
+        return {image for (image,) in self._select("image", key, images)}
+
+    def _select(self, columns: str, key: str, images: Sequence[str]) -> list[tuple]:
+        found: list[tuple] = []
         if self._is_missing():
-            return values
+            return found
         with self._open() as db:
             for start in range(0, len(images), MOST_PARAMETERS):
                 some = images[start : start + MOST_PARAMETERS]
                 marks = ",".join("?" * len(some))
-                query = f"SELECT image, value FROM entries WHERE key = ? AND image IN ({marks})"
-                values.update(db.execute(query, (key, *some)))
-            if values and key not in self._used_keys and self._is_writable:
+                query = f"SELECT {columns} FROM entries WHERE key = ? AND image IN ({marks})"
+                found += db.execute(query, (key, *some))
+            if found and key not in self._used_keys and self._is_writable:
                 self._note_use(db, key)
-        return values
+        return found
 
     def write(self, key: str, values: dict[str, bytes]):
         """Store `values`; where there is no room for them, say so once and store nothing."""

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from made_pictures import encoded, noise
 from artclf.answers import batch, inputs
 from artclf.answers.classifier import Predictor
 from artclf.base.errors import InputError, StepError
+from artclf.base.processes import map_here
 
 CONFIG = {"vocab": ["01-red", "NA", "03, blue"], "temperature": 1.0, "size": 8, "resize": "squish"}
 
@@ -273,6 +275,42 @@ def test_files_of_other_kinds_and_no_pictures_are_refused(tmp_path):
     with pytest.raises(InputError, match="no picture found in .*empty"):
         batch.save(Means(CONFIG), [str(tmp_path / "empty")], tmp_path / "out.csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "folder.csv"]
+
+
+# Workers, here in this process
+
+
+def test_workers_answer_as_this_process_does(pictures, tmp_path, small_parts):
+    classifier = Means(CONFIG)
+    batch.save(classifier, [str(pictures)], tmp_path / "here.csv")
+    load = partial(Means, CONFIG)
+    done = batch.save(classifier, [str(pictures)], tmp_path / "there.csv", None, map_here, load)
+    assert done["errors"] == 2  # also of the link, which leads nowhere for all of them
+    assert (tmp_path / "here.csv").read_bytes() == (tmp_path / "there.csv").read_bytes()
+
+
+@pytest.mark.parametrize("changes", [{"temperature": 2.0}, {"hashes": {"a": "b"}}])
+def test_a_worker_with_another_export_under_the_same_path_ends_the_run(pictures, tmp_path, changes):
+    file = tmp_path / "out.csv"
+    load = partial(Means, {**CONFIG, **changes})
+    with pytest.raises(StepError, match="a worker finds another export than this machine"):
+        batch.save(Means(CONFIG), [str(pictures)], file, None, map_here, load)
+    assert not file.exists()
+
+
+def test_a_worker_that_does_not_see_the_pictures_ends_the_run(pictures, tmp_path):
+    def map_elsewhere(function, jobs, **options):
+        for job in jobs:
+            elsewhere = pictures.rename(tmp_path / "elsewhere")
+            result = function(job)
+            elsewhere.rename(pictures)
+            yield [(job, result)]
+
+    file = tmp_path / "out.csv"
+    load = partial(Means, CONFIG)
+    with pytest.raises(StepError, match=r"a worker does not see .*000\.png: all machines"):
+        batch.save(Means(CONFIG), [str(pictures)], file, None, map_elsewhere, load)
+    assert not file.exists()
 
 
 RUN = """

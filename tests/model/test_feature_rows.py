@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,19 @@ import torch
 from safetensors.torch import load_file
 
 from artclf import train
+from artclf.base.processes import FOR_WORKERS
 from artclf.data import splits
 from artclf.data.catalogue import clean_path, read_catalogue
-from artclf.model import backbones, feature_rows, heads, network, store, unseen
+from artclf.model import (
+    backbones,
+    feature_batches,
+    feature_rows,
+    features,
+    heads,
+    network,
+    store,
+    unseen,
+)
 from artclf.model.pixels import pictures_of
 from artclf.results import embeddings
 
@@ -39,8 +50,6 @@ def body():
 
 @pytest.fixture
 def config():
-    from dataclasses import asdict
-
     return {**CONFIG, **asdict(backbones.find(LITE))}
 
 
@@ -69,6 +78,62 @@ def test_rows_go_to_the_store_from_the_limit_on(pictures, body, config, monkeypa
         monkeypatch.setattr(feature_rows, "IN_MEMORY", limit)
         found = feature_rows.rows_of(pictures, body, config, (0, 1))
         assert type(found).__name__ == kind
+
+
+class Workers:
+    """A `MapJobs` in this process that notes the jobs of each call, and the files of weights."""
+
+    def __init__(self, folder: Path, dies_after: int | None = None):
+        self.folder = folder
+        self.dies_after = dies_after
+        self.calls: list[list] = []
+        self.files: set[Path] = set()
+
+    def __call__(self, function, jobs, workers=None, chunk_size=16, initializer=None):
+        self.calls.append([])
+        for job in jobs:
+            if len(self.calls[-1]) == self.dies_after:
+                raise KeyboardInterrupt
+            self.files |= set(self.folder.glob(f"{FOR_WORKERS}*"))
+            self.calls[-1].append(job)
+            yield [(job, function(job))]
+
+
+@pytest.fixture
+def two_bodies():
+    """Two bodies as one, and its settings."""
+    both = backbones.find(f"{LITE}+test_vit", pretrained=False)
+    return network.new_body(both, size=64), {**CONFIG, **asdict(both)}
+
+
+def test_what_is_lacking_is_one_call_of_the_workers_for_each_body(
+    pictures, two_bodies, fresh, monkeypatch
+):
+    """A call waits for its last job, and makes each worker build the network."""
+    net, config = two_bodies
+    monkeypatch.setattr(features, "PICTURES_PER_READ", 2)
+    monkeypatch.setattr(feature_batches, "BATCH", 2)
+    monkeypatch.setattr(feature_rows, "IN_MEMORY", 0)
+    mirrored = features.body_views(pictures.at([1, 3]), net, config, [1])
+    workers = Workers(fresh)
+    rows = feature_rows.rows_of(pictures, net, config, [0, 1], workers)
+    jobs = [[job.views for job in call] for call in workers.calls]
+    assert jobs == [[(0, 1), (0, 1), (0,)]] * 2  # two of five pictures lack view 0 alone
+    assert len(workers.files) == 2 and not list(fresh.glob(f"{FOR_WORKERS}*"))
+    assert np.array_equal(rows[[3, 7]].numpy(), mirrored[:, 0])
+    again = feature_rows.rows_of(pictures, net, config, [0, 1], workers)
+    assert len(workers.calls) == 2 and torch.equal(again[range(14)], rows[range(14)])
+
+
+def test_a_killed_call_of_the_workers_goes_on(pictures, body, config, fresh, monkeypatch):
+    monkeypatch.setattr(feature_batches, "BATCH", 2)
+    monkeypatch.setattr(feature_rows, "IN_MEMORY", 0)
+    with pytest.raises(KeyboardInterrupt):
+        feature_rows.rows_of(pictures, body, config, [0], Workers(fresh, dies_after=2))
+    workers = Workers(fresh)
+    feature_rows.rows_of(pictures, body, config, [0], workers)
+    [[job]] = workers.calls
+    assert job.hashes == [pictures.hashes[4]]
 
 
 @pytest.mark.parametrize("balance", [True, False])
@@ -154,6 +219,27 @@ def most():
     # not getrusage, which begins with what the parent process took
     status = open("/proc/self/status").read()
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1])
+"""
+# prints the most memory that storing what workers compute of a number of pictures takes
+STORE = """
+import re, sys
+from dataclasses import asdict
+from artclf.model import backbones, feature_rows, network
+from artclf.model.pixels import Pictures
+
+def workers(function, jobs, workers=None, chunk_size=16, initializer=None):
+    for job in jobs:
+        blank = bytes(4 * body.n_features)
+        yield [(job, {view: dict.fromkeys(job.hashes, blank) for view in job.views})]
+
+backbone = backbones.find("efficientnet_lite0")
+body = network.new_body(backbone, "last", size=64)
+config = {**asdict(backbone), "size": 64, "resize": "squish", "precision": "float32"}
+feature_rows.IN_MEMORY = 0
+hashes = [f"{number:064x}" for number in range(int(sys.argv[2]))]
+pictures = Pictures(sys.argv[1], hashes, hashes, 64)
+feature_rows.rows_of(pictures, body, config, [0, 1], workers)
+print(most())
 """
 # prints the most memory that learning from a number of pictures takes
 LEARN = """
@@ -249,8 +335,8 @@ print(most())
 @pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("program", "at_most"),  # kB; the features of 7,000 pictures are 72,000 and 117,000
-    [(LEARN, 35_000), (EXPORT, 60_000)],
-    ids=["learn", "export"],
+    [(STORE, 35_000), (LEARN, 35_000), (EXPORT, 60_000)],
+    ids=["store", "learn", "export"],
 )
 def test_the_memory_does_not_grow_with_the_number_of_pictures(tmp_path, program, at_most):
     most = []

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from artclf.data.catalogue import clean_path, read_catalogue
-from artclf.model import backbones, features, network
-from artclf.model.pixels import Pictures
+from artclf.model import backbones, feature_batches, features, network
+from artclf.model.pixels import Pictures, view_of
 
 LITE = "efficientnet_lite0"
 
@@ -80,7 +80,7 @@ def test_a_killed_run_keeps_whole_batches(fresh, rows, monkeypatch):
         return look(self, file)
 
     last = clean_path(rows.to_dict("records")[-1]).rsplit("/", 1)[-1]
-    monkeypatch.setattr(features, "BATCH", 2)
+    monkeypatch.setattr(feature_batches, "BATCH", 2)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Pictures, "_decode", dies)
         features.extract(fresh, rows, LITE, size=64)
@@ -105,7 +105,7 @@ def test_views_are_the_picture_its_mirror_image_and_crops_that_never_change(fres
     )
     assert (mirror == plain[..., ::-1]).all() and not np.allclose(one, other)
     np.testing.assert_allclose(plain, pictures.pixels(range(6)) / 255)
-    again = features.view_of(pictures.pixels([5, 2]), [pictures.hashes[5], pictures.hashes[2]], 2)
+    again = view_of(pictures.pixels([5, 2]), [pictures.hashes[5], pictures.hashes[2]], 2)
     np.testing.assert_allclose(again / 255, one[[5, 2]])  # whatever else is in the batch
 
 

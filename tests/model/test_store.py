@@ -24,6 +24,19 @@ def test_what_is_written_is_read_by_any_store(file):
     assert Store(file).read("many", list(many)) == many
 
 
+def test_what_is_stored_is_told_without_its_bytes_and_stays(file):
+    Store(file).write("key", {"a": VALUE, "b": VALUE})
+    store = Store(file)
+    assert (
+        store.stored("key", ["a", "b", "c"]) == {"a", "b"} and store.stored("other", ["a"]) == set()
+    )
+    store.write("new", dict.fromkeys("abc", VALUE))  # no room beside a key that is in use
+    assert store.stored("key", ["a", "b"]) == {"a", "b"} and store.stored("new", ["a"]) == set()
+    many = {f"{number}": b"x" for number in range(1200)}  # more than a query takes
+    store.write("many", many)
+    assert store.stored("many", list(many)) == set(many)
+
+
 def test_nothing_to_write_makes_no_key(file):
     Store(file).write("key", {})
     assert Store(file).keys() == []
