@@ -3,6 +3,10 @@
 A step gives a function and jobs, both small: paths, hashes and settings. The workers see the folder
 of the data set under the same path as the caller, who alone writes to catalogue and stores.
 Needs the extra `cluster`.
+
+Pictures may crash a decoder, so a worker that ends is replaced, and the job that ends each of its
+workers is found and given up. Ray has no pool that does this (tried with Ray 2.60): `ActorPool` raises
+at the first worker that ends, and `map_batches` of `ray.data` tries such a job again for ever.
 """
 
 import sys
@@ -200,7 +204,10 @@ class _Run:
                 return
             done, _ = ray.wait(list(self.calls), timeout=SECONDS_TO_LOOK)
             if not done and not self.ready and not self.has_waited:
-                print("Waiting for a free worker of the Ray cluster.", file=sys.stderr)
+                print(
+                    "Waiting for workers of the Ray cluster: they start, or others use all its cores.",
+                    file=sys.stderr,
+                )
                 self.has_waited = True
             for reference in done:
                 yield from self._results_of(reference)
