@@ -14,6 +14,7 @@ from artclf.data.patience import Closed
 from artclf.download import fetch_lists
 
 DELAY = 0.1
+SCHEMES = ("http", "https")
 
 
 def rules(delay: float) -> bytes:
@@ -82,11 +83,16 @@ def test_the_rules_of_all_hosts_that_a_download_asks_at_a_time_are_remembered(tm
     assert len(hosts.asked) == len(urls) + number
 
 
-def test_one_crawl_delay_holds_for_http_and_https_of_a_host():
-    hosts = Hosts(with_delay)
-    urls = [[f"{scheme}://a.example/{i}" for i in range(3)] for scheme in ("http", "https")]
-    fetch_all(hosts, *urls)
-    assert min(hosts.pauses("a.example")) >= DELAY - 0.002 and hosts.most["a.example"] <= 2
+def test_the_longest_crawl_delay_holds_for_all_ports_and_schemes_of_a_host():
+    delays = [DELAY, 0]
+
+    def reply(host, path):
+        return rules(delays.pop(0)) if path == "/robots.txt" else JPEG
+
+    hosts = Hosts(reply)
+    with_a_delay, without = ([f"{scheme}://a.example/{i}" for i in range(3)] for scheme in SCHEMES)
+    fetch_all(hosts, [with_a_delay[0], *without, *with_a_delay[1:]])
+    assert min(hosts.pauses("a.example")) >= DELAY - 0.002
 
 
 @pytest.mark.parametrize("known_first", [True, False])

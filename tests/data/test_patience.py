@@ -1,5 +1,6 @@
 """Hosts that ask for patience, and redirects to them: they get it whoever leads to them."""
 
+import asyncio
 import time
 from collections import Counter
 
@@ -41,20 +42,18 @@ def test_a_host_gets_patience_from_all_that_redirect_to_it(tmp_path, has_own_row
     urls = [f"http://{name}/{i}" for i in range(2) for name in names]
     assert run(tmp_path, hosts, urls)["ok"] == len(urls)
     assert len(hosts.refused("t.example")) >= 2 and not hosts.too_early("t.example")
-    requests = hosts.of("t.example")
-    from_then_on = [request for request in requests if request.began > requests[12].began]
-    pauses = zip(from_then_on, from_then_on[1:], strict=False)
-    assert all(later.began >= earlier.ended for earlier, later in pauses)  # one at a time
     rows = read_catalogue(tmp_path / "data")
     assert rows.tries.sum() == len(urls) + len(hosts.refused("t.example"))
 
 
 def test_rows_whose_target_is_closed_keep_no_other_waiting(tmp_path):
-    opened = time.monotonic() + 1
+    asked = []
 
     def reply(host, path):
         if host == "t.example":
-            return JPEG if time.monotonic() >= opened else refusal(opened - time.monotonic())
+            asked.append(time.monotonic())
+            left = asked[0] + 2 - asked[-1]
+            return refusal(left) if left > 0 else JPEG
         return f"http://t.example{path}" if path.startswith("/away") else JPEG
 
     hosts = Hosts(reply)
@@ -62,10 +61,57 @@ def test_rows_whose_target_is_closed_keep_no_other_waiting(tmp_path):
     urls += [f"http://o.example/{i}" for i in range(20)]
     assert run(tmp_path, hosts, urls)["ok"] == 50
     own = [request for request in hosts.of("o.example") if "away" not in request.path]
-    assert max(request.ended for request in own) < opened
+    assert max(request.ended for request in own) < asked[0] + 2
     assert hosts.refused("t.example") and not hosts.too_early("t.example")
-    asked = Counter(request.path for request in hosts.of("o.example"))
-    assert max(asked.values()) == 2
+    times = Counter(request.path for request in hosts.of("o.example"))
+    assert max(times.values()) == 2  # once to learn where it leads, and once when that is open
+
+
+def test_a_host_that_wanted_patience_is_asked_for_one_row_at_a_time(tmp_path):
+    hosts = Hosts(led_to("t.example", Patient(every=10, seconds=0.02)))
+    urls = [f"http://o{k}.example/{i}" for i in range(20) for k in range(4)]
+    assert run(tmp_path, hosts, urls)["ok"] == 80
+    first = hosts.refused("t.example")[0]
+    requests = [request for request in hosts.of("t.example") if request.began > first.ended]
+    pairs = list(zip(requests, requests[1:], strict=False))
+    assert pairs and all(later.began >= earlier.ended for earlier, later in pairs)
+
+
+def test_rows_that_moved_do_not_wait_for_the_end_of_the_host_they_come_from(tmp_path):
+    def reply(host, path):
+        if host == "t.example":
+            return JPEG if len(hosts.of("t.example")) > 1 else refusal(0.02)
+        return "http://t.example/" if path == "/0" else JPEG
+
+    hosts = Hosts(reply)
+    assert run(tmp_path, hosts, [f"http://o.example/{i}" for i in range(100)])["ok"] == 100
+    assert hosts.of("t.example")[-1].ended < hosts.of("o.example", "/99")[0].began
+
+
+def test_a_request_to_a_closed_host_does_not_wait_for_a_place_first(tmp_path):
+    async def main(catalogue):
+        patiences = patience.patience_of_hosts(catalogue, 0)
+        with patiences.using("o.example") as home, patiences.using("t.example") as closed:
+            closed.close(refusal(5), time.monotonic())
+            attempt = patience.Attempt(patiences, home, may_pass=False)
+            with pytest.raises(patience.Closed), attempt.turn("t.example"):
+                pytest.fail("it waits for a place")
+
+    with Catalogue(tmp_path) as catalogue:
+        patience.drop_expired(catalogue)
+        asyncio.run(main(catalogue))
+
+
+def test_rows_that_moved_do_not_wait_for_a_host_that_is_given_up(tmp_path):
+    """The first row waits at `t.example` when `o.example` says to another one that it is closed."""
+
+    def reply(host, path):
+        if host == "t.example":
+            return refusal(0.1)
+        return "http://t.example/" if path == "/0" else refusal(3600)
+
+    summary = run(tmp_path, Hosts(reply), ["http://o.example/0", "http://o.example/1"])
+    assert summary["reasons"] == {"http 429, try again in over 120 s": 2}
 
 
 def test_rows_come_to_a_host_that_was_done_before(tmp_path):
