@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("plain", "slow", "redirecting", "patient", "delaying", "failing")
 CRAWL_DELAY = 0.2  # seconds
 RETRY_AFTER = 1  # seconds, which a patient host asks for
-REQUESTS_BEFORE_PATIENCE = 40
+REQUESTS_BEFORE_PATIENCE = 12
 SLOW = 0.3  # seconds of an answer
 QUICK = 0.02
 PER_HOST = 2  # requests at a time, the default
@@ -64,6 +64,7 @@ class Host:
     shortest_pause: float = float("inf")  # between two requests
     is_refusing_until: float = 0
     since_patience: int = 0
+    refusals: int = 0
     under_way_then: int = 0  # requests that came since it refuses, and may have been on their way
     too_early: list[float] = field(default_factory=list)  # seconds of others since the refusal
 
@@ -193,12 +194,14 @@ class Hosts:
                 host.under_way_then += 1
                 if since > ON_ITS_WAY or host.under_way_then >= PER_HOST:
                     host.too_early.append(round(since, 3))
+                host.refusals += 1
                 return web.Response(status=429, headers={"Retry-After": str(RETRY_AFTER)})
             host.since_patience += 1
             if host.since_patience > REQUESTS_BEFORE_PATIENCE:
                 host.since_patience = 0
                 host.under_way_then = 0
                 host.is_refusing_until = now + RETRY_AFTER
+                host.refusals += 1
                 return web.Response(status=429, headers={"Retry-After": str(RETRY_AFTER)})
         if path == RULES:
             return web.Response(status=404)
@@ -336,6 +339,7 @@ class Run:
             "files too many": len(files - set(ok.file)),
             "fetched again": self.hosts.fetched_again(),
             "of at most": self.under_way,
+            "refusals": sum(host.refusals for host in self.hosts.hosts.values()),
             "limits broken": len(self.hosts.broken_limits()),
         }
 
