@@ -102,14 +102,15 @@ def fetch_lists(
     before, or beyond the first `max_per_period` of the list), and `reasons`, a dict from reason to
     number of failures. Time-outs, lost connections and http 5xx get `tries` tries, the second after
     `backoff` seconds, each further one after twice the time. A host that asks for patience (http
-    429, Retry-After) gets it with all of its URLs, see `data.downloads.Host`. `retry_failed` also
-    tries what failed in earlier runs. `options` are the fields of `data.fetch.Fetcher`. Where its
-    `allowed_address` is that of a folder served by `serve_gallery`, the catalogue follows what has
-    changed there (see `data.imports`). After a minute, and every ten from then on, a line on
-    standard error says which hosts have most of the URLs that are left. Ctrl-C loses nothing that
-    is done. Warns of lists without a URL. Raises FileNotFoundError where there are no lists,
-    InputError for a bad option or lists that can't be read or hold nothing, StepError where another
-    process writes to `data`, OSError where it can't be written.
+    429, Retry-After) gets it with all of its URLs and those that redirect to it, see
+    `data.patience.Patience`. `retry_failed` also tries what failed in earlier runs. `options` are the
+    fields of `data.fetch.Fetcher`. Where its `allowed_address` is that of a folder served by
+    `serve_gallery`, the catalogue follows what has changed there (see `data.imports`). After a
+    minute, and every ten from then on, a line on standard error says which hosts have most of the
+    URLs that are left. Ctrl-C loses nothing that is done. Warns of lists without a URL. Raises
+    FileNotFoundError where there are no lists, InputError for a bad option or lists that can't be
+    read or hold nothing, StepError where another process writes to `data`, OSError where it can't be
+    written.
     """
     settings.check(tries=tries, backoff=backoff)
     if max_per_period is not None:

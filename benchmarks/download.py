@@ -95,7 +95,7 @@ def run_memory(number: int, out: Path):
     class Pretender(Fetcher):
         """Dead links, and one picture in ten."""
 
-        async def __call__(self, url, keep, before):
+        async def __call__(self, url, keep, turn):
             await asyncio.sleep(0.001)
             if not url.endswith("0.jpg"):
                 raise Failure("http 404", 404)

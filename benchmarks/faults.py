@@ -4,12 +4,13 @@
     python benchmarks/faults.py --rates 3 [--urls 2000 20000] [--cores 2] [--save FILE]
 
 Servers of this process answer on many addresses of 127.0.0.0/8, each of them a host: plain ones, slow
-ones, those with a Crawl-delay, those that ask for patience by http 429, those that redirect to others,
-and with answers that are cut or fail once. They count requests at a time and the pauses between them.
-Two nodes (`ray.cluster_utils.Cluster`) do the download for each fault. With `--rates`, plain hosts
-tell instead how many pictures a second they give to the command alone and to one with a worker on Ray
-for each of `--cores`, in so many rounds for each number of URLs, and how much memory these processes
-take near the end; the rates of the last number are saved. Needs the extra `cluster`.
+ones, those with a Crawl-delay, those that ask for patience by http 429, those that redirect to such
+ones, also for their robots.txt, and with answers that are cut or fail once. They count requests at a
+time and the pauses between them. Two nodes (`ray.cluster_utils.Cluster`) do the download for each
+fault. With `--rates`, plain hosts tell instead how many pictures a second they give to the command
+alone and to one with a worker on Ray for each of `--cores`, in so many rounds for each number of URLs,
+and how much memory these processes take near the end; the rates of the last number are saved. Needs the
+extra `cluster`.
 """
 
 import argparse
@@ -36,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("plain", "slow", "redirecting", "patient", "delaying", "failing")
 CRAWL_DELAY = 0.2  # seconds
 RETRY_AFTER = 1  # seconds, which a patient host asks for
-REQUESTS_BEFORE_PATIENCE = 40
+REQUESTS_BEFORE_PATIENCE = 12
 SLOW = 0.3  # seconds of an answer
 QUICK = 0.02
 PER_HOST = 2  # requests at a time, the default
@@ -45,6 +46,7 @@ ON_ITS_WAY = (
 )
 TOTAL = 32  # requests under way of a worker
 OBJECT_STORE = 2**27  # bytes of a node
+RULES = "/rules.txt"  # to which the robots.txt of a redirecting host leads
 FORBIDDEN = 3  # the first digit of pictures that a robots.txt disallows
 DOWNLOAD = "from artclf.cli import main; main()"
 
@@ -62,6 +64,7 @@ class Host:
     shortest_pause: float = float("inf")  # between two requests
     is_refusing_until: float = 0
     since_patience: int = 0
+    refusals: int = 0
     under_way_then: int = 0  # requests that came since it refuses, and may have been on their way
     too_early: list[float] = field(default_factory=list)  # seconds of others since the refusal
 
@@ -111,8 +114,12 @@ class Hosts:
         for address in self.addresses[1:]:
             await web.TCPSite(self.runner, address, self.port).start()
 
+    def base(self, number: int) -> str:
+        """The address of a host as URLs begin with it."""
+        return f"http://{self.addresses[number % len(self.addresses)]}:{self.port}"
+
     def url(self, number: int, picture: int) -> str:
-        return f"http://{self.addresses[number]}:{self.port}/{picture}.jpg"
+        return f"{self.base(number)}/{picture}.jpg"
 
     def of(self, url: str) -> Host:
         """The host that a URL names."""
@@ -172,7 +179,10 @@ class Hosts:
         from aiohttp import web
 
         await asyncio.sleep(SLOW if host.kind == "slow" else QUICK)
+        here = self.addresses.index(request.host.partition(":")[0])
         if path == "/robots.txt":
+            if host.kind == "redirecting":
+                raise web.HTTPFound(f"{self.base(here + 1)}{RULES}")
             if host.kind != "delaying":
                 return web.Response(status=404)
             rules = f"User-agent: *\nCrawl-delay: {CRAWL_DELAY}\nDisallow: /{FORBIDDEN}\n"
@@ -184,18 +194,21 @@ class Hosts:
                 host.under_way_then += 1
                 if since > ON_ITS_WAY or host.under_way_then >= PER_HOST:
                     host.too_early.append(round(since, 3))
+                host.refusals += 1
                 return web.Response(status=429, headers={"Retry-After": str(RETRY_AFTER)})
             host.since_patience += 1
             if host.since_patience > REQUESTS_BEFORE_PATIENCE:
                 host.since_patience = 0
                 host.under_way_then = 0
                 host.is_refusing_until = now + RETRY_AFTER
+                host.refusals += 1
                 return web.Response(status=429, headers={"Retry-After": str(RETRY_AFTER)})
+        if path == RULES:
+            return web.Response(status=404)
         number = int(path.strip("/").partition(".")[0])
         if host.kind == "redirecting" and not path.startswith("//"):
-            here = self.addresses.index(request.host.partition(":")[0])
-            there = self.addresses[(here + 2) % len(self.addresses)]
-            raise web.HTTPFound(f"http://{there}:{self.port}/{path}")
+            turn = number // len(self.addresses) % 2  # to a patient host, then to a delaying one
+            raise web.HTTPFound(f"{self.base(here + 1 + turn)}/{path}")
         if host.kind == "failing" and host.asked[path] == 1:
             if number % 2:
                 return web.Response(status=503)
@@ -326,6 +339,7 @@ class Run:
             "files too many": len(files - set(ok.file)),
             "fetched again": self.hosts.fetched_again(),
             "of at most": self.under_way,
+            "refusals": sum(host.refusals for host in self.hosts.hosts.values()),
             "limits broken": len(self.hosts.broken_limits()),
         }
 

@@ -26,6 +26,7 @@ from artclf.data.catalogue import Catalogue, read_catalogue
 from artclf.data.fetch import Fetcher
 from artclf.data.formats import FORMATS
 from artclf.data.intake import Failure, Fetched
+from artclf.data.queues import host_of
 from artclf.download import (
     data_folder,
     fetch_canvases,
@@ -78,23 +79,24 @@ class FakeFetcher(Fetcher):
     for it.
     """
 
-    async def __call__(self, url, keep, before):
-        before()
-        self.asked.append(url)
-        host = downloads.host_of(url)
-        for key in (host, None):
-            self.under_way[key] += 1
-        for key in (host, None):
-            self.most[key] = max(self.most[key], self.under_way[key])
-        await asyncio.sleep(0)
-        for key in (host, None):
-            self.under_way[key] -= 1
-        given = self.answers.get(url)
-        if isinstance(given, list):
-            given = given.pop(0) if given else None
-        if isinstance(given, Exception):
-            raise given
-        return keep(Fetched(picture(), 200, "JPEG", 96, 80))
+    async def __call__(self, url, keep, turn):
+        host = host_of(url)
+        with turn(host) as before:
+            before()
+            self.asked.append(url)
+            for key in (host, None):
+                self.under_way[key] += 1
+            for key in (host, None):
+                self.most[key] = max(self.most[key], self.under_way[key])
+            await asyncio.sleep(0)
+            for key in (host, None):
+                self.under_way[key] -= 1
+            given = self.answers.get(url)
+            if isinstance(given, list):
+                given = given.pop(0) if given else None
+            if isinstance(given, Exception):
+                raise given
+            return keep(Fetched(picture(), 200, "JPEG", 96, 80))
 
 
 @pytest.fixture
@@ -463,7 +465,7 @@ def test_requests_that_wait_for_a_turn_when_a_host_asks_for_patience_wait_longer
 def test_a_host_that_never_answers_is_given_up_after_few_requests(
     server, data, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(downloads, "LONGEST_WAIT", 1)
+    monkeypatch.setattr(patience, "LONGEST_WAIT", 1)
     server.default = answer(status="429 Too Many", Retry_After="0")
     lists = write_lists(tmp_path / "lists", one=[f"{server.url}/{i}" for i in range(40)])
     summary = run(lists, data, robots=False, backoff=0.1)
@@ -586,7 +588,7 @@ def test_the_log_of_the_catalogue_stays_short(data, tmp_path, fake):
     sizes = []
 
     class Looking(fake):
-        async def __call__(self, url, keep, before):
+        async def __call__(self, url, keep, turn):
             sizes.append((data / "catalogue.db-wal").stat().st_size)
             raise Failure("http 404", 404)
 

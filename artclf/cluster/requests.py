@@ -9,6 +9,7 @@ several requests together, because a call of Ray takes longer than a request. Ne
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 from artclf.base.errors import StepError
 from artclf.base.progress import show_line
+from artclf.base.remembered import Remembered
 from artclf.cluster.connecting import Head, connection
 from artclf.cluster.workers import MOST_FAILED_STARTS, SECONDS_TO_LOOK, marked, no_start, see
 from artclf.data.client import Client, Question, Reply
@@ -140,12 +142,20 @@ class _Worker:
             waiting.set_result(answer)
 
 
+@dataclass
+class _Home:
+    """The worker that a host is asked by, once there is one."""
+
+    worker: _Worker | None = None
+
+
 class ClientOnWorkers:
     """Asks as a `Client` does, with one such client in each of the workers, one a core.
 
-    The questions to a host go to one worker as long as that lives. A worker that ends or hangs is
+    The questions to a host go to one worker as long as that lives. When another one starts, a host
+    may move to that as soon as no question to it is under way. A worker that ends or hangs is
     replaced, and what it had under way is asked again by another one. A worker that can't write
-    gets no further questions.
+    gets no further questions, while those under way come to their end.
     """
 
     def __init__(self, head: Head, data: Path, client: Client):
@@ -160,7 +170,8 @@ class ClientOnWorkers:
     async def __aenter__(self):
         self._actors: set = set()  # those that start, too
         self._ready: list[_Worker] = []
-        self._homes: dict[str, _Worker] = {}  # host -> the worker that asks it
+        # of each host; in use while a question is under way
+        self._homes: Remembered[str, _Home] = Remembered(lambda host: _Home(), MOST_HOMES)
         self._changed = asyncio.Event()  # a worker is ready, or there will be none
         self._suspects = asyncio.Lock()  # of the question that may be what ends its workers
         self._starting = 0  # workers
@@ -225,8 +236,10 @@ class ClientOnWorkers:
             worker.questions += 1
             try:
                 async with worker.places:
-                    if worker in self._ready:  # it may have ended meanwhile
-                        yield worker
+                    # it may have ended meanwhile, or the host may have moved to a new one
+                    if worker is await self._worker_of(host):
+                        with self._homes.using(host):
+                            yield worker
                         return
             finally:
                 worker.questions -= 1
@@ -246,13 +259,10 @@ class ClientOnWorkers:
                 await asyncio.wait_for(self._changed.wait(), PATIENCE)
             except TimeoutError:
                 raise self._write_error from None
-        home = self._homes.get(host)
-        if home not in self._ready:
-            home = min(self._ready, key=lambda worker: worker.questions)
-            if len(self._homes) >= MOST_HOMES:
-                del self._homes[next(iter(self._homes))]
-            self._homes[host] = home
-        return home
+        with self._homes.using(host) as home:
+            if home.worker not in self._ready:
+                home.worker = min(self._ready, key=lambda worker: worker.questions)
+            return home.worker
 
     async def _start_worker(self):
         """Start a worker; whoever waits for one looks again in the end."""
@@ -284,7 +294,7 @@ class ClientOnWorkers:
             else:
                 worker = _Worker(actor, machine, self.client.total)
                 self._ready.append(worker)
-                self._homes.clear()  # so that it gets its share of them
+                self._homes.outdate()  # so that it gets its share of the hosts
                 self._in_background(self._attend(worker))
                 return
 

@@ -58,8 +58,8 @@ class Question:
     """A request for `url`, which may take `seconds` and bring at most `max_bytes`.
 
     `use` is called with the `Response`. With `heeds_tags`, a response is refused whose
-    `X-Robots-Tag` says noai or noimageai. The host wants a `pause` of so many seconds before it is
-    asked again.
+    `X-Robots-Tag` says noai or noimageai, also one that redirects. The host wants a `pause` of so
+    many seconds before it is asked again.
     """
 
     url: URL
@@ -160,13 +160,14 @@ class Client:
         """The response to one request, or a reply where it redirects."""
         async with self._session.get(question.url, allow_redirects=False) as response:
             status = response.status
-            if 300 < status < 400 and "Location" in response.headers:
-                return Reply(status, 0, response.headers["Location"])
-            if status != 200:
+            leads_on = 300 < status < 400 and "Location" in response.headers
+            if status != 200 and not leads_on:
                 may_pass = status == 429 or status >= 500
                 raise Failure(f"http {status}", status, may_pass, _retry_after(response))
             if question.heeds_tags and _forbids(response):
                 raise Failure("disallowed by X-Robots-Tag", status)
+            if leads_on:
+                return Reply(status, 0, response.headers["Location"])
             if (response.content_length or 0) > question.max_bytes:
                 raise Failure("too large", status)
             body = bytearray()

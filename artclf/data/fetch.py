@@ -5,56 +5,89 @@ Holds the limits of each host, obeys robots.txt, and follows redirects; the requ
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any
-from weakref import WeakValueDictionary
 
 from protego import Protego
 from yarl import URL
 
 from artclf.base import settings
 from artclf.base.errors import InputError
+from artclf.base.remembered import Remembered
 from artclf.data.client import Client, Question, Response, parse_url
 from artclf.data.intake import Failure, Fetched, probe
+from artclf.data.patience import Closed
 from artclf.data.pictures import MAX_PIXELS
 
 HOMEPAGE = "https://github.com/artclf/artclf"
 MAX_REDIRECTS = 10
 ROBOTS_BYTES = 1 << 20  # of a robots.txt that are read
-ROBOTS_HOSTS = 1000  # whose rules are remembered
+MOST_HOSTS = 2048  # that a download fetches from at a time; each needs memory
+REMEMBERED_HOSTS = 2 * MOST_HOSTS  # with those that they redirect to
 LONGEST_CRAWL_DELAY = 120  # seconds; a host that asks for more is not fetched from
 
+Before = Callable[[], None]  # is called when a request is about to be sent, and may raise
+Turn = Callable[[str], AbstractContextManager[Before]]
 
-class Rules:
-    """What a host's robots.txt asks of artclf, by RFC 9309 and its Crawl-delay (seconds)."""
 
-    def __init__(self, text: str):
-        self.paths = Protego.parse(text)
-        self.crawl_delay = self.paths.crawl_delay("artclf") or 0
-        self.turn = asyncio.Lock()
+class Limits:
+    """What holds for the requests to one host: how many at a time, and the Crawl-delay of its
+    robots.txt (seconds).
+    """
+
+    def __init__(self, per_host: int):
+        self.places = asyncio.Semaphore(per_host)
+        self.crawl_delay = 0.0
+        self.turn = asyncio.Lock()  # of the one request, where there is a Crawl-delay
         self.open_at = 0.0  # when the host may be asked again
 
     @asynccontextmanager
-    async def next_request(self):
+    async def place(self):
         """Wait until the host may be asked: with a Crawl-delay for one thing at a time, and so long
         after the last one.
         """
         if not self.crawl_delay:
-            yield
+            async with self.places:
+                yield
             return
         async with self.turn:
             await asyncio.sleep(max(0, self.open_at - monotonic()))
-            try:
-                yield
-            finally:
-                self.open_at = monotonic() + self.crawl_delay
+            async with self.places:
+                is_asked = True
+                try:
+                    yield
+                except Closed:
+                    is_asked = False
+                    raise
+                finally:
+                    if is_asked:
+                        self.open_at = monotonic() + self.crawl_delay
+
+    def is_pausing(self) -> bool:
+        """Whether the Crawl-delay after the last request is not over."""
+        return self.open_at > monotonic()
+
+
+class Rules:
+    """What a robots.txt asks of artclf, by RFC 9309 and its Crawl-delay (seconds)."""
+
+    def __init__(self, text: str):
+        self.paths = Protego.parse(text)
+        self.crawl_delay = self.paths.crawl_delay("artclf") or 0
 
 
 NO_RULES = Rules("")
+
+
+@dataclass
+class Origin:
+    """A scheme, host and port, with the task that reads its robots.txt."""
+
+    reading: asyncio.Task | None = None
 
 
 def as_it_is(thing):
@@ -64,6 +97,12 @@ def as_it_is(thing):
 
 def at_once():
     """Do nothing before a request."""
+
+
+@contextmanager
+def any_time(host: str) -> Iterator[Before]:
+    """The turn of a request to a host that needs no further patience than its limits."""
+    yield at_once
 
 
 @dataclass
@@ -115,9 +154,12 @@ class Fetcher:
         return self._client.size
 
     async def __aenter__(self):
-        # host -> its semaphore, for as long as a request holds it or waits for it
-        self._requests_to = WeakValueDictionary()
-        self._rules: dict[URL, asyncio.Task] = {}  # origin -> the task that reads its robots.txt
+        self._limits: Remembered[str, Limits] = Remembered(
+            lambda host: Limits(self.per_host), REMEMBERED_HOSTS, Limits.is_pausing
+        )
+        self._origins: Remembered[URL, Origin] = Remembered(
+            lambda origin: Origin(), REMEMBERED_HOSTS
+        )
         await self._client.__aenter__()
         return self
 
@@ -128,14 +170,17 @@ class Fetcher:
         self,
         url: str,
         keep: Callable[[Fetched], Any] = as_it_is,
-        before: Callable[[], None] = at_once,
+        turn: Turn = any_time,
     ) -> Any:
         """What `keep` returns of the picture. It is called where the bytes are: with an engine in a
-        worker, so it must be small when it is pickled. `before` is called here when `url` is about
-        to be asked for, after all waits for a turn.
+        worker, so it must be small when it is pickled.
+
+        `turn(host)` is around each request, also around those for redirects and robots.txt, and sees
+        what they raise. It gives a function that is called here when the request is about to be sent,
+        after all waits for a place. Both may raise `Closed`, which this raises, too.
         """
         use = partial(_picture_of, max_pixels=self.max_pixels, keep=keep)
-        return await self._get(parse_url(url), self.max_bytes, self.robots, use, before)
+        return await self._get(parse_url(url), self.max_bytes, self.robots, use, turn)
 
     async def _get(
         self,
@@ -143,35 +188,39 @@ class Fetcher:
         max_bytes: int,
         robots: bool,
         use: Callable[[Response], Any],
-        before: Callable[[], None] = at_once,
+        turn: Turn,
     ):
         """What `use` returns of the last response, after following redirects."""
         seconds_left = self.deadline
         for _ in range(MAX_REDIRECTS + 1):
-            rules = await self._ask_robots(url) if robots else NO_RULES
             host = (url.raw_host or "").lower()
-            requests_to_host = self._requests_to.setdefault(host, asyncio.Semaphore(self.per_host))
-            async with rules.next_request(), requests_to_host:
-                question = Question(url, seconds_left, max_bytes, robots, use, rules.crawl_delay)
-                reply = await self._client.ask(question, before)
+            with self._limits.using(host) as limits, self._origins.using(url.origin()) as origin:
+                if robots:
+                    rules = await self._ask_robots(url, origin, turn)
+                    # http and https of a host may ask for different ones
+                    limits.crawl_delay = max(limits.crawl_delay, rules.crawl_delay)
+                with turn(host) as before:
+                    async with limits.place():
+                        pause = limits.crawl_delay
+                        question = Question(url, seconds_left, max_bytes, robots, use, pause)
+                        reply = await self._client.ask(question, before)
             if reply.location is None:
                 return reply.result
-            before = at_once
             seconds_left -= reply.seconds
             url = parse_url(reply.location, url)
         raise Failure("too many redirects", reply.status)
 
-    async def _ask_robots(self, url: URL) -> Rules:
-        """The rules of the host of `url`. Raises `Failure` where its robots.txt forbids `url`."""
-        origin = url.origin()
-        if origin not in self._rules:
-            if len(self._rules) >= ROBOTS_HOSTS:
-                oldest = next(iter(self._rules))
-                del self._rules[oldest]
-            self._rules[origin] = asyncio.create_task(self._read_robots(origin))
-        rules = await asyncio.shield(self._rules[origin])  # others wait for the same task
-        if isinstance(rules, Failure):
-            self._rules.pop(origin, None)
+    async def _ask_robots(self, url: URL, origin: Origin, turn: Turn) -> Rules:
+        """The rules of the host of `url`. Raises `Failure` where its robots.txt forbids `url`, and
+        `Closed` where it can't be read now.
+        """
+        if origin.reading is None:
+            origin.reading = asyncio.create_task(self._read_robots(url.origin(), turn))
+        reading = origin.reading
+        rules = await asyncio.shield(reading)  # others wait for the same task
+        if isinstance(rules, Exception):
+            if origin.reading is reading:
+                origin.reading = None  # it is read again for the next request
             raise rules
         if not rules.paths.can_fetch(str(url), "artclf"):
             raise Failure("disallowed by robots.txt")
@@ -179,20 +228,32 @@ class Fetcher:
             raise Failure(f"robots.txt: Crawl-delay over {LONGEST_CRAWL_DELAY} s")
         return rules
 
-    async def _read_robots(self, origin: URL) -> Rules | Failure:
+    async def _read_robots(self, origin: URL, turn: Turn) -> Rules | Failure | Closed:
         """The rules of a host by RFC 9309: without a file there are no rules; where the server
         fails, its rules are unknown, and nothing may be fetched.
         """
+        file = origin.with_path("/robots.txt")
         try:
-            file = origin.with_path("/robots.txt")
-            response = await self._get(file, ROBOTS_BYTES, robots=False, use=as_it_is)
+            response = await self._get(
+                file, ROBOTS_BYTES, robots=False, use=as_it_is, turn=partial(_turn_of_robots, turn)
+            )
+        except Closed as closed:
+            return closed
         except Failure as failure:
-            if not failure.retry:
-                return NO_RULES
+            return failure if failure.retry else NO_RULES
+        return Rules(response.body.decode("utf-8", "replace"))
+
+
+@contextmanager
+def _turn_of_robots(turn: Turn, host: str) -> Iterator[Before]:
+    """The turn of a request for a robots.txt, whose failures name it."""
+    with turn(host) as before:
+        try:
+            yield before
+        except Failure as failure:
             if failure.http_status:
                 failure.reason = f"robots.txt: {failure.reason}"
-            return failure
-        return Rules(response.body.decode("utf-8", "replace"))
+            raise
 
 
 def _picture_of(response: Response, max_pixels: int, keep: Callable[[Fetched], Any]) -> Any:

@@ -52,6 +52,15 @@ class Pace:
         if not host.left:
             self.last = self.hosts.pop(host.name)
 
+    def move(self, host: HostPace, new_host: HostPace | None):
+        """A URL of `host` waits for `new_host` now, or for one that is not fetched from yet."""
+        host.left -= 1
+        if not host.left:
+            del self.hosts[host.name]
+        if new_host is not None:
+            new_host.left += 1
+            self.hosts[new_host.name] = new_host
+
     def describe(self) -> str | None:
         """Which hosts have most of the URLs that are left, and when they will be done; None where
         these are more than a `FEW`.

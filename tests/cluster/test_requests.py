@@ -60,6 +60,7 @@ def one_worker(cluster, monkeypatch):
 @pytest.fixture
 def hosts(faults, monkeypatch):
     monkeypatch.setattr(faults, "CRAWL_DELAY", 0.1)
+    monkeypatch.setattr(faults, "REQUESTS_BEFORE_PATIENCE", 6)
     with faults.Hosts(12) as hosts:
         yield hosts
 
@@ -115,9 +116,10 @@ def test_rows_and_bytes_are_those_of_this_machine(cluster, hosts, tmp_path, monk
         assert run(lists, folders[1], engine=engine).equals(summary)
     here, there = map(read_catalogue, folders)
     assert here.drop(columns="tries").equals(there.drop(columns="tries"))
-    is_patient = here.url.map(lambda url: hosts.of(url).kind == "patient")
-    assert here.tries[~is_patient].equals(there.tries[~is_patient])
-    assert here.tries.max() == 2 and set(here.http_status.dropna()) == {200, 404}
+    # some rows of redirecting hosts lead to patient ones
+    is_sure = ~here.url.map(lambda url: hosts.of(url).kind in ("patient", "redirecting"))
+    assert here.tries[is_sure].equals(there.tries[is_sure])
+    assert here.tries[is_sure].max() == 2 and set(here.http_status.dropna()) == {200, 404}
     for file in here.file.dropna():
         assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes()
     check(hosts, folders[1], most_again=0)

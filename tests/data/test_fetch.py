@@ -526,6 +526,16 @@ def test_x_robots_tag(server, tag, forbidden):
     )
 
 
+def test_x_robots_tag_counts_on_a_redirect(server):
+    for tag in ("noai", "noindex"):
+        headers = {"X_Robots_Tag": tag, "Location": "/picture"}
+        server.routes[f"/{tag}"] = answer(status="302 Found", **headers)
+    refused, fetched = get(f"{server.url}/noai", f"{server.url}/noindex")
+    assert (refused.reason, refused.http_status) == ("disallowed by X-Robots-Tag", 302)
+    assert fetched.body == picture() and server.asked("/picture") == 1
+    assert get(f"{server.url}/noai", robots=False).body == picture()
+
+
 def test_one_switch_turns_both_off(server):
     server.routes |= {
         "/robots.txt": answer(b"User-agent: *\nDisallow: /"),
@@ -535,9 +545,9 @@ def test_one_switch_turns_both_off(server):
     assert server.asked("/robots.txt") == 0
 
 
-def test_the_rules_of_a_thousand_hosts_are_remembered_and_no_more(server, monkeypatch):
+def test_the_rules_of_so_many_hosts_are_remembered_and_no_more(server, monkeypatch):
     resolve_tests_to_loopback(monkeypatch)
-    monkeypatch.setattr(fetch, "ROBOTS_HOSTS", 3)
+    monkeypatch.setattr(fetch, "REMEMBERED_HOSTS", 3)
     get(*(f"http://h{i % 4}.test:{server.port}/picture" for i in range(8)))
     assert server.asked("/robots.txt") == 8
 

@@ -55,6 +55,21 @@ def test_many_hosts_with_few_urls_each_bound_nothing(clock):
     assert begun({f"{i}.test": 10 for i in range(5)}).describe() is not None
 
 
+def test_a_url_that_moves_is_left_at_another_host(clock):
+    run = begun({"a.test": 3, "b.test": 1})
+    first, second = run.hosts["a.test"], run.hosts["b.test"]
+    run.note(second)
+    assert run.hosts == {"a.test": first}
+    run.move(first, second)
+    assert (first.left, second.left, run.left) == (2, 1, 3)
+    assert run.hosts == {"a.test": first, "b.test": second}
+    run.move(first, None)
+    run.move(first, None)
+    assert run.hosts == {"b.test": second} and run.left == 3
+    run.note(second)
+    assert run.hosts == {} and run.last is second
+
+
 def test_at_the_end_the_last_host_is_named(clock):
     run = begun({"a.test": 4, "b.test": 1})
     clock[0] = 2
