@@ -73,7 +73,7 @@ def test_a_folder_without_a_catalogue_is_named_before_ray_starts(command, tmp_pa
 
 
 def test_lists_that_cannot_be_read_are_named_before_ray_starts(command, tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "_connect", None)
+    monkeypatch.setattr(connecting, "_connect", None)
     arguments = ["download", "--lists", tmp_path, "--data", tmp_path / "data", "--engine", "ray"]
     code, _, errors = command(*arguments)
     assert code == 1 and "urls_" in errors
