@@ -334,8 +334,10 @@ print(most())
 @pytest.mark.slow
 @pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc")
 @pytest.mark.parametrize(
-    ("program", "at_most"),  # kB; the features of 7,000 pictures are 72,000 and 117,000
-    [(STORE, 35_000), (LEARN, 35_000), (EXPORT, 60_000)],
+    # kB; the features of 7,000 pictures are 72,000 and 117,000. An export holds several copies where
+    # they fit memory: it grows by 650,000 then, else by 35,000 to 66,000, which differs between runs
+    ("program", "at_most"),
+    [(STORE, 35_000), (LEARN, 35_000), (EXPORT, 90_000)],
     ids=["store", "learn", "export"],
 )
 def test_the_memory_does_not_grow_with_the_number_of_pictures(tmp_path, program, at_most):
