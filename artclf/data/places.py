@@ -25,6 +25,7 @@ STORES = {
 }
 REFUSALS = (401, 403)  # the codes of answers of HTTP
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # longer than the letter of a drive
+ONE_SLASH = re.compile(ADDRESS.pattern + "/(?!/)", re.IGNORECASE)
 
 
 def is_address(place) -> bool:
@@ -35,7 +36,7 @@ def is_address(place) -> bool:
 class Place:
     """Files by their names in a folder, or at an address that fsspec knows.
 
-    Raises InputError for an address of a kind that fsspec doesn't know, ImportError, which names
+    Raises InputError for an address of a kind that fsspec doesn't know or with one slash, ImportError, which names
     the package, where its kind needs one that is missing; methods raise what the system says of a
     folder, and StepError, which names the address, for all that a store answers.
     """
@@ -55,6 +56,8 @@ class Place:
             except ImportError as error:
                 raise ImportError(_what_to_install(str(address), error)) from error
             self.root = root.rstrip("/")
+        elif ONE_SLASH.match(str(address)):
+            raise InputError(f"{address} has one slash: an address has two, as s3://bucket/name")
         else:
             filesystem = LocalFileSystem()
             self.root = Path(address).absolute().as_posix()

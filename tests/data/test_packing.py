@@ -41,6 +41,14 @@ def members(target: Path) -> list[str]:
     return names
 
 
+def test_an_address_with_one_slash_is_no_folder(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for address in ("s3:/bucket/pack", Path("s3://bucket/pack")):
+        with pytest.raises(InputError, match="has one slash: an address has two"):
+            packing.pack(data, address)
+    assert not (tmp_path / "s3:").exists()
+
+
 def test_a_folder_or_address_with_something_else_in_it_becomes_no_pack(data, target, s3):
     picture = target / "12-fauvism" / "mine.jpg"
     picture.parent.mkdir(parents=True)
